@@ -1,0 +1,125 @@
+/* A back end: compiles a plan, runs it over rows, and runs the register programs of samplers.
+ *
+ * Four nouns:
+ *   device    a CPU or GPU with its threads or streams; made once, shared.
+ *   network   a plan compiled with its weights packed; immutable while it runs; any number of workspaces may run it.
+ *   workspace activations of up to rows_max rows; one thread owns it.
+ *   buffer    floats on the device: a lane's registers, or a caller's inputs and outputs. Element order (c*H + h)*W + w.
+ * Every call is a function pointer in one table, so that the CPU and the CUDA library look alike. The CPU is the reference. */
+#ifndef DN_BACKEND_BACKEND_H
+#define DN_BACKEND_BACKEND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/philox.h"
+#include "plan/plan.h"
+
+typedef struct dn_device dn_device;
+typedef struct dn_network dn_network;
+typedef struct dn_workspace dn_workspace;
+typedef struct dn_buffer dn_buffer;
+
+/* A condition is a list of (class row, weight); one class is {{7, 1.0f}}. count 0: the network takes none. */
+typedef struct dn_condition {
+    uint32_t count;
+    uint32_t classes[DN_CONDITION_CLASSES_MAX];
+    float weights[DN_CONDITION_CLASSES_MAX];
+} dn_condition;
+
+/* One thing to evaluate: out = network(scale * in, time, condition). Offsets in floats. */
+typedef struct dn_row {
+    const dn_buffer *in;
+    size_t in_offset;
+    float in_scale;
+    float time;
+    dn_condition condition;
+    dn_buffer *out;
+    size_t out_offset;
+    bool finite;           /* written by the run: false when any output element is NaN or infinite */
+} dn_row;
+
+/* ---- Register programs: what a sampler says it does to an image. */
+#define DN_OP_TERMS_MAX 8
+
+typedef enum dn_op_kind {
+    DN_OP_LINEAR,      /* dst = sum of coefficient[i] * src[i], i in order, float, no fused multiply-add; dst may be a src */
+    DN_OP_NOISE,       /* dst = standard normals of (seed, stream, draw) */
+    DN_OP_CLIP,        /* dst = min(max(src[0], low), high) */
+    DN_OP_THRESHOLD,   /* dynamic thresholding: s = clamp(quantile(|src0|, ratio), 1, high); dst = clamp(src0, -s, s) / s */
+    DN_OP_NORM         /* scalar result: sqrt(mean(src[0]^2)), in double, handed back by the execute call */
+} dn_op_kind;
+
+typedef struct dn_op {
+    dn_op_kind kind;
+    uint32_t dst;
+    uint32_t terms;
+    uint32_t src[DN_OP_TERMS_MAX];
+    float coefficient[DN_OP_TERMS_MAX];
+    float low, high, ratio;
+    uint64_t seed;
+    dn_noise_stream stream;
+    uint32_t draw;
+} dn_op;
+
+/* Ops over one lane's registers: register r is registers[r*elements .. (r+1)*elements-1]. */
+typedef struct dn_program {
+    dn_buffer *registers;
+    size_t elements;
+    const dn_op *ops;
+    uint32_t op_count;
+    double *norms;         /* one per DN_OP_NORM, in order; may be NULL when there are none */
+} dn_program;
+
+typedef struct dn_device_options {
+    unsigned threads;       /* 0: all available */
+    const char *isa;        /* "sse2", "avx2", "avx512", NULL: the best the CPU has (or DENOISED_ISA) */
+} dn_device_options;
+
+typedef struct dn_network_options {
+    const dn_plan *plan;        /* borrowed; outlives the network */
+    const dn_weights *weights;  /* read during the call only */
+} dn_network_options;
+
+typedef struct dn_workspace_options {
+    uint32_t rows_max;
+    bool keep_values;       /* no arena reuse: every value survives the run (training, trace) */
+    bool inline_threads;    /* run on the calling thread alone, not the device's pool */
+} dn_workspace_options;
+
+typedef struct dn_backend {
+    const char *name;                                             /* "cpu" */
+    dn_status (*device_open)(dn_device **out, const dn_device_options *options, dn_error *error);
+    void (*device_close)(dn_device *device);
+    void (*device_describe)(const dn_device *device, char *out, size_t out_bytes);   /* "cpu avx512 2 threads" */
+    const char *(*device_isa)(const dn_device *device);
+
+    dn_status (*network_create)(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error);
+    /* New weights into the same network (training): no run may be in flight. */
+    dn_status (*network_update)(dn_network *network, const dn_weights *weights, dn_error *error);
+    void (*network_free)(dn_network *network);
+    size_t (*network_bytes)(const dn_network *network);           /* packed weights */
+
+    dn_status (*workspace_create)(dn_workspace **out, dn_network *network, const dn_workspace_options *options, dn_error *error);
+    void (*workspace_free)(dn_workspace *workspace);
+    size_t (*workspace_bytes)(const dn_network *network, uint32_t rows, bool keep_values);   /* planned arena */
+
+    /* Runs 1..rows_max rows. Each row's bytes depend on that row alone, whatever shares the call. */
+    dn_status (*run)(dn_network *network, dn_workspace *workspace, dn_row *rows, uint32_t row_count, dn_error *error);
+    /* After a run with keep_values: a value of row `row`, NHWC floats, to the host. */
+    dn_status (*read_value)(dn_network *network, dn_workspace *workspace, dn_value value, uint32_t row, float *out, dn_error *error);
+
+    dn_status (*buffer_create)(dn_buffer **out, dn_device *device, size_t floats, dn_error *error);
+    void (*buffer_free)(dn_buffer *buffer);
+    dn_status (*buffer_write)(dn_buffer *buffer, size_t offset, const float *values, size_t count, dn_error *error);
+    dn_status (*buffer_read)(const dn_buffer *buffer, size_t offset, float *values, size_t count, dn_error *error);
+
+    dn_status (*execute)(dn_device *device, const dn_program *programs, uint32_t program_count, dn_error *error);
+} dn_backend;
+
+const dn_backend *dn_backend_cpu(void);
+
+#endif

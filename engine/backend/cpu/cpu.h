@@ -1,0 +1,20 @@
+/* The CPU back end's inside: what its files (and the trainer, which runs the same nodes backward) share. */
+#ifndef DN_BACKEND_CPU_CPU_H
+#define DN_BACKEND_CPU_CPU_H
+
+#include "backend/backend.h"
+#include "base/thread_pool.h"
+
+struct dn_buffer {
+    size_t count;
+    float *data;                 /* 64-byte aligned */
+};
+
+/* Where a value of every row lives: value v of row r is at base[v] + r * dn_shape_count(shape of v), so that the rows of
+ * a value are one [rows,H,W,C] tensor. */
+float *dn_cpu_value(const dn_workspace *workspace, dn_value value);
+
+/* The row inputs of the last run, which backward needs again (conditions, times). Valid until the next run. */
+const dn_row *dn_cpu_rows(const dn_workspace *workspace, uint32_t *row_count);
+
+#endif

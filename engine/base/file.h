@@ -1,0 +1,19 @@
+/* Files read whole under a limit, and written so that a reader sees the old file or the new one, never half of one. */
+#ifndef DN_BASE_FILE_H
+#define DN_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/error.h"
+
+/* Reads a regular file (no FIFO, no directory; opened O_CLOEXEC) of at most limit_bytes. *out is malloc'd, NUL
+ * terminated one past the end, and owned by the caller. */
+dn_status dn_file_read(unsigned char **out, size_t *out_bytes, const char *path, size_t limit_bytes, dn_error *error);
+
+/* Writes PATH.tmp.<pid>, optionally fsyncs file and folder, renames. The temporary file is removed on failure. */
+dn_status dn_file_write(const char *path, const void *bytes, size_t count, bool durable, dn_error *error);
+
+dn_status dn_make_folder(const char *path, dn_error *error); /* like mkdir -p, mode 0755; an existing folder is fine */
+
+#endif

@@ -1,0 +1,27 @@
+/* A diffusers pipeline folder: model_index.json, one sub-folder a component, scheduler/scheduler_config.json.
+ * This file reads names and numbers; what a component means is model/'s and diffusion/'s business. */
+#ifndef DN_FORMAT_MODEL_FOLDER_H
+#define DN_FORMAT_MODEL_FOLDER_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct dn_model_folder {
+    char *path;
+    char *pipeline_class;        /* "DDPMPipeline", ... ; NULL for a bare component folder (config.json beside the weights) */
+    char *network_path;          /* folder of the denoiser: PATH/unet, PATH/transformer, or PATH itself */
+    cJSON *scheduler;            /* scheduler_config.json, or NULL */
+    char *scheduler_path;
+    uint32_t class_count;        /* id2label's entries; 0: none given */
+    char **class_names;          /* [class_count], comma-separated synonyms as stored */
+    cJSON *defaults;             /* "denoised" object of model_index.json: {"sampler","steps","guidance_scale"}; NULL: none */
+} dn_model_folder;
+
+/* id2label must hold every index 0..n-1 exactly once. Refusals name the file and the rule. */
+dn_status dn_model_folder_open(dn_model_folder **out, const char *path, dn_error *error);
+void dn_model_folder_free(dn_model_folder *folder);
+
+#endif
