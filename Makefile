@@ -89,10 +89,20 @@ $(OUT)/%.o: %.c
 	@echo "  CC $<"
 	@$(CC) $(CFLAGS) $(BASE) $(FLAGS) -c -o $@ $<
 
-$(OUT)/tests/%: $(OUT)/tests/%.o $(filter-out $(MAIN_OBJ),$(SERVICE_OBJ)) $(OUT)/libdenoised.a
-	@$(CC) $(LINK) -o $@ $< $(filter-out $(MAIN_OBJ),$(SERVICE_OBJ)) $(OUT)/libdenoised.a $(LIBS)
+# A test links what its room may see: engine tests the engine alone, api tests the engine and api, the rest everything.
+$(OUT)/libapi.a: $(call obj,$(API_SRC))
+	@rm -f $@
+	@ar rcs $@ $^
+$(OUT)/libserver.a: $(filter-out $(MAIN_OBJ),$(call obj,$(SERVER_SRC)))
+	@rm -f $@
+	@ar rcs $@ $^
+$(OUT)/tests/engine/% $(OUT)/tests/bench/bench_engine%: LINKED = $(OUT)/libdenoised.a
+$(OUT)/tests/api/%: LINKED = $(OUT)/libapi.a $(OUT)/libdenoised.a
+$(OUT)/tests/%: LINKED = $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
+.SECONDEXPANSION:
+$(OUT)/tests/%: $(OUT)/tests/%.o $$(LINKED)
+	@$(CC) $(LINK) -o $@ $< $(LINKED) $(LIBS)
 
-# Rooms build alone while others are in the making: make room-test ROOM=engine runs tests/engine only.
 .PHONY: tests-build
 tests-build: $(TESTS)
 

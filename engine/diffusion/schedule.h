@@ -1,0 +1,77 @@
+/* Noise schedules: what the network was trained on, and the levels a sampler visits.
+ *
+ * One formulation for all: x = alpha * x0 + sigma * n. The training schedule is a table of alpha-bar (Ho et al. 2020,
+ * eq. 4) as diffusers 0.31 makes it; timestep tables follow diffusers 0.31 exactly, so that a folder's
+ * scheduler_config.json means here what it means there. Everything in double. Pure functions, any thread. */
+#ifndef DN_DIFFUSION_SCHEDULE_H
+#define DN_DIFFUSION_SCHEDULE_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+
+typedef enum dn_prediction { DN_PREDICT_EPSILON, DN_PREDICT_SAMPLE, DN_PREDICT_V } dn_prediction;
+typedef enum dn_spacing { DN_SPACING_LEADING, DN_SPACING_TRAILING, DN_SPACING_LINSPACE } dn_spacing;
+typedef enum dn_variance {
+    DN_VARIANCE_FIXED_SMALL, DN_VARIANCE_FIXED_SMALL_LOG, DN_VARIANCE_FIXED_LARGE, DN_VARIANCE_FIXED_LARGE_LOG,
+    DN_VARIANCE_LEARNED, DN_VARIANCE_LEARNED_RANGE
+} dn_variance;
+
+/* What training fixed: kept whichever sampler is chosen by name. */
+typedef struct dn_training_schedule {
+    uint32_t timesteps;             /* 1000 */
+    dn_prediction prediction;
+    double *alphas_cumprod;         /* [timesteps], owned */
+    double *betas;                  /* [timesteps], owned */
+    uint32_t alphas_offset;         /* reserved for tables that do not start at 0; always 0 */
+} dn_training_schedule;
+
+/* What a scheduler_config.json says of sampling: per-class defaults of diffusers for missing keys (engine-facts, 2.2). */
+typedef struct dn_scheduler_config {
+    char class_name[64];            /* "DDIMScheduler" */
+    dn_spacing spacing;
+    uint32_t steps_offset;
+    bool clip_sample;
+    double clip_sample_range;
+    bool thresholding;
+    double dynamic_thresholding_ratio, sample_max_value;
+    bool set_alpha_to_one;
+    bool use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_lu_lambdas;
+    bool rescale_betas_zero_snr;
+    dn_variance variance;
+    uint32_t solver_order;          /* 1..3 */
+    char algorithm_type[24], solver_type[16], interpolation_type[16], timestep_type[16];
+    bool lower_order_final, euler_at_final;
+    bool final_sigma_min;           /* final_sigmas_type "sigma_min" instead of "zero" */
+    double sigma_min, sigma_max;    /* Euler's optional range; NaN: the table's own */
+} dn_scheduler_config;
+
+/* config may be NULL (DDPMScheduler with its defaults). Refusals name path and key. */
+dn_status dn_training_schedule_from_json(dn_training_schedule **out, const cJSON *config, const char *path, dn_error *error);
+void dn_training_schedule_free(dn_training_schedule *schedule);
+dn_status dn_scheduler_config_from_json(dn_scheduler_config *out, const cJSON *config, const char *path, dn_error *error);
+/* The defaults of one scheduler class (what a sampler chosen by name uses). */
+dn_status dn_scheduler_config_defaults(dn_scheduler_config *out, const char *class_name, dn_error *error);
+
+/* sigma of the VE form at an integer or fractional timestep: sqrt((1-a)/a), linear between neighbours. */
+double dn_training_sigma(const dn_training_schedule *schedule, double time);
+
+/* One level a sampler visits. VP samplers keep (alpha, sigma) with alpha^2 + sigma^2 = 1; VE samplers alpha = 1. */
+typedef struct dn_level {
+    double time;                    /* what the network is told; may be fractional */
+    double alpha, sigma;
+} dn_level;
+
+/* steps + 1 levels: level[i] is where step i starts, level[i+1] where it ends. The last may be clean (sigma 0). */
+typedef struct dn_schedule {
+    uint32_t steps;                 /* network visits in order; Heun's second evaluations are not listed */
+    double start_scale;             /* standard normals times this are the start (diffusers' init_noise_sigma) */
+    dn_level level[DN_STEPS_MAX + 1];
+    double beta_tilde[DN_STEPS_MAX];/* DDPM's posterior variance of each step where used, else 0 */
+    double beta[DN_STEPS_MAX];      /* DDPM's effective beta of each step where used, else 0 */
+} dn_schedule;
+
+#endif
