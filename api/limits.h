@@ -1,0 +1,26 @@
+/* Every limit of the wire, named, with its unit. GET /capabilities shows them; api/openapi.yaml repeats them (a test compares). */
+#ifndef API_LIMITS_H
+#define API_LIMITS_H
+
+#define API_BODY_BYTES_MAX 65536
+#define API_BODY_IMAGE_BYTES_MAX 2097152     /* bodies that may carry a picture */
+#define API_JSON_TOKENS_MAX 2000
+#define API_STEPS_MAX 1000
+#define API_N_MAX 64
+#define API_GUIDANCE_MAX 100.0               /* |guidance_scale| */
+#define API_PRIORITY_MAX 10                  /* -10..10 */
+#define API_WAIT_SECONDS_MAX 300
+#define API_WAIT_PNG_SECONDS 50              /* how long image/png waits when Prefer says nothing */
+#define API_BATCH_JOBS_MAX 64                /* jobs in one JSON array */
+#define API_LIST_LIMIT_MAX 100
+#define API_LIST_LIMIT 20
+#define API_KEY_BYTES_MAX 255                /* Idempotency-Key */
+#define API_QUEUE_JOBS_MAX 10000
+#define API_QUEUE_EVALUATIONS_MAX 200000000  /* network rows waiting in all */
+#define API_CLIENT_JOBS_MAX 1000             /* pending jobs of one client */
+#define API_STREAMS_MAX 512
+#define API_CLIENT_STREAMS_MAX 100
+#define API_MODEL_NAME_BYTES_MAX 64
+#define API_ID_BYTES 26                      /* ^[a-z2-7]{26}$ */
+
+#endif

@@ -1,0 +1,35 @@
+/* What the daemon knows of a model without opening it: the worker describes, the store keeps, requests are validated
+ * against it while the worker is down or loading. Immutable once parsed; freed whole. */
+#ifndef API_MODEL_DESCRIPTION_H
+#define API_MODEL_DESCRIPTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+typedef struct api_model {
+    char name[65];
+    char architecture[64];
+    uint32_t width, height, channels;
+    bool guidance;               /* has a null row */
+    uint32_t class_count;
+    char **class_names;          /* [class_count] comma-separated synonyms; NULL entries never */
+    char default_sampler[32];
+    uint32_t default_steps;
+    double default_guidance;
+    char weights_sha256[65];
+    char device[64];
+    char build[65];
+} api_model;
+
+/* JSON <-> value; both malloc'd, api_model_free accepts NULL. The JSON form is the MODEL body of the wire without state and error. */
+dn_status api_model_from_json(api_model **out, const char *json, size_t bytes, dn_error *error);
+char *api_model_to_json(const api_model *model);
+void api_model_free(api_model *model);
+
+/* The wire's MODEL: state is "unloaded|loading|ready|failed", error may be NULL; classes left out in lists. malloc'd. */
+char *api_model_body(const api_model *model, const char *name, const char *state, const char *error, bool with_classes);
+
+#endif

@@ -1,0 +1,19 @@
+/* Content negotiation and preferences, from header text. Pure. */
+#ifndef API_NEGOTIATE_H
+#define API_NEGOTIATE_H
+
+#include <stdbool.h>
+
+typedef enum api_form { API_FORM_JSON, API_FORM_PNG, API_FORM_EVENTS, API_FORM_NONE } api_form;
+
+/* Highest q wins among application/json, image/png (also image/ and a star), text/event-stream; absent, star/star and ties mean JSON;
+ * API_FORM_NONE: 406. accept may be NULL. */
+api_form api_negotiate(const char *accept);
+
+/* Prefer: wait=N. 0 nothing asked, 1 understood (*seconds 0..300), -1 malformed or out of range (ignored, as RFC 7240 wants). */
+int api_prefer_wait(const char *prefer, unsigned *seconds);
+
+/* True when the Content-Type is application/json (parameters allowed, charset only utf-8). */
+bool api_is_json(const char *content_type);
+
+#endif

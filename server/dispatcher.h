@@ -1,0 +1,41 @@
+/* The dispatcher: the daemon's side of the worker. One thread: claims jobs, feeds lanes to the worker process, hears its
+ * reports, writes image files and their rows, publishes progress, restarts a worker that died or froze.
+ *
+ * It owns the worker process and the socket pair; it never runs the engine. */
+#ifndef SERVER_DISPATCHER_H
+#define SERVER_DISPATCHER_H
+
+#include "server/hub.h"
+#include "server/metrics.h"
+#include "server/models.h"
+#include "server/store/store.h"
+
+typedef struct dispatcher dispatcher;
+
+typedef struct dispatcher_options {
+    const char *program;            /* path of denoised itself, for `denoised worker` (default /proc/self/exe) */
+    const char *base_path;
+    unsigned threads;               /* of the worker; 0: all */
+    unsigned rows_max;              /* 0: chosen by the worker */
+    double snapshot_every_seconds;  /* at least; 5 by default */
+    store *store;
+    hub *hub;
+    models *models;
+    metrics *metrics;
+} dispatcher_options;
+
+dn_status dispatcher_start(dispatcher **out, const dispatcher_options *options, dn_error *error);
+/* All calls below: any thread, never block. */
+void dispatcher_kick(dispatcher *d);                            /* something was enqueued */
+void dispatcher_cancel(dispatcher *d, const char *job_id);      /* after the store committed cancel_requested */
+bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes);
+/* Seconds until a job of this cost would end, given the cost before it; < 0: not measured yet. */
+double dispatcher_eta(dispatcher *d, uint64_t cost_ahead, uint64_t cost);
+/* Drain: no more claims. Finishes what runs within grace_seconds, then snapshots and requeues without spending an attempt.
+ * hurry: snapshot at once. dispatcher_drained tells when it is over. */
+void dispatcher_drain(dispatcher *d, double grace_seconds);
+void dispatcher_hurry(dispatcher *d);
+bool dispatcher_drained(dispatcher *d);
+void dispatcher_stop(dispatcher *d);                            /* joins; the worker is gone afterwards */
+
+#endif

@@ -1,0 +1,27 @@
+/* The registry of models: name, folder, state, and the description the worker gave (or the store remembers). Read-mostly;
+ * lookups hand out descriptions that live as long as the registry (old ones are kept until the end: they are few and small). */
+#ifndef SERVER_MODELS_H
+#define SERVER_MODELS_H
+
+#include "api/generate_request.h"
+#include "api/model_description.h"
+
+typedef enum model_state { MODEL_UNLOADED, MODEL_LOADING, MODEL_READY, MODEL_FAILED } model_state;
+
+typedef struct models models;
+
+dn_status models_create(models **out, dn_error *error);
+void models_free(models *m);
+/* In configuration order; the first is the default. */
+dn_status models_add(models *m, const char *name, const char *folder, dn_error *error);
+size_t models_count(const models *m);
+const char *models_name(const models *m, size_t index);
+const char *models_folder(const models *m, size_t index);
+void models_set_state(models *m, const char *name, model_state state, const char *error);
+model_state models_state(models *m, const char *name, char *error, size_t error_bytes);
+void models_describe(models *m, api_model *description);          /* takes ownership; by description->name */
+const api_model *models_lookup(void *models_pointer, const char *name);   /* an api_model_lookup; NULL name: the default */
+bool models_known(const models *m, const char *name);
+const char *models_state_name(model_state state);
+
+#endif

@@ -1,0 +1,186 @@
+/* The store: the durable queue, jobs, images, events. An interface; SQLite is its first implementation (store/sqlite_*.c).
+ *
+ * Writes go through one writer thread with group commit: a caller fills a request, submits it, and `done` is called on the
+ * writer thread after COMMIT (or its failure). So a 202 means the job is on disk. Reads are synchronous on a few read-only
+ * connections, any thread. Times are wall-clock milliseconds. Text in results is malloc'd and freed by the *_done functions.
+ *
+ * A failed COMMIT is not "no": the result is STORE_UNKNOWN, the store stops writing for good (store_stopped) and the process
+ * ends with exit 75, to be restarted clean. */
+#ifndef SERVER_STORE_STORE_H
+#define SERVER_STORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "api/limits.h"
+#include "api/views.h"
+#include "base/error.h"
+
+typedef struct store store;
+
+typedef enum store_result {
+    STORE_OK,
+    STORE_REPLAY,        /* enqueue: key known, same fingerprint: ids of the first time are returned */
+    STORE_MISMATCH,      /* enqueue: key known, other fingerprint */
+    STORE_QUEUE_FULL,    /* enqueue: everybody's limit */
+    STORE_QUOTA,         /* enqueue: this client's limit */
+    STORE_NONE,          /* no such row, or not this client's */
+    STORE_GONE,          /* retention has taken it */
+    STORE_STALE,         /* fencing token or state no longer fits: discard what you have */
+    STORE_ENDED,         /* cancel: the job had ended already; nothing changed */
+    STORE_SPACE,         /* disk full: refused cleanly, nothing changed */
+    STORE_BUSY,          /* writer queue full: try again */
+    STORE_UNKNOWN        /* COMMIT failed or the store has stopped: outcome not known */
+} store_result;
+
+typedef struct store_job {
+    int64_t row;                    /* internal key, never shown */
+    char id[27];
+    char client[65];
+    api_state state;
+    bool cancel_requested, expired; /* expired: retention deleted images and parameters */
+    int priority;
+    uint64_t cost;
+    int64_t created_ms, started_ms, finished_ms, expires_ms;
+    uint32_t attempt;               /* shown; a job spends one only when it crashed its worker alone */
+    uint32_t crashes, boots;        /* poison limits: 3 and 10 */
+    int64_t token;                  /* fencing token of the present claim */
+    uint32_t n, images_done;
+    char model[65];
+    char *request_json;
+    char error_code[24];            /* "" none */
+    char *error_detail;
+} store_job;
+
+typedef struct store_image {
+    uint32_t index;
+    api_image_view view;
+    char file[96];                  /* name inside the images folder */
+} store_image;
+
+typedef struct store_event {
+    int64_t seq;                    /* per job, from 1 */
+    char name[16];                  /* "queued", "started", ... */
+    char *data;                     /* JSON, replayed verbatim */
+} store_event;
+
+void store_job_done(store_job *job);
+void store_images_free(store_image *images, size_t count);
+void store_events_free(store_event *events, size_t count);
+
+/* ---- Writing */
+typedef enum store_op {
+    STORE_ENQUEUE, STORE_CLAIM, STORE_IMAGE, STORE_FAIL, STORE_CANCEL, STORE_CANCELED_DONE, STORE_REQUEUE, STORE_PURGE,
+    STORE_RETENTION, STORE_MODEL
+} store_op;
+
+typedef struct store_enqueue_job {
+    char id[27];
+    char model[65];
+    int priority;
+    uint64_t cost;
+    uint32_t n;
+    char *request_json;             /* freed by store_request_free */
+} store_enqueue_job;
+
+typedef struct store_claimed {      /* one claimed job; the "started" event is in the same transaction */
+    store_job job;
+    uint32_t *done_indices;         /* images that already exist (crash between two of them): do not make them again */
+    uint32_t done_count;
+} store_claimed;
+
+typedef struct store_request {
+    store_op op;
+    void (*done)(struct store_request *request);   /* on the writer thread, after the outcome is known; must not block */
+    void *payload;
+    store_result result;
+    char detail[256];               /* a sentence for the log when result is SPACE, UNKNOWN or BUSY */
+    /* in */
+    char client[65];
+    char id[27];                    /* job (all but enqueue, claim, retention, model) */
+    int64_t token;
+    /* STORE_ENQUEUE: all jobs or none. In: jobs, key ("" none), fingerprint. Out: ids[], positions. */
+    store_enqueue_job *jobs;
+    size_t job_count;
+    char key[API_KEY_BYTES_MAX + 1];
+    unsigned char fingerprint[32];
+    char (*ids)[27];                /* malloc'd: new or replayed ids, id_count of them */
+    size_t id_count;
+    /* STORE_CLAIM: up to claim_max queued jobs, best priority (aged), then turn, then age; models: only these (NULL-terminated; NULL: any). */
+    uint32_t claim_max;
+    const char *const *models;
+    const char *device;             /* for the "started" event */
+    store_claimed *claimed;         /* malloc'd, claimed_count */
+    size_t claimed_count;
+    /* STORE_IMAGE: inserts the image and its event; the last one ends the job in the same transaction (job_ended). Exactly once per (job, index). */
+    store_image image;
+    const char *base_path;          /* for urls in the image event */
+    bool job_ended;                 /* out */
+    /* STORE_FAIL: ends the job as failed. */
+    char error_code[24];
+    char error_detail[512];
+    /* STORE_CANCEL: api_state after the call in state_after; running jobs get cancel_requested. STORE_CANCELED_DONE: the worker let go. */
+    api_state state_after;
+    /* STORE_REQUEUE: back to the queue. reason for the event; crashed_alone spends an attempt and counts towards the poison limit. */
+    char reason[24];
+    bool crashed_alone;
+    /* STORE_PURGE, STORE_RETENTION: out: names of image files to unlink after the commit. */
+    char **files;
+    size_t file_count;
+    int64_t keep_ms;                /* retention by age of the end */
+    uint64_t keep_bytes;            /* and by image bytes in all, oldest first */
+    /* STORE_MODEL */
+    char model_name[65];
+    char *model_json;
+    /* out, for every op that made events: the last milestone's seq of the job named in id */
+    int64_t event_seq;
+    struct store_request *next;     /* the store's own link while queued */
+} store_request;
+
+/* zeroed; the caller owns it until submit, the store until done(), then the caller again. */
+store_request *store_request_create(store_op op, void (*done)(store_request *), void *payload);
+void store_request_free(store_request *request);
+/* Never blocks. STORE_BUSY and STORE_UNKNOWN (stopped) are delivered through done() too, on the calling thread. */
+void store_submit(store *s, store_request *request);
+/* Submits and waits: for tests, the command line and boot. `done` is replaced. */
+store_result store_call(store *s, store_request *request);
+
+/* ---- Reading (any thread) */
+store_result store_get(store *s, const char *client, const char *id, store_job *out);      /* NONE: unknown or another client's; client NULL: any */
+store_result store_list(store *s, const char *client, const api_state *state, const char *model, const char *cursor, uint32_t limit, store_job **out,
+                        size_t *count, char next_cursor[64]);                              /* next_cursor "" at the end; NONE: bad cursor */
+store_result store_images(store *s, const char *id, store_image **out, size_t *count);
+store_result store_events(store *s, const char *id, int64_t after_seq, store_event **out, size_t *count);
+int64_t store_queue_position(store *s, const char *id);                                    /* 0 is next; -1: not queued */
+store_result store_queue_ahead(store *s, const char *id, uint64_t *cost_ahead);            /* cost of queued jobs that would be claimed before it */
+typedef struct store_stats {
+    uint64_t jobs[5];               /* by api_state */
+    uint64_t queued_cost;
+    uint64_t image_bytes;
+} store_stats;
+store_result store_get_stats(store *s, store_stats *out);
+/* Model descriptions kept from earlier runs. *json malloc'd. */
+store_result store_model(store *s, const char *name, char **json);
+
+/* ---- Lifetime */
+typedef struct store_options {
+    const char *folder;             /* data directory: denoised.db, denoised.lock, images/, snapshots/ */
+    const char *base_path;
+    uint64_t queue_jobs_max, queue_cost_max, client_jobs_max;
+    uint64_t db_bytes_max;
+    uint64_t space_min_bytes;       /* free space under which enqueue answers STORE_SPACE */
+    int64_t (*now_ms)(void *payload);   /* NULL: wall clock; tests inject */
+    void *now_payload;
+} store_options;
+
+/* Takes the lock (second daemon: DN_IO, "in use"), applies migrations (a backup is made before each), refuses a newer or
+ * corrupt database (DN_INVALID), recovers: jobs running under another boot go back to the queue with boots + 1, attempts given back. */
+dn_status store_open(store **out, const store_options *options, dn_error *error);
+void store_close(store *s);         /* drains the writer queue first */
+bool store_stopped(const store *s);
+bool store_space_low(store *s);     /* the free-space gate */
+/* The path of a file of the data directory ("images/NAME"), malloc'd. */
+char *store_path(const store *s, const char *folder, const char *name);
+
+#endif
