@@ -50,7 +50,8 @@ typedef enum dn_op_kind {
     DN_OP_NOISE,       /* dst = standard normals of (seed, stream, draw) */
     DN_OP_CLIP,        /* dst = min(max(src[0], low), high) */
     DN_OP_THRESHOLD,   /* dynamic thresholding: s = clamp(quantile(|src0|, ratio), 1, high); dst = clamp(src0, -s, s) / s */
-    DN_OP_NORM         /* scalar result: sqrt(mean(src[0]^2)), in double, handed back by the execute call */
+    DN_OP_NORM,        /* scalar result: sqrt(mean(src[0]^2)), in double, handed back by the execute call */
+    DN_OP_EXP_SCALE    /* dst = exp(low + ratio * src[0]) * src[1], our own exponential without fused multiply-add (learned variance) */
 } dn_op_kind;
 
 typedef struct dn_op {

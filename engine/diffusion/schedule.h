@@ -27,6 +27,7 @@ typedef struct dn_training_schedule {
     double *alphas_cumprod;         /* [timesteps], owned */
     double *betas;                  /* [timesteps], owned */
     uint32_t alphas_offset;         /* reserved for tables that do not start at 0; always 0 */
+    bool cosine;                    /* made by squaredcos_cap_v2: some tables round their times differently */
 } dn_training_schedule;
 
 /* What a scheduler_config.json says of sampling: per-class defaults of diffusers for missing keys (engine-facts, 2.2). */
@@ -47,6 +48,7 @@ typedef struct dn_scheduler_config {
     bool lower_order_final, euler_at_final;
     bool final_sigma_min;           /* final_sigmas_type "sigma_min" instead of "zero" */
     double sigma_min, sigma_max;    /* Euler's optional range; NaN: the table's own */
+    double lambda_min_clipped;      /* DPM-Solver: lowest log(alpha/sigma) visited; -INFINITY: the whole table */
 } dn_scheduler_config;
 
 /* config may be NULL (DDPMScheduler with its defaults). Refusals name path and key. */

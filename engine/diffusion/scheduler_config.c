@@ -1,0 +1,185 @@
+/* Reading what a scheduler_config.json says of sampling: known keys strictly, unknown keys ignored (as diffusers does),
+ * missing keys and nulls by the class's own defaults. Pure functions, any thread.
+ *
+ * The defaults of diffusers 0.31's constructors stand in one table. A class in the table need not have a sampler here:
+ * its folder still says how the network was trained, and a sampler chosen by name can serve it. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "diffusion/scheduler_class.h"
+
+#define LINEAR 1e-4, 0.02, "linear"
+#define LATENT 0.00085, 0.012, "linear"
+#define LEADING DN_SPACING_LEADING
+#define LINSPACE DN_SPACING_LINSPACE
+
+static const dn_scheduler_class classes[] = {
+    /* name, betas, spacing, clips, clip_default, thresholds, set_alpha_to_one */
+    {"DDPMScheduler", LINEAR, LEADING, true, true, true, true},
+    {"DDIMScheduler", LINEAR, LEADING, true, true, true, true},
+    {"EulerDiscreteScheduler", LINEAR, LINSPACE, false, false, false, true},
+    {"EulerAncestralDiscreteScheduler", LINEAR, LINSPACE, false, false, false, true},
+    {"HeunDiscreteScheduler", LATENT, LINSPACE, true, false, false, true},
+    {"DPMSolverMultistepScheduler", LINEAR, LINSPACE, false, false, true, true},
+    {"DPMSolverSinglestepScheduler", LINEAR, LINSPACE, false, false, true, true},
+    {"UniPCMultistepScheduler", LINEAR, LINSPACE, false, false, true, true},
+    {"DEISMultistepScheduler", LINEAR, LINSPACE, false, false, true, true},
+    {"SASolverScheduler", LINEAR, LINSPACE, false, false, true, true},
+    {"LMSDiscreteScheduler", LINEAR, LINSPACE, false, false, false, true},
+    {"PNDMScheduler", LINEAR, LEADING, false, false, false, false},
+    {"KDPM2DiscreteScheduler", LATENT, LINSPACE, false, false, false, true},
+    {"KDPM2AncestralDiscreteScheduler", LATENT, LINSPACE, false, false, false, true},
+    {"DPMSolverSDEScheduler", LATENT, LINSPACE, false, false, false, true},
+    {"LCMScheduler", 0.00085, 0.012, "scaled_linear", LEADING, true, false, true, true},
+    {"TCDScheduler", 0.00085, 0.012, "scaled_linear", LEADING, true, false, true, true},
+    {"DDPMParallelScheduler", LINEAR, LEADING, true, true, true, true},
+    {"DDIMParallelScheduler", LINEAR, LEADING, true, true, true, true},
+};
+
+static const dn_scheduler_class *find_class(const char *name)
+{
+    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++)
+        if (strcmp(classes[i].name, name) == 0)
+            return &classes[i];
+    return NULL;
+}
+
+dn_status dn_scheduler_class_of(const dn_scheduler_class **out, dn_config_reader *reader)
+{
+    const char *name = dn_config_text(reader, "_class_name", "DDPMScheduler");
+    *out = find_class(name);
+    if (*out == NULL)
+        dn_config_fail(reader, DN_UNSUPPORTED, "_class_name", "\"%.80s\" is not a scheduler this program knows", name);
+    return reader->error.status;
+}
+
+static void fill_defaults(dn_scheduler_config *out, const dn_scheduler_class *row)
+{
+    *out = (dn_scheduler_config){
+        .spacing = row->spacing,
+        .clip_sample = row->clip_default,
+        .clip_sample_range = 1.0,
+        .dynamic_thresholding_ratio = 0.995,
+        .sample_max_value = 1.0,
+        .set_alpha_to_one = row->set_alpha_to_one,
+        .variance = DN_VARIANCE_FIXED_SMALL,
+        .solver_order = 2,
+        .algorithm_type = "dpmsolver++",
+        .solver_type = "midpoint",
+        .interpolation_type = "linear",
+        .timestep_type = "discrete",
+        .lower_order_final = true,
+        .sigma_min = NAN,
+        .sigma_max = NAN,
+        .lambda_min_clipped = -INFINITY,
+    };
+    snprintf(out->class_name, sizeof out->class_name, "%s", row->name);
+}
+
+dn_status dn_scheduler_config_defaults(dn_scheduler_config *out, const char *class_name, dn_error *error)
+{
+    const dn_scheduler_class *row = find_class(class_name);
+    if (row == NULL)
+        return dn_fail(error, DN_UNSUPPORTED, "\"%.80s\" is not a scheduler this program knows", class_name);
+    fill_defaults(out, row);
+    return DN_OK;
+}
+
+/* One of `count` words; the value's index, or `fallback` when the key is missing or null. */
+static uint32_t read_choice(dn_config_reader *reader, const char *key, const char *const *words, uint32_t count, uint32_t fallback)
+{
+    if (dn_config_is_null(reader, key))
+        return fallback;
+    const char *text = dn_config_text(reader, key, words[fallback]);
+    for (uint32_t i = 0; i < count; i++)
+        if (strcmp(words[i], text) == 0)
+            return i;
+    dn_config_fail(reader, DN_UNSUPPORTED, key, "\"%.60s\" is not a value this program knows", text);
+    return fallback;
+}
+
+#define CHOICE(reader, key, words, fallback) read_choice(reader, key, words, (uint32_t)(sizeof(words) / sizeof(words)[0]), fallback)
+
+static double read_number(dn_config_reader *reader, const char *key, double fallback, double low, double high)
+{
+    return dn_config_is_null(reader, key) ? fallback : dn_config_number(reader, key, fallback, low, high);
+}
+
+static bool read_bool(dn_config_reader *reader, const char *key, bool fallback)
+{
+    return dn_config_is_null(reader, key) ? fallback : dn_config_bool(reader, key, fallback);
+}
+
+static void read_tables(dn_config_reader *reader, dn_scheduler_config *out)
+{
+    static const char *const spacings[] = {"leading", "trailing", "linspace"};
+    out->spacing = (dn_spacing)CHOICE(reader, "timestep_spacing", spacings, (uint32_t)out->spacing);
+    out->steps_offset = dn_config_count(reader, "steps_offset", 0, 0, DN_TRAIN_TIMESTEPS_MAX);
+    out->use_karras_sigmas = read_bool(reader, "use_karras_sigmas", false);
+    out->use_exponential_sigmas = read_bool(reader, "use_exponential_sigmas", false);
+    out->use_beta_sigmas = read_bool(reader, "use_beta_sigmas", false);
+    out->use_lu_lambdas = read_bool(reader, "use_lu_lambdas", false);
+    out->rescale_betas_zero_snr = read_bool(reader, "rescale_betas_zero_snr", false);
+    out->sigma_min = read_number(reader, "sigma_min", NAN, 0.0, 1e6);
+    out->sigma_max = read_number(reader, "sigma_max", NAN, 1e-6, 1e9);
+    out->lambda_min_clipped = read_number(reader, "lambda_min_clipped", -INFINITY, -INFINITY, 1e3);
+    if (out->use_karras_sigmas + out->use_exponential_sigmas + out->use_beta_sigmas + out->use_lu_lambdas > 1)
+        dn_config_fail(reader, DN_INVALID, "use_karras_sigmas", "only one of the use_*_sigmas and use_lu_lambdas may be true");
+    if (read_bool(reader, "use_flow_sigmas", false))
+        dn_config_fail(reader, DN_UNSUPPORTED, "use_flow_sigmas", "flow matching is not supported");
+    if (read_bool(reader, "use_dynamic_shifting", false))
+        dn_config_fail(reader, DN_UNSUPPORTED, "use_dynamic_shifting", "dynamic shifting is not supported");
+}
+
+static void read_clipping(dn_config_reader *reader, dn_scheduler_config *out, const dn_scheduler_class *row)
+{
+    out->clip_sample = row->clips && read_bool(reader, "clip_sample", row->clip_default);
+    out->clip_sample_range = read_number(reader, "clip_sample_range", 1.0, 1e-6, 1e6);
+    out->thresholding = row->thresholds && read_bool(reader, "thresholding", false);
+    out->dynamic_thresholding_ratio = read_number(reader, "dynamic_thresholding_ratio", 0.995, 0.0, 1.0);
+    out->sample_max_value = read_number(reader, "sample_max_value", 1.0, 1e-6, 1e6);
+}
+
+static void read_solver(dn_config_reader *reader, dn_scheduler_config *out)
+{
+    static const char *const variances[] = {"fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range"};
+    static const char *const algorithms[] = {"dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver", "deis", "data_prediction"};
+    static const char *const solvers[] = {"midpoint", "heun", "logrho", "bh1", "bh2"};
+    static const char *const interpolations[] = {"linear", "log_linear"};
+    static const char *const times[] = {"discrete", "continuous"};
+    static const char *const finals[] = {"zero", "sigma_min"};
+    out->set_alpha_to_one = read_bool(reader, "set_alpha_to_one", out->set_alpha_to_one);
+    out->variance = (dn_variance)CHOICE(reader, "variance_type", variances, 0);
+    out->solver_order = dn_config_count(reader, "solver_order", 2, 1, 3);
+    out->lower_order_final = read_bool(reader, "lower_order_final", true);
+    out->euler_at_final = read_bool(reader, "euler_at_final", false);
+    out->final_sigma_min = CHOICE(reader, "final_sigmas_type", finals, 0) == 1;
+    snprintf(out->algorithm_type, sizeof out->algorithm_type, "%s", algorithms[CHOICE(reader, "algorithm_type", algorithms, 0)]);
+    snprintf(out->solver_type, sizeof out->solver_type, "%s", solvers[CHOICE(reader, "solver_type", solvers, 0)]);
+    snprintf(out->interpolation_type, sizeof out->interpolation_type, "%s",
+             interpolations[CHOICE(reader, "interpolation_type", interpolations, 0)]);
+    snprintf(out->timestep_type, sizeof out->timestep_type, "%s", times[CHOICE(reader, "timestep_type", times, 0)]);
+}
+
+dn_status dn_scheduler_config_from_json(dn_scheduler_config *out, const cJSON *config, const char *path, dn_error *error)
+{
+    if (config == NULL)
+        return dn_scheduler_config_defaults(out, "DDPMScheduler", error);
+    const dn_scheduler_class *row = NULL;
+    dn_scheduler_config read;
+    dn_config_reader reader;
+    dn_status status = dn_config_reader_init(&reader, config, path, error);
+    if (status != DN_OK)
+        return status;
+    if (dn_scheduler_class_of(&row, &reader) == DN_OK) {
+        fill_defaults(&read, row);
+        read_tables(&reader, &read);
+        read_clipping(&reader, &read, row);
+        read_solver(&reader, &read);
+    }
+    status = dn_config_reader_end(&reader, error);
+    if (status == DN_OK)
+        *out = read;
+    return status;
+}
