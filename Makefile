@@ -36,7 +36,7 @@ LINK := -pthread -pie -fsanitize=$(SANITIZER)
 endif
 LIBS := -lmicrohttpd -lsqlite3 -lcjson -lpng16 -lz -lm -ldl
 
-ENGINE_SRC := $(sort $(shell find engine -name '*.c' -not -name '*.inc.c'))
+ENGINE_SRC := $(sort $(shell find engine -name '*.c' ! -name '*.inc.c'))
 API_SRC := $(sort $(shell find api -name '*.c' -not -name '*.inc.c'))
 SERVER_SRC := $(sort $(shell find server -name '*.c'))
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c'))
