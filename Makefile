@@ -103,8 +103,54 @@ $(OUT)/tests/%: LINKED = $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
 $(OUT)/tests/%: $(OUT)/tests/%.o $$(LINKED)
 	@$(CC) $(LINK) -o $@ $< $(LINKED) $(LIBS)
 
-.PHONY: tests-build
-tests-build: $(TESTS)
+.PHONY: deps run test tests-build check bench install examples image-test clean
+deps:
+	@sh deploy/packages.sh install build runtime
+
+run: deps
+	@$(MAKE) --no-print-directory build
+	exec build/denoised serve --listen 127.0.0.1:$(PORT) --data ./data --model fashion-mnist=models/fashion-mnist
+
+tests-build: $(TESTS) $(OUT)/denoised build/denoised
+
+SCRIPTS := $(sort $(shell find tests -name '*_test.py' -o -name '*_test.sh'))
+# Under a sanitizer the first error ends the program, and leaks count.
+export ASAN_OPTIONS = abort_on_error=0:detect_leaks=1
+export UBSAN_OPTIONS = print_stacktrace=1:halt_on_error=1
+export TSAN_OPTIONS = halt_on_error=1:second_deadlock_stack=1
+test:
+	@sh deploy/packages.sh install build runtime test
+	@$(MAKE) --no-print-directory -j2 tests-build
+	@DENOISED=$(CURDIR)/$(OUT)/denoised TEST_VARIANT=$(VARIANT) tests/run.sh $(TESTS) $(SCRIPTS)
+
+check:
+	@sh deploy/packages.sh install build check
+	@$(MAKE) --no-print-directory build
+	@echo "format"; clang-format --dry-run -Werror $(ENGINE_SRC) $(API_SRC) $(SERVER_SRC) $(TEST_SRC) $(BENCH_SRC)
+	@echo "house rules"; python3 tests/tidy/tidy.py
+	@echo "hardened flags"; tests/tidy/hardened.sh build/denoised
+	@echo "warnings are errors"; $(MAKE) --no-print-directory OUT=build/werror EXTRA_CFLAGS=-Werror build/werror/denoised
+	@echo "static analysis"; cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --suppressions-list=tests/tidy/cppcheck.txt \
+	  --error-exitcode=1 -D_GNU_SOURCE -I. -Iengine -j2 engine api server
+	@echo "checked"
+
+bench: build $(BENCHES)
+	@tests/bench/run.sh $(OUT)
+
+examples: $(OUT)/examples/generate
+$(OUT)/examples/generate: $(OUT)/examples/generate.o $(OUT)/libdenoised.a
+	@$(CC) $(LINK) -o $@ $< $(OUT)/libdenoised.a -lcjson -lpng16 -lz -lm -ldl
+
+install: build
+	install -D -m 0755 build/denoised $(DESTDIR)$(PREFIX)/bin/denoised
+	install -D -m 0644 $(OUT)/libdenoised.a $(DESTDIR)$(PREFIX)/lib/libdenoised.a
+	install -d $(DESTDIR)$(PREFIX)/share/denoised
+	cp -r models $(DESTDIR)$(PREFIX)/share/denoised/
+	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/denoised/LICENSE
+
+image-test:
+	@sh deploy/packages.sh install image
+	@deploy/image-test.sh
 
 clean:
 	rm -rf build
