@@ -7,12 +7,23 @@
 
 #include "base/error.h"
 
+/* Opens a regular file for reading (symlinks followed, O_CLOEXEC; a FIFO or a folder is refused without blocking) and
+ * tells its size. The caller closes *fd. */
+dn_status dn_file_open(int *fd, unsigned long long *size_bytes, const char *path, dn_error *error);
+
 /* Reads a regular file (no FIFO, no directory; opened O_CLOEXEC) of at most limit_bytes. *out is malloc'd, NUL
  * terminated one past the end, and owned by the caller. */
 dn_status dn_file_read(unsigned char **out, size_t *out_bytes, const char *path, size_t limit_bytes, dn_error *error);
 
 /* Writes PATH.tmp.<pid>, optionally fsyncs file and folder, renames. The temporary file is removed on failure. */
 dn_status dn_file_write(const char *path, const void *bytes, size_t count, bool durable, dn_error *error);
+
+/* The same from several pieces, so that a large file need not be copied together first. */
+typedef struct dn_file_part {
+    const void *bytes;
+    size_t count;
+} dn_file_part;
+dn_status dn_file_write_parts(const char *path, const dn_file_part *parts, size_t part_count, bool durable, dn_error *error);
 
 dn_status dn_make_folder(const char *path, dn_error *error); /* like mkdir -p, mode 0755; an existing folder is fine */
 

@@ -1,0 +1,78 @@
+/* JSON for the rest of the program, on top of the scanner (json_scan.c). Owns nothing between calls. Any thread. */
+#include "format/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "format/json_cursor.h"
+
+#define FILE_TOKENS_MAX 500000 /* a configuration with DN_CLASSES_MAX names has 200,000 */
+
+dn_status dn_json_parse(cJSON **out, const char *bytes, size_t count, const dn_json_limits *limits, size_t *offset, dn_error *error)
+{
+    dn_status status = dn_json_scan(bytes, count, limits, offset, error);
+    if (status != DN_OK) {
+        return status;
+    }
+    cJSON *parsed = cJSON_ParseWithLength(bytes, count);
+    if (!parsed) {
+        if (offset) {
+            *offset = 0;
+        }
+        return dn_fail(error, DN_NO_MEMORY, "out of memory");
+    }
+    *out = parsed;
+    return DN_OK;
+}
+
+bool dn_json_raw_number(const char *bytes, size_t count, const char *key, const char **token, size_t *token_bytes)
+{
+    dn_json_cursor cursor = {.at = bytes, .end = bytes + count};
+    size_t key_bytes = strlen(key);
+    char *name = malloc(count + 1);
+    bool found = false;
+    if (!name || !dn_json_take(&cursor, '{')) {
+        goto done;
+    }
+    do {
+        size_t name_bytes;
+        if (!dn_json_take_string(&cursor, name, count, &name_bytes) || !dn_json_take(&cursor, ':')) {
+            goto done;
+        }
+        char first = dn_json_peek(&cursor);
+        const char *start = cursor.at;
+        if (!dn_json_skip_value(&cursor)) {
+            goto done;
+        }
+        if (name_bytes == key_bytes && memcmp(name, key, key_bytes) == 0) {
+            found = first == '-' || (first >= '0' && first <= '9');
+            if (found) {
+                *token = start;
+                *token_bytes = (size_t)(cursor.at - start);
+            }
+            goto done;
+        }
+    } while (dn_json_take(&cursor, ','));
+done:
+    free(name);
+    return found;
+}
+
+dn_status dn_json_read_file(cJSON **out, const char *path, size_t bytes_max, dn_error *error)
+{
+    unsigned char *bytes = NULL;
+    size_t count = 0, offset = 0;
+    dn_status status = dn_file_read(&bytes, &count, path, bytes_max, error);
+    if (status != DN_OK) {
+        return status;
+    }
+    dn_error reason = {0};
+    dn_json_limits limits = {.bytes_max = bytes_max, .tokens_max = FILE_TOKENS_MAX};
+    status = dn_json_parse(out, (const char *)bytes, count, &limits, &offset, &reason);
+    if (status != DN_OK) {
+        dn_fail(error, status, "%s: byte %zu: %s", path, offset, reason.message);
+    }
+    free(bytes);
+    return status;
+}
