@@ -1,0 +1,225 @@
+/* Counters, gauges and histograms, and their text form (Prometheus exposition 0.0.4).
+ *
+ * Invariant: every number is an atomic of its own, so that recording never waits; only the table of (route, status) pairs
+ * has a lock, taken once per request. A scrape may see a histogram between two of its additions. Any thread. */
+#include "server/metrics.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BUCKETS_MAX = 16, REQUESTS_MAX = 256, ROUTE_BYTES = 64 };
+
+typedef struct counter_text {
+    const char *name, *help;
+} counter_text;
+
+static const counter_text counters[METRIC_COUNTERS] = {
+    [METRIC_JOBS_ACCEPTED] = {"denoised_jobs_accepted_total", "Jobs stored."},
+    [METRIC_JOBS_SUCCEEDED] = {"denoised_jobs_succeeded_total", "Jobs that ended with all their images."},
+    [METRIC_JOBS_FAILED] = {"denoised_jobs_failed_total", "Jobs that ended in failure."},
+    [METRIC_JOBS_CANCELED] = {"denoised_jobs_canceled_total", "Jobs that were canceled."},
+    [METRIC_JOBS_REQUEUED] = {"denoised_jobs_requeued_total", "Times a running job went back to the queue."},
+    [METRIC_IMAGES] = {"denoised_images_total", "Images stored."},
+    [METRIC_STEPS] = {"denoised_steps_total", "Sampler steps finished."},
+    [METRIC_ROWS] = {"denoised_network_rows_total", "Rows evaluated by networks."},
+    [METRIC_TICKS] = {"denoised_ticks_total", "Ticks of running batches."},
+    [METRIC_WORKER_RESTARTS] = {"denoised_worker_restarts_total", "Workers started after one ended or froze."},
+    [METRIC_LANES_RESUMED] = {"denoised_lanes_resumed_total", "Images continued from a snapshot."},
+};
+
+static const counter_text gauges[METRIC_GAUGES] = {
+    [METRIC_STREAMS] = {"denoised_event_streams", "Open event streams."},
+    [METRIC_LANES_RUNNING] = {"denoised_lanes_running", "Images being made."},
+    [METRIC_WORKERS] = {"denoised_workers", "Workers that are up."},
+};
+
+typedef struct histogram_text {
+    const char *name, *help;
+    double bounds[BUCKETS_MAX]; /* ascending; 0 ends */
+} histogram_text;
+
+static const histogram_text histograms[METRIC_HISTOGRAMS] = {
+    [METRIC_TICK_SECONDS] = {"denoised_tick_seconds",
+                             "Duration of a tick.",
+                             {.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}},
+    [METRIC_TICK_ROWS] = {"denoised_tick_rows", "Network rows per tick.", {1, 2, 4, 8, 16, 32, 64, 128}},
+    [METRIC_QUEUE_WAIT_SECONDS] = {"denoised_queue_wait_seconds",
+                                   "From acceptance to start.",
+                                   {.01, .05, .1, .5, 1, 5, 10, 30, 60, 300, 1800, 7200}},
+    [METRIC_JOB_SECONDS] = {"denoised_job_seconds", "From start to end of a job.", {.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800}},
+    [METRIC_COMMIT_SECONDS] = {"denoised_store_commit_seconds",
+                               "Duration of a group commit.",
+                               {.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5}},
+};
+
+typedef struct histogram_value {
+    atomic_uint_fast64_t buckets[BUCKETS_MAX + 1]; /* the last: +Inf */
+    _Atomic double sum;
+} histogram_value;
+
+typedef struct request_value {
+    char route[ROUTE_BYTES];
+    int status;
+    uint64_t count;
+    double seconds;
+} request_value;
+
+struct metrics {
+    atomic_uint_fast64_t counter[METRIC_COUNTERS];
+    atomic_int_fast64_t gauge[METRIC_GAUGES];
+    histogram_value histogram[METRIC_HISTOGRAMS];
+    pthread_mutex_t lock; /* the two fields below */
+    size_t request_count;
+    request_value requests[REQUESTS_MAX];
+};
+
+dn_status metrics_create(metrics **out, dn_error *error)
+{
+    metrics *m = calloc(1, sizeof *m);
+    if (!m)
+        return dn_fail(error, DN_NO_MEMORY, "out of memory for the metrics");
+    pthread_mutex_init(&m->lock, NULL);
+    *out = m;
+    return DN_OK;
+}
+
+void metrics_free(metrics *m)
+{
+    if (!m)
+        return;
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+}
+
+void metrics_add(metrics *m, metrics_counter counter, uint64_t amount)
+{
+    atomic_fetch_add_explicit(&m->counter[counter], amount, memory_order_relaxed);
+}
+
+static void add_double(_Atomic double *to, double value)
+{
+    double old = atomic_load_explicit(to, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak(to, &old, old + value)) {
+    }
+}
+
+static size_t bound_count(const histogram_text *text)
+{
+    size_t count = 0;
+    while (count < BUCKETS_MAX && text->bounds[count] > 0)
+        count++;
+    return count;
+}
+
+void metrics_observe(metrics *m, metrics_histogram histogram, double value)
+{
+    const histogram_text *text = &histograms[histogram];
+    const size_t bounds = bound_count(text);
+    size_t bucket = 0;
+    while (bucket < bounds && value > text->bounds[bucket])
+        bucket++;
+    atomic_fetch_add_explicit(&m->histogram[histogram].buckets[bucket], 1, memory_order_relaxed);
+    add_double(&m->histogram[histogram].sum, value);
+}
+
+void metrics_set(metrics *m, metrics_gauge gauge, int64_t value)
+{
+    atomic_store_explicit(&m->gauge[gauge], value, memory_order_relaxed);
+}
+
+void metrics_change(metrics *m, metrics_gauge gauge, int64_t by)
+{
+    atomic_fetch_add_explicit(&m->gauge[gauge], by, memory_order_relaxed);
+}
+
+void metrics_request(metrics *m, const char *route, int status, double seconds)
+{
+    pthread_mutex_lock(&m->lock);
+    size_t i = 0;
+    while (i < m->request_count && (m->requests[i].status != status || strncmp(m->requests[i].route, route, ROUTE_BYTES - 1) != 0))
+        i++;
+    if (i == m->request_count && i < REQUESTS_MAX) {
+        snprintf(m->requests[i].route, ROUTE_BYTES, "%s", route);
+        m->requests[i].status = status;
+        m->request_count++;
+    }
+    if (i < m->request_count) {
+        m->requests[i].count++;
+        m->requests[i].seconds += seconds;
+    }
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void write_histogram(FILE *f, const histogram_text *text, histogram_value *value)
+{
+    const size_t bounds = bound_count(text);
+    uint64_t total = 0;
+    fprintf(f, "# HELP %s %s\n# TYPE %s histogram\n", text->name, text->help, text->name);
+    for (size_t b = 0; b <= bounds; b++) {
+        total += atomic_load_explicit(&value->buckets[b], memory_order_relaxed);
+        if (b < bounds)
+            fprintf(f, "%s_bucket{le=\"%g\"} %llu\n", text->name, text->bounds[b], (unsigned long long)total);
+        else
+            fprintf(f, "%s_bucket{le=\"+Inf\"} %llu\n", text->name, (unsigned long long)total);
+    }
+    fprintf(f, "%s_sum %.9g\n%s_count %llu\n", text->name, atomic_load(&value->sum), text->name, (unsigned long long)total);
+}
+
+/* Label values: backslash, quote and line feed are escaped, as the format asks. */
+static void write_label(FILE *f, const char *text)
+{
+    for (; *text; text++) {
+        if (*text == '\\' || *text == '"')
+            fputc('\\', f);
+        if (*text == '\n')
+            fputs("\\n", f);
+        else
+            fputc(*text, f);
+    }
+}
+
+static void write_requests(FILE *f, metrics *m)
+{
+    pthread_mutex_lock(&m->lock);
+    fputs("# HELP denoised_http_requests_total Answered requests.\n# TYPE denoised_http_requests_total counter\n", f);
+    for (size_t i = 0; i < m->request_count; i++) {
+        fputs("denoised_http_requests_total{route=\"", f);
+        write_label(f, m->requests[i].route);
+        fprintf(f, "\",status=\"%d\"} %llu\n", m->requests[i].status, (unsigned long long)m->requests[i].count);
+    }
+    fputs("# HELP denoised_http_request_seconds_total Time spent in requests.\n# TYPE denoised_http_request_seconds_total counter\n", f);
+    for (size_t i = 0; i < m->request_count; i++) {
+        fputs("denoised_http_request_seconds_total{route=\"", f);
+        write_label(f, m->requests[i].route);
+        fprintf(f, "\",status=\"%d\"} %.9g\n", m->requests[i].status, m->requests[i].seconds);
+    }
+    pthread_mutex_unlock(&m->lock);
+}
+
+char *metrics_text(metrics *m, const char *extra)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *f = open_memstream(&text, &bytes);
+    if (!f)
+        return NULL;
+    for (size_t i = 0; i < METRIC_COUNTERS; i++)
+        fprintf(f, "# HELP %s %s\n# TYPE %s counter\n%s %llu\n", counters[i].name, counters[i].help, counters[i].name, counters[i].name,
+                (unsigned long long)atomic_load_explicit(&m->counter[i], memory_order_relaxed));
+    for (size_t i = 0; i < METRIC_GAUGES; i++)
+        fprintf(f, "# HELP %s %s\n# TYPE %s gauge\n%s %lld\n", gauges[i].name, gauges[i].help, gauges[i].name, gauges[i].name,
+                (long long)atomic_load_explicit(&m->gauge[i], memory_order_relaxed));
+    for (size_t i = 0; i < METRIC_HISTOGRAMS; i++)
+        write_histogram(f, &histograms[i], &m->histogram[i]);
+    write_requests(f, m);
+    if (extra)
+        fputs(extra, f);
+    if (fclose(f) != 0) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}

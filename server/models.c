@@ -1,0 +1,172 @@
+/* The registry of models. Names and folders are added before any thread reads; state and description change under the lock.
+ *
+ * Invariant: a description that was ever handed out stays until models_free (old ones are chained behind the new one), so
+ * that a request being validated never loses its model. Any thread after the last models_add. */
+#include "server/models.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MODELS_MAX = 64 };
+
+typedef struct model_description {
+    struct model_description *older;
+    api_model *model;
+} model_description;
+
+typedef struct model_entry {
+    char *name, *folder;
+    model_state state;
+    char error[256];
+    model_description *description; /* newest first, NULL: never described */
+} model_entry;
+
+struct models {
+    pthread_mutex_t lock; /* state, error and description of every entry */
+    size_t count;
+    model_entry entries[MODELS_MAX];
+};
+
+dn_status models_create(models **out, dn_error *error)
+{
+    models *m = calloc(1, sizeof *m);
+    if (!m)
+        return dn_fail(error, DN_NO_MEMORY, "out of memory for the models");
+    pthread_mutex_init(&m->lock, NULL);
+    *out = m;
+    return DN_OK;
+}
+
+void models_free(models *m)
+{
+    if (!m)
+        return;
+    for (size_t i = 0; i < m->count; i++) {
+        model_entry *entry = &m->entries[i];
+        while (entry->description) {
+            model_description *description = entry->description;
+            entry->description = description->older;
+            api_model_free(description->model);
+            free(description);
+        }
+        free(entry->name);
+        free(entry->folder);
+    }
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+}
+
+static bool name_valid(const char *name)
+{
+    const size_t bytes = strlen(name);
+    return bytes >= 1 && bytes <= API_MODEL_NAME_BYTES_MAX &&
+           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == bytes;
+}
+
+static const model_entry *entry_of(const models *m, const char *name)
+{
+    for (size_t i = 0; i < m->count; i++)
+        if (strcmp(m->entries[i].name, name) == 0)
+            return &m->entries[i];
+    return NULL;
+}
+
+dn_status models_add(models *m, const char *name, const char *folder, dn_error *error)
+{
+    if (!name_valid(name))
+        return dn_fail(error, DN_INVALID, "a model's name is 1 to %d of A-Z a-z 0-9 . _ -", API_MODEL_NAME_BYTES_MAX);
+    if (entry_of(m, name))
+        return dn_fail(error, DN_INVALID, "model %s is given twice", name);
+    if (m->count == MODELS_MAX)
+        return dn_fail(error, DN_INVALID, "more than %d models", MODELS_MAX);
+    model_entry entry = {.name = strdup(name), .folder = strdup(folder)};
+    if (!entry.name || !entry.folder) {
+        free(entry.name);
+        free(entry.folder);
+        return dn_fail(error, DN_NO_MEMORY, "out of memory for model %s", name);
+    }
+    m->entries[m->count++] = entry;
+    return DN_OK;
+}
+
+size_t models_count(const models *m)
+{
+    return m->count;
+}
+
+const char *models_name(const models *m, size_t index)
+{
+    return index < m->count ? m->entries[index].name : NULL;
+}
+
+const char *models_folder(const models *m, size_t index)
+{
+    return index < m->count ? m->entries[index].folder : NULL;
+}
+
+void models_set_state(models *m, const char *name, model_state state, const char *error)
+{
+    model_entry *entry = (model_entry *)entry_of(m, name);
+    if (!entry)
+        return;
+    pthread_mutex_lock(&m->lock);
+    entry->state = state;
+    snprintf(entry->error, sizeof entry->error, "%s", error ? error : "");
+    pthread_mutex_unlock(&m->lock);
+}
+
+model_state models_state(models *m, const char *name, char *error, size_t error_bytes)
+{
+    if (error && error_bytes)
+        error[0] = 0;
+    const model_entry *entry = entry_of(m, name);
+    if (!entry)
+        return MODEL_UNLOADED;
+    pthread_mutex_lock(&m->lock);
+    const model_state state = entry->state;
+    if (error && error_bytes)
+        snprintf(error, error_bytes, "%s", entry->error);
+    pthread_mutex_unlock(&m->lock);
+    return state;
+}
+
+void models_describe(models *m, api_model *description)
+{
+    model_entry *entry = (model_entry *)entry_of(m, description->name);
+    model_description *link = entry ? malloc(sizeof *link) : NULL;
+    if (!link) {
+        api_model_free(description);
+        return;
+    }
+    pthread_mutex_lock(&m->lock);
+    *link = (model_description){.older = entry->description, .model = description};
+    entry->description = link;
+    pthread_mutex_unlock(&m->lock);
+}
+
+const api_model *models_lookup(void *models_pointer, const char *name)
+{
+    models *m = models_pointer;
+    if (!name)
+        name = models_name(m, 0);
+    const model_entry *entry = name ? entry_of(m, name) : NULL;
+    if (!entry)
+        return NULL;
+    pthread_mutex_lock(&m->lock);
+    const api_model *model = entry->description ? entry->description->model : NULL;
+    pthread_mutex_unlock(&m->lock);
+    return model;
+}
+
+bool models_known(const models *m, const char *name)
+{
+    return entry_of(m, name) != NULL;
+}
+
+const char *models_state_name(model_state state)
+{
+    static const char *const names[] = {"unloaded", "loading", "ready", "failed"};
+    return names[state];
+}
