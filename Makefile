@@ -83,6 +83,9 @@ KERNEL := -O3 -ffp-contract=fast -fno-trapping-math -fno-math-errno -fno-stack-p
 $(OUT)/engine/backend/cpu/%_sse2.o: FLAGS = $(KERNEL) -msse2
 $(OUT)/engine/backend/cpu/%_avx2.o: FLAGS = $(KERNEL) -mavx2 -mfma
 $(OUT)/engine/backend/cpu/%_avx512.o: FLAGS = $(KERNEL) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
+$(OUT)/engine/train/%_sse2.o: FLAGS = $(KERNEL) -msse2
+$(OUT)/engine/train/%_avx2.o: FLAGS = $(KERNEL) -mavx2 -mfma
+$(OUT)/engine/train/%_avx512.o: FLAGS = $(KERNEL) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
 
 $(OUT)/%.o: %.c
 	@mkdir -p $(@D)

@@ -1,0 +1,51 @@
+/* Chooses the float backward of an instruction set, and holds the slopes of the activations. */
+#include "train/backward.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "train/backward_f32.h"
+
+const dn_backward_table_f32 *dn_backward_find_f32(const char *isa)
+{
+    const dn_backward_table_f32 *const tables[] = {&dn_backward_table_avx512, &dn_backward_table_avx2};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        if (isa && strcmp(isa, tables[i]->isa) == 0) {
+            return tables[i];
+        }
+    }
+    return &dn_backward_table_sse2;
+}
+
+static double gelu_tanh_slope(double x)
+{
+    double t = tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x));
+    return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * 0.79788456080286535588 * (1.0 + 3.0 * 0.044715 * x * x);
+}
+
+static double mish_slope(double x)
+{
+    double t = tanh(x > 30.0 ? x : log1p(exp(x)));
+    return t + x * (1.0 - t * t) / (1.0 + exp(-x));
+}
+
+double dn_activation_slope(dn_activation activation, double x)
+{
+    switch (activation) {
+    case DN_ACT_SILU: {
+        double s = 1.0 / (1.0 + exp(-x));
+        return s * (1.0 + x * (1.0 - s));
+    }
+    case DN_ACT_GELU:
+        return 0.5 * (1.0 + erf(x * 0.70710678118654752440)) + x * 0.39894228040143267794 * exp(-0.5 * x * x);
+    case DN_ACT_GELU_TANH:
+        return gelu_tanh_slope(x);
+    case DN_ACT_RELU:
+        return x > 0.0 ? 1.0 : 0.0;
+    case DN_ACT_MISH:
+        return mish_slope(x);
+    case DN_ACT_NONE:
+        break;
+    }
+    return 1.0;
+}

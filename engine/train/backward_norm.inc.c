@@ -1,0 +1,127 @@
+/* Backward of group normalisation with its activation and modulation.
+ *
+ * With y = xhat * A + B per channel, A = weight (1 + scale), B = bias (1 + scale) + shift, d = d_out * act'(y), and the
+ * channel sums S1 = sum d, S2 = sum d xhat:
+ *   d_bias = S1 (1 + scale), d_weight = S2 (1 + scale), d_shift = S1, d_scale = weight S2 + bias S1,
+ *   dx = (d A - mean_g(d A) - xhat mean_g(d A xhat)) / deviation, means over the group's pixels and channels. */
+
+typedef struct norm {
+    real *mean, *inverse; /* per channel, equal within a group */
+    real *a, *b; /* per channel */
+    real *s1, *s2; /* channel sums */
+} norm;
+
+/* Replaces channel sums by their group's sum times factor. */
+static void spread_groups(real *sums, uint32_t channels, uint32_t groups, real factor)
+{
+    uint32_t per = channels / groups;
+    for (uint32_t g = 0; g < groups; g++) {
+        real total = 0;
+        for (uint32_t c = g * per; c < (g + 1) * per; c++) {
+            total += sums[c];
+        }
+        for (uint32_t c = g * per; c < (g + 1) * per; c++) {
+            sums[c] = total * factor;
+        }
+    }
+}
+
+static void norm_statistics(step *s, const norm *n)
+{
+    uint32_t channels = s->to.c, groups = s->node->groups;
+    size_t pixels = (size_t)s->to.h * s->to.w;
+    real share = 1 / ((real)pixels * (real)(channels / groups));
+    real *restrict mean = n->mean, *restrict inverse = n->inverse;
+    memset(mean, 0, channels * sizeof *mean);
+    memset(inverse, 0, channels * sizeof *inverse);
+    add_pixels(mean, s->in[0], pixels, channels);
+    spread_groups(mean, channels, groups, share);
+    for (size_t p = 0; p < pixels; p++) {
+        const real *restrict x = s->in[0] + p * channels;
+        for (uint32_t c = 0; c < channels; c++) {
+            inverse[c] += (x[c] - mean[c]) * (x[c] - mean[c]);
+        }
+    }
+    spread_groups(inverse, channels, groups, share);
+    for (uint32_t c = 0; c < channels; c++) {
+        real weight = s->weight ? s->weight[c] : 1, bias = s->bias ? s->bias[c] : 0;
+        inverse[c] = (real)(1.0 / sqrt((double)inverse[c] + (double)s->node->epsilon));
+        n->a[c] = s->in[1] ? weight * (1 + s->in[1][c]) : weight;
+        n->b[c] = s->in[1] ? bias * (1 + s->in[1][c]) + s->in[1][channels + c] : bias;
+    }
+}
+
+/* d = d_out * act'(xhat A + B), and its channel sums. */
+static void norm_sums(step *s, const norm *n, real *restrict d)
+{
+    uint32_t channels = s->to.c;
+    size_t pixels = (size_t)s->to.h * s->to.w;
+    real *restrict s1 = n->s1, *restrict s2 = n->s2;
+    memset(s1, 0, channels * sizeof *s1);
+    memset(s2, 0, channels * sizeof *s2);
+    const real *restrict mean = n->mean, *restrict inverse = n->inverse, *restrict a = n->a, *restrict b = n->b;
+    for (size_t p = 0; p < pixels; p++) {
+        const real *restrict x = s->in[0] + p * channels;
+        real *restrict line = d + p * channels;
+        for (uint32_t c = 0; c < channels; c++) {
+            line[c] = (x[c] - mean[c]) * inverse[c] * a[c] + b[c];
+        }
+    }
+    activation_backward(s->node->activation, d, s->d_out, pixels * channels);
+    for (size_t p = 0; p < pixels; p++) {
+        const real *restrict x = s->in[0] + p * channels;
+        const real *restrict line = d + p * channels;
+        for (uint32_t c = 0; c < channels; c++) {
+            s1[c] += line[c];
+            s2[c] += line[c] * (x[c] - mean[c]) * inverse[c];
+        }
+    }
+}
+
+static void norm_parameters(step *s, const norm *n)
+{
+    uint32_t channels = s->to.c;
+    for (uint32_t c = 0; c < channels; c++) {
+        real gain = s->in[1] ? 1 + s->in[1][c] : 1;
+        if (s->d_weight) {
+            s->d_weight[c] += n->s2[c] * gain;
+        }
+        if (s->d_bias) {
+            s->d_bias[c] += n->s1[c] * gain;
+        }
+        if (s->d_in[1]) {
+            s->d_in[1][c] += (s->weight ? s->weight[c] : 1) * n->s2[c] + (s->bias ? s->bias[c] : 0) * n->s1[c];
+            s->d_in[1][channels + c] += n->s1[c];
+        }
+    }
+}
+
+static void backward_group_norm(step *s)
+{
+    uint32_t channels = s->to.c;
+    size_t pixels = (size_t)s->to.h * s->to.w;
+    norm n = {take(s, channels), take(s, channels), take(s, channels), take(s, channels), take(s, channels), take(s, channels)};
+    real *d = take(s, dn_shape_count(s->to));
+    norm_statistics(s, &n);
+    norm_sums(s, &n, d);
+    norm_parameters(s, &n);
+    if (!s->d_in[0]) {
+        return;
+    }
+    real share = 1 / ((real)pixels * (real)(channels / s->node->groups));
+    const real *restrict mean = n.mean, *restrict inverse = n.inverse, *restrict a = n.a;
+    real *restrict s1 = n.s1, *restrict s2 = n.s2;
+    for (uint32_t c = 0; c < channels; c++) {
+        s1[c] *= a[c];
+        s2[c] *= a[c];
+    }
+    spread_groups(s1, channels, s->node->groups, share);
+    spread_groups(s2, channels, s->node->groups, share);
+    for (size_t p = 0; p < pixels; p++) {
+        const real *restrict x = s->in[0] + p * channels, *restrict line = d + p * channels;
+        real *restrict out = s->d_in[0] + p * channels;
+        for (uint32_t c = 0; c < channels; c++) {
+            out[c] += (line[c] * a[c] - s1[c] - (x[c] - mean[c]) * inverse[c] * s2[c]) * inverse[c];
+        }
+    }
+}
