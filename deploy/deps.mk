@@ -3,4 +3,4 @@ BUILD_PACKAGES := gcc make libc6-dev libmicrohttpd-dev libcjson-dev libpng-dev l
 RUNTIME_PACKAGES := libmicrohttpd12 libcjson1 libpng16-16 libsqlite3-0 zlib1g libopenblas0-pthread
 TEST_PACKAGES := python3 python3-yaml curl nginx-light procps util-linux dataset-fashion-mnist
 CHECK_PACKAGES := clang-format cppcheck binutils python3 git
-IMAGE_PACKAGES := buildah mmdebstrap bubblewrap curl
+IMAGE_PACKAGES := buildah mmdebstrap bubblewrap curl docker-compose
