@@ -1,0 +1,10 @@
+/* The commands of the program: each is one file, server/command_NAME.c, and one row of the table in main.c. argv[0] is the
+ * command's word; the value returned is the exit status (server/options.h). */
+#ifndef DN_SERVER_COMMANDS_H
+#define DN_SERVER_COMMANDS_H
+
+int dn_command_forward(int argc, char **argv);
+int dn_command_inspect(int argc, char **argv);
+int dn_command_version(int argc, char **argv);
+
+#endif
