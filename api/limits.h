@@ -23,4 +23,26 @@
 #define API_MODEL_NAME_BYTES_MAX 64
 #define API_ID_BYTES 26                      /* ^[a-z2-7]{26}$ */
 
+/* The same as GET /capabilities names them: a unit in each name. */
+#define API_LIMITS(X)                                            \
+    X("body_bytes_max", API_BODY_BYTES_MAX)                      \
+    X("body_image_bytes_max", API_BODY_IMAGE_BYTES_MAX)          \
+    X("json_tokens_max", API_JSON_TOKENS_MAX)                    \
+    X("steps_max", API_STEPS_MAX)                                \
+    X("n_max", API_N_MAX)                                        \
+    X("guidance_scale_max", API_GUIDANCE_MAX)                    \
+    X("priority_max", API_PRIORITY_MAX)                          \
+    X("wait_seconds_max", API_WAIT_SECONDS_MAX)                  \
+    X("wait_png_seconds", API_WAIT_PNG_SECONDS)                  \
+    X("batch_jobs_max", API_BATCH_JOBS_MAX)                      \
+    X("list_jobs_max", API_LIST_LIMIT_MAX)                       \
+    X("list_jobs_default", API_LIST_LIMIT)                       \
+    X("idempotency_key_bytes_max", API_KEY_BYTES_MAX)            \
+    X("queue_jobs_max", API_QUEUE_JOBS_MAX)                      \
+    X("queue_evaluations_max", API_QUEUE_EVALUATIONS_MAX)        \
+    X("client_jobs_max", API_CLIENT_JOBS_MAX)                    \
+    X("streams_max", API_STREAMS_MAX)                            \
+    X("client_streams_max", API_CLIENT_STREAMS_MAX)              \
+    X("model_name_bytes_max", API_MODEL_NAME_BYTES_MAX)
+
 #endif
