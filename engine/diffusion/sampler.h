@@ -6,6 +6,8 @@
 #ifndef DN_DIFFUSION_SAMPLER_H
 #define DN_DIFFUSION_SAMPLER_H
 
+#include <math.h>
+
 #include "backend/backend.h"
 #include "diffusion/schedule.h"
 
@@ -32,10 +34,11 @@ typedef struct dn_ops {
 /* Options a request may set; NaN means "the sampler's own default". */
 typedef struct dn_sampler_options {
     double eta;                  /* ddim 0..1, euler_ancestral 0..1 */
-    double s_churn, s_noise;     /* euler, heun */
-    int karras;                  /* -1 default, 0, 1 */
+    double s_churn, s_noise;     /* euler */
+    double s_tmin, s_tmax;       /* euler: the range of sigma where s_churn works */
+    int karras;                  /* -1 default, 0, 1; euler, heun, dpmpp_2m */
 } dn_sampler_options;
-#define DN_SAMPLER_OPTIONS_INIT {.eta = NAN, .s_churn = NAN, .s_noise = NAN, .karras = -1}
+#define DN_SAMPLER_OPTIONS_INIT {.eta = NAN, .s_churn = NAN, .s_noise = NAN, .s_tmin = NAN, .s_tmax = NAN, .karras = -1}
 
 typedef struct dn_sampler_context {
     const struct dn_sampler *sampler;
@@ -80,6 +83,9 @@ const dn_sampler *dn_sampler_find(const char *name);                       /* NU
 const dn_sampler *dn_sampler_for_scheduler(const char *class_name);        /* DDIMScheduler -> ddim; NULL: unknown */
 const dn_sampler *dn_sampler_at(uint32_t index);                           /* the table, in the order of /samplers; NULL past its end */
 
+/* Sets the option that a field of a sampler's table names ("eta", "karras": 0 or 1). False: no such option. */
+bool dn_sampler_option_set(dn_sampler_options *options, const char *field, double value);
+
 /* Resolves a sampler chosen by name (its own class's tables, the folder's training schedule), or "model" (the folder's
  * scheduler_config whole). Refusals name the field. `training` is borrowed. */
 dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, uint32_t steps, const dn_sampler_options *options, uint64_t seed,
@@ -90,7 +96,10 @@ dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, 
 double dn_input_scale(const dn_sampler_context *context, const dn_level *level);
 void dn_parametrise(const dn_sampler_context *context, const dn_evaluation *evaluation, uint32_t raw, dn_ops *out);
 
-/* Small helpers that keep sampler files short. */
+/* Network evaluations of the whole image (Heun: two a step but the last). */
+uint32_t dn_sampler_evaluations(const dn_sampler_context *context);
+
+/* Small helpers that keep sampler files short: they append one operation. */
 void dn_ops_linear(dn_ops *ops, uint32_t dst, uint32_t terms, const uint32_t *src, const double *coefficient);
 void dn_ops_noise(dn_ops *ops, uint32_t dst, uint64_t seed, dn_noise_stream stream, uint32_t draw);
 

@@ -1,0 +1,26 @@
+/* Classifier-free guidance. Pure functions, any thread.
+ *
+ * The seed documents call w = 0 unconditional; with their own formula (1+w) c - w u it is conditional and w = -1 is
+ * unconditional. Here s = 1 + w: 1 conditional, 0 unconditional. */
+#include "diffusion/guidance.h"
+
+bool dn_guidance_needs_cond(const dn_guidance *guidance)
+{
+    return !guidance->has_null || guidance->scale != 0.0;
+}
+
+bool dn_guidance_needs_null(const dn_guidance *guidance)
+{
+    return guidance->has_null && guidance->scale != 1.0;
+}
+
+void dn_guidance_fold(const dn_guidance *guidance, dn_ops *out)
+{
+    static const uint32_t both[2] = {DN_REG_UNCOND, DN_REG_COND};
+    if (!dn_guidance_needs_null(guidance))
+        return;
+    if (dn_guidance_needs_cond(guidance))
+        dn_ops_linear(out, DN_REG_COND, 2, both, (const double[]){1.0 - guidance->scale, guidance->scale});
+    else
+        dn_ops_linear(out, DN_REG_COND, 1, both, (const double[]){1.0});
+}

@@ -1,0 +1,185 @@
+/* DPM-Solver multistep: data prediction (Lu et al. 2022b, arXiv 2211.01095, algorithm 2), noise prediction (Lu et al.
+ * 2022a, arXiv 2206.00927) and their SDE forms, orders 1 to 3. Chosen by name it is DPM-Solver++(2M), midpoint; a folder
+ * may ask for the others. Pure functions, any thread.
+ *
+ * lambda = log(alpha/sigma), h = lambda' - lambda > 0, e = exp(-h) = (sigma'/alpha') / (sigma/alpha). A last level with
+ * sigma' = 0 has h infinite and e = 0; it is always a first-order step, where x = x0. The seed documents double lambda,
+ * mix the coefficients of noise and data prediction, and take the current timestep for the one before it in the history.
+ *
+ * Registers: H0 and H1 the model's last two answers. State: history = how many of them are valid. */
+#include <math.h>
+#include <string.h>
+
+#include "diffusion/levels.h"
+#include "diffusion/samplers.h"
+
+#define DN_LOWER_ORDER_STEPS 15 /* below this many steps lower_order_final lowers the order of the last two */
+
+typedef struct dn_dpm_step {
+    bool data, sde; /* data prediction; stochastic */
+    const dn_level *from, *to;
+    double h, e; /* e = exp(-h) */
+    double d[3]; /* coefficients of D0, D1, D2 */
+    double x, noise; /* of the image and of fresh noise */
+    double r0, r1;
+} dn_dpm_step;
+
+static dn_status schedule(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error)
+{
+    const dn_scheduler_config *config = &context->config;
+    bool sde = strncmp(config->algorithm_type, "sde-", 4) == 0;
+    bool data = strstr(config->algorithm_type, "++") != NULL;
+    if (strstr(config->algorithm_type, "dpmsolver") == NULL && strcmp(config->algorithm_type, "deis") != 0)
+        return dn_fail(error, DN_UNSUPPORTED, "algorithm_type \"%s\" is not supported by dpmpp_2m", config->algorithm_type);
+    if (sde && config->solver_order == 3)
+        return dn_fail(error, DN_UNSUPPORTED, "solver_order 3 with algorithm_type \"%s\" is not supported", config->algorithm_type);
+    if (!data && strcmp(config->algorithm_type, "deis") != 0 && !config->final_sigma_min)
+        return dn_fail(error, DN_INVALID, "algorithm_type \"%s\" needs final_sigmas_type \"sigma_min\"", config->algorithm_type);
+    return dn_levels_dpm(out, context, steps, error);
+}
+
+/* The order that step `step` may take: less at the start (no history) and at the end. */
+static uint32_t order_of(const dn_sampler_context *context, const dn_sampler_state *state)
+{
+    const dn_scheduler_config *config = &context->config;
+    uint32_t steps = context->schedule.steps, step = state->step;
+    bool few = config->lower_order_final && steps < DN_LOWER_ORDER_STEPS;
+    uint32_t order = config->solver_order < state->history + 1 ? config->solver_order : state->history + 1;
+    if (step + 1 == steps && (config->euler_at_final || few || !config->final_sigma_min))
+        return 1;
+    if (step + 2 == steps && few && order > 2)
+        return 2;
+    return order;
+}
+
+/* Two visits to one level (rounded tables repeat themselves) leave no difference to extrapolate: order 1 then. */
+static uint32_t set_ratios(const dn_sampler_context *context, uint32_t step, uint32_t order, dn_dpm_step *s)
+{
+    const dn_level *level = context->schedule.level;
+    if (order >= 2)
+        s->r0 = log(dn_level_ratio(&level[step - 1]) / dn_level_ratio(&level[step])) / s->h;
+    if (order >= 3)
+        s->r1 = log(dn_level_ratio(&level[step - 2]) / dn_level_ratio(&level[step - 1])) / s->h;
+    if (order >= 2 && !(isfinite(s->r0) && s->r0 > 0.0))
+        return 1;
+    return order >= 3 && !(isfinite(s->r1) && s->r1 > 0.0) ? 2 : order;
+}
+
+/* Coefficients of data prediction: with a' = alpha', E = exp(-2h) for the SDE and exp(-h) for the ODE. */
+static void set_data(dn_dpm_step *s, uint32_t order, bool heun)
+{
+    double a = s->to->alpha, e = s->sde ? s->e * s->e : s->e, h = s->sde ? 2.0 * s->h : s->h;
+    s->x = s->to->sigma / s->from->sigma * (s->sde ? s->e : 1.0);
+    s->noise = s->sde ? s->to->sigma * sqrt(1.0 - e) : 0.0;
+    s->d[0] = a * (1.0 - e);
+    if (order == 1)
+        return;
+    s->d[1] = order == 2 && !heun ? 0.5 * a * (1.0 - e) : a * ((e - 1.0) / h + 1.0);
+    s->d[2] = order == 3 ? -a * ((e - 1.0 + h) / (h * h) - 0.5) : 0.0;
+}
+
+/* Coefficients of noise prediction; the SDE doubles them. */
+static void set_noise_prediction(dn_dpm_step *s, uint32_t order, bool heun)
+{
+    double b = (s->sde ? 2.0 : 1.0) * s->to->sigma, g = 1.0 / s->e, h = s->h;
+    s->x = s->to->alpha / s->from->alpha;
+    s->noise = s->sde ? s->to->sigma * sqrt(g * g - 1.0) : 0.0;
+    s->d[0] = -b * (g - 1.0);
+    if (order == 1)
+        return;
+    s->d[1] = order == 2 && !heun ? -0.5 * b * (g - 1.0) : -b * ((g - 1.0) / h - 1.0);
+    s->d[2] = order == 3 ? -b * ((g - 1.0 - h) / (h * h) - 0.5) : 0.0;
+}
+
+/* From D0, D1, D2 to the answers m0, m1, m2 themselves:
+ * order 2: D1 = (m0 - m1) / r0;
+ * order 3: D1 = A + r0/(r0+r1) (A - B), D2 = (A - B)/(r0+r1), A = (m0 - m1)/r0, B = (m1 - m2)/r1. */
+static void answer_coefficients(const dn_dpm_step *s, uint32_t order, double m[3])
+{
+    m[0] = s->d[0];
+    m[1] = m[2] = 0.0;
+    if (order == 1)
+        return;
+    double first = s->d[1], second = 0.0;
+    if (order == 3) {
+        double mixed = (s->d[1] * s->r0 + s->d[2]) / (s->r0 + s->r1);
+        first += mixed;
+        second = -mixed;
+    }
+    m[0] += first / s->r0;
+    m[1] = -first / s->r0;
+    if (order == 3) {
+        m[1] += second / s->r1;
+        m[2] = -second / s->r1;
+    }
+}
+
+/* The register of this step's answer: x0, or the noise, made again from x0 where that was thresholded. */
+static uint32_t append_answer(const dn_sampler_context *context, const dn_dpm_step *s, dn_ops *out)
+{
+    if (s->data)
+        return DN_REG_X0;
+    if (context->config.thresholding)
+        dn_ops_linear(out, DN_REG_EPS, 2, (const uint32_t[]){DN_REG_X, DN_REG_X0},
+                      (const double[]){1.0 / s->from->sigma, -s->from->alpha / s->from->sigma});
+    return DN_REG_EPS;
+}
+
+static void append_history(const dn_sampler_context *context, dn_sampler_state *state, uint32_t answer, dn_ops *out)
+{
+    if (context->config.solver_order >= 3)
+        dn_ops_linear(out, DN_REG_H1, 1, (const uint32_t[]){DN_REG_H0}, (const double[]){1.0});
+    if (context->config.solver_order >= 2)
+        dn_ops_linear(out, DN_REG_H0, 1, &answer, (const double[]){1.0});
+    if (state->history + 1 < context->config.solver_order)
+        state->history++;
+}
+
+static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_ops *out)
+{
+    const dn_scheduler_config *config = &context->config;
+    uint32_t step = state->step;
+    dn_dpm_step s = {
+        .data = strstr(config->algorithm_type, "++") != NULL || strcmp(config->algorithm_type, "deis") == 0,
+        .sde = strncmp(config->algorithm_type, "sde-", 4) == 0,
+        .from = &context->schedule.level[step],
+        .to = &context->schedule.level[step + 1],
+    };
+    s.e = dn_level_ratio(s.to) / dn_level_ratio(s.from);
+    s.h = -log(s.e);
+    uint32_t order = set_ratios(context, step, order_of(context, state), &s);
+    bool heun = strcmp(config->solver_type, "heun") == 0;
+    if (s.data)
+        set_data(&s, order, heun);
+    else
+        set_noise_prediction(&s, order, heun);
+    double m[3];
+    answer_coefficients(&s, order, m);
+    uint32_t answer = append_answer(context, &s, out);
+    uint32_t terms = order + 1;
+    uint32_t src[5] = {DN_REG_X, answer, DN_REG_H0, DN_REG_H1, 0};
+    double coefficient[5] = {s.x, m[0], m[1], m[2], 0.0};
+    if (s.noise > 0.0) {
+        dn_ops_noise(out, DN_REG_NOISE, context->seed, DN_STREAM_STEP, step);
+        src[terms] = DN_REG_NOISE;
+        coefficient[terms++] = s.noise;
+    }
+    dn_ops_linear(out, DN_REG_X, terms, src, coefficient);
+    append_history(context, state, answer, out);
+    state->step++;
+}
+
+static const dn_sampler_field fields[] = {{"karras", "boolean", 0.0, 1.0, 0.0}};
+
+const dn_sampler dn_sampler_dpmpp_2m = {
+    .name = "dpmpp_2m",
+    .title = "DPM-Solver++(2M)",
+    .scheduler_class = "DPMSolverMultistepScheduler",
+    .order = 2,
+    .evaluations_per_step = 1,
+    .fields = fields,
+    .field_count = 1,
+    .schedule = schedule,
+    .next = dn_next_plain,
+    .feed = feed,
+};

@@ -1,0 +1,95 @@
+/* Euler's method on the probability flow dx/dsigma = (x - x0)/sigma in the variance-exploding form (Karras et al. 2022,
+ * eq. 1 and algorithm 2), and its ancestral variant (k-diffusion). Pure functions, any thread.
+ *
+ * With s_churn the network is asked at the level before the churn and its answer used after it: so do diffusers and,
+ * for parity, this file; Karras et al. ask after it. */
+#include <math.h>
+
+#include "diffusion/levels.h"
+#include "diffusion/samplers.h"
+
+static double churn_of(const dn_sampler_context *context, double sigma)
+{
+    const dn_sampler_options *options = &context->options;
+    if (sigma < options->s_tmin || sigma > options->s_tmax)
+        return 0.0;
+    return fmin(options->s_churn / context->schedule.steps, sqrt(2.0) - 1.0);
+}
+
+/* How much of the added noise the denoised estimate takes along: x0' = x0 + share * (x' - x). */
+static double churn_share(const dn_sampler_context *context, double sigma)
+{
+    return context->training->prediction == DN_PREDICT_V ? 1.0 / (sigma * sigma + 1.0) : 0.0;
+}
+
+static void feed_churned(const dn_sampler_context *context, uint32_t step, double sigma, double next, dn_ops *out)
+{
+    double high = sigma * (1.0 + churn_of(context, sigma));
+    double added = sqrt(high * high - sigma * sigma) * context->options.s_noise;
+    double slope = (next - high) / high;
+    dn_ops_noise(out, DN_REG_NOISE, context->seed, DN_STREAM_STEP, step);
+    if (context->training->prediction == DN_PREDICT_EPSILON) {
+        dn_ops_linear(out, DN_REG_X, 3, (const uint32_t[]){DN_REG_X, DN_REG_EPS, DN_REG_NOISE}, (const double[]){1.0, next - high, added});
+        return;
+    }
+    dn_ops_linear(out, DN_REG_X, 3, (const uint32_t[]){DN_REG_X, DN_REG_X0, DN_REG_NOISE},
+                  (const double[]){1.0 + slope, -slope, added * (1.0 + slope * (1.0 - churn_share(context, sigma)))});
+}
+
+static void feed_euler(const dn_sampler_context *context, dn_sampler_state *state, dn_ops *out)
+{
+    uint32_t step = state->step++;
+    double sigma = context->schedule.level[step].sigma, next = context->schedule.level[step + 1].sigma;
+    if (churn_of(context, sigma) > 0.0)
+        feed_churned(context, step, sigma, next, out);
+    else
+        dn_ops_linear(out, DN_REG_X, 2, (const uint32_t[]){DN_REG_X, DN_REG_EPS}, (const double[]){1.0, next - sigma});
+}
+
+/* sigma_up and sigma_down of k-diffusion's get_ancestral_step: variance up^2 is put back after a step down to `down`. */
+static void feed_ancestral(const dn_sampler_context *context, dn_sampler_state *state, dn_ops *out)
+{
+    uint32_t step = state->step++;
+    double sigma = context->schedule.level[step].sigma, next = context->schedule.level[step + 1].sigma;
+    double up = fmin(next, context->options.eta * sqrt(fmax(next * next * (sigma * sigma - next * next) / (sigma * sigma), 0.0)));
+    double down = sqrt(fmax(next * next - up * up, 0.0));
+    bool noisy = up > 0.0;
+    if (noisy)
+        dn_ops_noise(out, DN_REG_NOISE, context->seed, DN_STREAM_STEP, step);
+    dn_ops_linear(out, DN_REG_X, noisy ? 3 : 2, (const uint32_t[]){DN_REG_X, DN_REG_EPS, DN_REG_NOISE},
+                  (const double[]){1.0, down - sigma, up});
+}
+
+static const dn_sampler_field euler_fields[] = {
+    {"karras", "boolean", 0.0, 1.0, 0.0}, {"s_churn", "number", 0.0, 1000.0, 0.0}, {"s_noise", "number", 0.0, 2.0, 1.0},
+    {"s_tmin", "number", 0.0, 1e9, 0.0},  {"s_tmax", "number", 0.0, 1e9, 1e9},
+};
+
+const dn_sampler dn_sampler_euler = {
+    .name = "euler",
+    .title = "Euler",
+    .scheduler_class = "EulerDiscreteScheduler",
+    .order = 1,
+    .evaluations_per_step = 1,
+    .fields = euler_fields,
+    .field_count = sizeof euler_fields / sizeof euler_fields[0],
+    .schedule = dn_levels_sigma,
+    .next = dn_next_plain,
+    .feed = feed_euler,
+};
+
+static const dn_sampler_field ancestral_fields[] = {{"eta", "number", 0.0, 1.0, 1.0}};
+
+const dn_sampler dn_sampler_euler_ancestral = {
+    .name = "euler_ancestral",
+    .title = "Euler ancestral",
+    .scheduler_class = "EulerAncestralDiscreteScheduler",
+    .order = 1,
+    .evaluations_per_step = 1,
+    .stochastic = true,
+    .fields = ancestral_fields,
+    .field_count = 1,
+    .schedule = dn_levels_sigma,
+    .next = dn_next_plain,
+    .feed = feed_ancestral,
+};
