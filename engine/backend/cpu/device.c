@@ -1,0 +1,176 @@
+/* The CPU as a device: its threads, its instruction set, its buffers; and the table that is the back end.
+ *
+ * Invariant: the kernels of a device are ones its CPU can run. A device is shared; its pool lets callers take turns. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/state.h"
+
+float *dn_cpu_alloc(size_t floats)
+{
+    if (floats > SIZE_MAX / sizeof(float) - DN_CPU_LINE_FLOATS)
+        return NULL;
+    return aligned_alloc(64, dn_cpu_round_up(floats ? floats : 1, DN_CPU_LINE_FLOATS) * sizeof(float));
+}
+
+/* Best first. __builtin_cpu_supports asks CPUID and whether the system saves the registers. */
+static const dn_cpu_kernels *const all_kernels[] = {&dn_cpu_kernels_avx512, &dn_cpu_kernels_avx2, &dn_cpu_kernels_sse2};
+#define KERNELS_COUNT (sizeof all_kernels / sizeof all_kernels[0])
+
+static bool cpu_runs(const dn_cpu_kernels *kernels)
+{
+    __builtin_cpu_init();
+    if (kernels == &dn_cpu_kernels_avx512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+    if (kernels == &dn_cpu_kernels_avx2)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return true;
+}
+
+static dn_status choose_kernels(const dn_cpu_kernels **out, const char *isa, dn_error *error)
+{
+    if (!isa || !isa[0])
+        isa = getenv("DENOISED_ISA");
+    bool any = !isa || !isa[0];
+    for (size_t i = 0; i < KERNELS_COUNT; i++) {
+        if (!any && strcmp(isa, all_kernels[i]->isa) != 0)
+            continue;
+        if (cpu_runs(all_kernels[i])) {
+            *out = all_kernels[i];
+            return DN_OK;
+        }
+        if (!any)
+            return dn_fail(error, DN_UNSUPPORTED, "this CPU cannot run %s", isa);
+    }
+    return dn_fail(error, DN_INVALID, "instruction set \"%s\" is none of sse2, avx2, avx512", any ? "" : isa);
+}
+
+static dn_status device_open(dn_device **out, const dn_device_options *options, dn_error *error)
+{
+    static const dn_device_options defaults = {0};
+    if (!options)
+        options = &defaults;
+    const dn_cpu_kernels *kernels = NULL;
+    dn_status status = choose_kernels(&kernels, options->isa, error);
+    if (status != DN_OK)
+        return status;
+    dn_device *device = calloc(1, sizeof *device);
+    if (!device)
+        return dn_fail(error, DN_NO_MEMORY, "no memory for a device");
+    device->kernels = kernels;
+    status = dn_pool_create(&device->pool, options->threads, error);
+    if (status != DN_OK) {
+        free(device);
+        return status;
+    }
+    *out = device;
+    return DN_OK;
+}
+
+static void device_close(dn_device *device)
+{
+    if (!device)
+        return;
+    dn_pool_free(device->pool);
+    free(device);
+}
+
+static void device_describe(const dn_device *device, char *out, size_t out_bytes)
+{
+    unsigned threads = dn_pool_size(device->pool);
+    snprintf(out, out_bytes, "cpu %s %u thread%s", device->kernels->isa, threads, threads == 1 ? "" : "s");
+}
+
+static const char *device_isa(const dn_device *device)
+{
+    return device->kernels->isa;
+}
+
+static size_t network_bytes(const dn_network *network)
+{
+    return network->bytes;
+}
+
+static dn_status read_value(dn_network *network, dn_workspace *workspace, dn_value value, uint32_t row, float *out, dn_error *error)
+{
+    if (value >= network->plan->value_count || row >= workspace->row_count)
+        return dn_fail(error, DN_INTERNAL, "no value %u of row %u", value, row);
+    size_t count = dn_shape_count(network->plan->values[value].shape);
+    memcpy(out, workspace->values[value] + row * count, count * sizeof *out);
+    return DN_OK;
+}
+
+static dn_status buffer_create(dn_buffer **out, dn_device *device, size_t floats, dn_error *error)
+{
+    (void)device;
+    dn_buffer *buffer = calloc(1, sizeof *buffer);
+    float *data = dn_cpu_alloc(floats);
+    if (!buffer || !data) {
+        free(buffer);
+        free(data);
+        return dn_fail(error, DN_NO_MEMORY, "no memory for a buffer of %zu floats", floats);
+    }
+    memset(data, 0, floats * sizeof *data);
+    *buffer = (dn_buffer){.count = floats, .data = data};
+    *out = buffer;
+    return DN_OK;
+}
+
+static void buffer_free(dn_buffer *buffer)
+{
+    if (!buffer)
+        return;
+    free(buffer->data);
+    free(buffer);
+}
+
+static bool inside(const dn_buffer *buffer, size_t offset, size_t count)
+{
+    return offset <= buffer->count && count <= buffer->count - offset;
+}
+
+static dn_status buffer_write(dn_buffer *buffer, size_t offset, const float *values, size_t count, dn_error *error)
+{
+    if (!inside(buffer, offset, count))
+        return dn_fail(error, DN_INTERNAL, "%zu floats at %zu do not fit a buffer of %zu", count, offset, buffer->count);
+    if (count)
+        memcpy(buffer->data + offset, values, count * sizeof *values);
+    return DN_OK;
+}
+
+static dn_status buffer_read(const dn_buffer *buffer, size_t offset, float *values, size_t count, dn_error *error)
+{
+    if (!inside(buffer, offset, count))
+        return dn_fail(error, DN_INTERNAL, "%zu floats at %zu are not in a buffer of %zu", count, offset, buffer->count);
+    if (count)
+        memcpy(values, buffer->data + offset, count * sizeof *values);
+    return DN_OK;
+}
+
+const dn_backend *dn_backend_cpu(void)
+{
+    static const dn_backend backend = {
+        .name = "cpu",
+        .device_open = device_open,
+        .device_close = device_close,
+        .device_describe = device_describe,
+        .device_isa = device_isa,
+        .network_create = dn_cpu_network_create,
+        .network_update = dn_cpu_network_update,
+        .network_free = dn_cpu_network_free,
+        .network_bytes = network_bytes,
+        .workspace_create = dn_cpu_workspace_create,
+        .workspace_free = dn_cpu_workspace_free,
+        .workspace_bytes = dn_cpu_workspace_bytes,
+        .run = dn_cpu_run_rows,
+        .read_value = read_value,
+        .buffer_create = buffer_create,
+        .buffer_free = buffer_free,
+        .buffer_write = buffer_write,
+        .buffer_read = buffer_read,
+        .execute = dn_cpu_execute,
+    };
+    return &backend;
+}

@@ -1,0 +1,84 @@
+/* The kernels that exist once for each instruction set, and the table through which they are called.
+ *
+ * Every kernel computes an output element by the same sequence of operations wherever the element lies in the call, so
+ * callers may cut the work as they like. Kernels own no memory and may run on any thread. */
+#ifndef DN_BACKEND_CPU_KERNELS_H
+#define DN_BACKEND_CPU_KERNELS_H
+
+#include <stddef.h>
+
+#include "plan/plan.h"
+
+/* out[line][i][j] = act((sum over s, k of A(line, i)[s][k] * B[s][k][j]  + bias[j] + row_bias[j] + residual[line][i][j]) * scale).
+ *
+ * A(line, i)[s] is the run of k floats at a + line * a_line + i * a_row + s * a_segment: one segment and one line make
+ * an ordinary matrix product; a convolution has a segment for each row of its kernel and a line for each row of pixels.
+ * Strides in floats. The sum runs over s and then k in one chain. B is packed by dn_cpu_pack. */
+typedef struct dn_gemm {
+    const float *a;
+    size_t a_line, a_row, a_segment;
+    const float *b;
+    float *out;
+    size_t out_line, out_row;
+    const float *residual; /* NULL, or laid out as out with strides of its own */
+    size_t residual_line, residual_row;
+    const float *bias, *row_bias; /* n floats each, or NULL */
+    float scale;
+    dn_activation activation;
+    size_t lines, rows, segments, k, n;
+} dn_gemm;
+
+/* Packed B: panels of `panel` columns, [segments * k][panel]; the last panel is `lanes` wide when that is enough. */
+typedef struct dn_cpu_kernels {
+    const char *isa;
+    size_t lanes, panel; /* panel = 2 * lanes */
+    size_t tile_rows; /* rows of the microkernel */
+
+    /* Columns of panels panel_first .. panel_end - 1. */
+    void (*gemm)(const dn_gemm *gemm, size_t panel_first, size_t panel_end);
+
+    /* sums[c] = sum over the pixels of x - mean[c] (power 1) or of its square (power 2); mean may be NULL. */
+    void (*channel_sums)(double *sums, const float *x, size_t pixels, size_t stride, size_t channels, const float *mean, int power);
+    /* out = act((x - mean[c]) * gain[c] + offset[c]) */
+    void (*normalize)(float *out, const float *x, size_t pixels, size_t stride, size_t channels, const float *mean, const float *gain,
+                      const float *offset, dn_activation activation);
+    /* x[0 .. count-1] <- softmax, in place. */
+    void (*softmax)(float *x, size_t count);
+    void (*activate)(float *out, const float *x, size_t count, dn_activation activation);
+} dn_cpu_kernels;
+
+extern const dn_cpu_kernels dn_cpu_kernels_sse2, dn_cpu_kernels_avx2, dn_cpu_kernels_avx512;
+
+void dn_cpu_gemm_sse2(const dn_gemm *gemm, size_t panel_first, size_t panel_end);
+void dn_cpu_gemm_avx2(const dn_gemm *gemm, size_t panel_first, size_t panel_end);
+void dn_cpu_gemm_avx512(const dn_gemm *gemm, size_t panel_first, size_t panel_end);
+
+static inline size_t dn_cpu_panels(const dn_cpu_kernels *kernels, size_t n)
+{
+    return (n + kernels->panel - 1) / kernels->panel;
+}
+
+/* Width of a panel in floats: the last one may be half. */
+static inline size_t dn_cpu_panel_width(const dn_cpu_kernels *kernels, size_t n, size_t panel)
+{
+    return n - panel * kernels->panel <= kernels->lanes ? kernels->lanes : kernels->panel;
+}
+
+/* Floats of a packed [depth, n] matrix; depth = segments * k. */
+static inline size_t dn_cpu_packed_count(const dn_cpu_kernels *kernels, size_t depth, size_t n)
+{
+    size_t panels = dn_cpu_panels(kernels, n);
+    return depth * ((panels - 1) * kernels->panel + dn_cpu_panel_width(kernels, n, panels - 1));
+}
+
+/* Packs B[d][j] = src[d * depth_stride + j * column_stride] into rows first, first + step, ... of a packed [depth, n]
+ * matrix: count rows from src. Columns past n are zero. */
+typedef struct dn_pack {
+    const float *src;
+    size_t depth_stride, column_stride;
+    size_t depth, n; /* of the packed matrix */
+    size_t first, count; /* rows written: first .. first + count - 1 */
+} dn_pack;
+void dn_cpu_pack(float *dst, const dn_cpu_kernels *kernels, const dn_pack *pack);
+
+#endif

@@ -1,0 +1,121 @@
+/* The element-wise and reducing kernels of every instruction set.
+ *
+ * Invariant: sums run in an order that depends on the image's shape alone: chunks of pixels in float, chunks in double.
+ * Any thread. The including file defines DN_LANES, DN_TILE_ROWS, DN_GEMM_NAME, DN_KERNELS_NAME and DN_ISA_NAME. */
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/vector.inc.h"
+
+/* Pixels summed in float before the sum goes to double: enough to be fast, few enough to lose nothing that matters. */
+#define CHUNK_PIXELS 64u
+
+/* The sum of one vector of channels over a chunk: four partial sums, added in a fixed order. */
+INLINE vec chunk_sum(const float *x, size_t pixels, size_t stride, size_t lanes, vec mean, int power)
+{
+    vec part[4] = {{0}, {0}, {0}, {0}};
+    for (size_t p = 0; p < pixels; p++) {
+        vec d = load_some(x + p * stride, lanes) - mean;
+        part[p % 4] += power == 2 ? d * d : d;
+    }
+    return (part[0] + part[1]) + (part[2] + part[3]);
+}
+
+/* The same over a whole chunk of full vectors: the common case, unrolled by four. */
+INLINE vec whole_chunk_sum(const float *x, size_t stride, vec mean, int power)
+{
+    vec part[4] = {{0}, {0}, {0}, {0}};
+    for (size_t p = 0; p < CHUNK_PIXELS; p += 4) {
+        for (size_t q = 0; q < 4; q++) {
+            vec d = load(x + (p + q) * stride) - mean;
+            part[q] += power == 2 ? d * d : d;
+        }
+    }
+    return (part[0] + part[1]) + (part[2] + part[3]);
+}
+
+static void channel_sums(double *sums, const float *x, size_t pixels, size_t stride, size_t channels, const float *mean, int power)
+{
+    for (size_t c = 0; c < channels; c += DN_LANES) {
+        const size_t lanes = channels - c < DN_LANES ? channels - c : DN_LANES;
+        const vec center = mean ? load_some(mean + c, lanes) : splat(0.0f);
+        double total[DN_LANES] = {0};
+        for (size_t p = 0; p < pixels; p += CHUNK_PIXELS) {
+            const float *from = x + p * stride + c;
+            vec sum;
+            if (lanes < DN_LANES || pixels - p < CHUNK_PIXELS)
+                sum = chunk_sum(from, pixels - p < CHUNK_PIXELS ? pixels - p : CHUNK_PIXELS, stride, lanes, center, power);
+            else if (power == 2)
+                sum = whole_chunk_sum(from, stride, center, 2);
+            else
+                sum = whole_chunk_sum(from, stride, center, 1);
+            float lane[DN_LANES];
+            memcpy(lane, &sum, sizeof lane);
+            for (size_t i = 0; i < DN_LANES; i++)
+                total[i] += (double)lane[i];
+        }
+        memcpy(sums + c, total, lanes * sizeof *total);
+    }
+}
+
+INLINE void normalize_as(float *out, const float *x, size_t pixels, size_t stride, size_t channels, const float *mean, const float *gain,
+                         const float *offset, const dn_activation activation)
+{
+    for (size_t c = 0; c < channels; c += DN_LANES) {
+        const size_t lanes = channels - c;
+        const vec m = load_some(mean + c, lanes), g = load_some(gain + c, lanes), o = load_some(offset + c, lanes);
+        for (size_t p = 0; p < pixels; p++) {
+            const vec y = (load_some(x + p * stride + c, lanes) - m) * g + o;
+            store_some(out + p * stride + c, activate(y, activation), lanes);
+        }
+    }
+}
+
+static void normalize(float *out, const float *x, size_t pixels, size_t stride, size_t channels, const float *mean, const float *gain,
+                      const float *offset, dn_activation activation)
+{
+    if (activation == DN_ACT_SILU)
+        normalize_as(out, x, pixels, stride, channels, mean, gain, offset, DN_ACT_SILU);
+    else if (activation == DN_ACT_NONE)
+        normalize_as(out, x, pixels, stride, channels, mean, gain, offset, DN_ACT_NONE);
+    else
+        normalize_as(out, x, pixels, stride, channels, mean, gain, offset, activation);
+}
+
+static void softmax(float *x, size_t count)
+{
+    vec most = splat(x[0]);
+    size_t i = 0;
+    for (; i + DN_LANES <= count; i += DN_LANES) {
+        const vec v = load(x + i);
+        most = choose(v > most, v, most);
+    }
+    float top = max_lanes(most);
+    for (; i < count; i++)
+        top = x[i] > top ? x[i] : top;
+    vec sum = {0};
+    for (i = 0; i < count; i += DN_LANES) {
+        const vec e = exp_vec(load_some(x + i, count - i) - top);
+        store_some(x + i, e, count - i);
+        sum += load_some(x + i, count - i);
+    }
+    const float inverse = 1.0f / sum_lanes(sum);
+    for (i = 0; i < count; i += DN_LANES)
+        store_some(x + i, load_some(x + i, count - i) * inverse, count - i);
+}
+
+static void activate_all(float *out, const float *x, size_t count, dn_activation activation)
+{
+    for (size_t i = 0; i < count; i += DN_LANES)
+        store_some(out + i, activate(load_some(x + i, count - i), activation), count - i);
+}
+
+const dn_cpu_kernels DN_KERNELS_NAME = {
+    .isa = DN_ISA_NAME,
+    .lanes = DN_LANES,
+    .panel = 2 * DN_LANES,
+    .tile_rows = DN_TILE_ROWS,
+    .gemm = DN_GEMM_NAME,
+    .channel_sums = channel_sums,
+    .normalize = normalize,
+    .softmax = softmax,
+    .activate = activate_all,
+};

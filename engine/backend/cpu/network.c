@@ -1,0 +1,178 @@
+/* A plan compiled for this CPU: weights packed into panels, small ones copied, time frequencies tabulated.
+ *
+ * Invariant: one allocation holds every weight; it changes only in network_update, when no run is in flight. Each weight
+ * is held in one form: packed when a conv or linear node multiplies by it, as in the checkpoint otherwise. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/state.h"
+
+static bool multiplies(const dn_node *node)
+{
+    return node->kind == DN_NODE_CONV || node->kind == DN_NODE_LINEAR;
+}
+
+/* Rows of the matrix that a conv or linear node multiplies by: kernel rows * kernel columns * inputs. */
+static size_t depth_of(const dn_plan *plan, const dn_node *node)
+{
+    const dn_weight_info *info = &plan->weights[node->weight];
+    return (size_t)(info->count / info->dims[0]);
+}
+
+static size_t packed_count(const dn_network *network, const dn_node *node)
+{
+    const dn_weight_info *info = &network->plan->weights[node->weight];
+    return dn_cpu_round_up(dn_cpu_packed_count(network->device->kernels, depth_of(network->plan, node), info->dims[0]), DN_CPU_LINE_FLOATS);
+}
+
+/* Marks the weights that must stay in checkpoint layout: every one that no conv or linear multiplies by. */
+static void mark_plain(const dn_plan *plan, bool *plain)
+{
+    for (uint32_t n = 0; n < plan->node_count; n++) {
+        const dn_node *node = &plan->nodes[n];
+        if (node->weight != DN_NONE && !multiplies(node))
+            plain[node->weight] = true;
+        if (node->bias != DN_NONE)
+            plain[node->bias] = true;
+    }
+}
+
+/* Measures (storage NULL) or hands out every weight's place. Returns floats. */
+static size_t place_weights(dn_network *network, const bool *plain, float *storage)
+{
+    const dn_plan *plan = network->plan;
+    size_t used = 0;
+    for (uint32_t n = 0; n < plan->node_count; n++) {
+        if (!multiplies(&plan->nodes[n]))
+            continue;
+        if (storage)
+            network->nodes[n].packed = storage + used;
+        used += packed_count(network, &plan->nodes[n]);
+    }
+    for (uint32_t w = 0; w < plan->weight_count; w++) {
+        if (!plain[w])
+            continue;
+        if (storage)
+            network->weights[w] = storage + used;
+        used += dn_cpu_round_up((size_t)plan->weights[w].count, DN_CPU_LINE_FLOATS);
+    }
+    return used;
+}
+
+static size_t count_frequencies(const dn_plan *plan)
+{
+    size_t count = 0;
+    for (uint32_t n = 0; n < plan->node_count; n++) {
+        if (plan->nodes[n].kind == DN_NODE_TIME_EMBEDDING)
+            count += plan->values[plan->nodes[n].out].shape.c / 2;
+    }
+    return count;
+}
+
+/* e^(-ln(max_period) i / (dim/2 - freq_shift)), in double. */
+static void tabulate_frequencies(dn_network *network)
+{
+    double *next = network->frequencies;
+    for (uint32_t n = 0; n < network->plan->node_count; n++) {
+        const dn_node *node = &network->plan->nodes[n];
+        if (node->kind != DN_NODE_TIME_EMBEDDING)
+            continue;
+        uint32_t half = network->plan->values[node->out].shape.c / 2;
+        double slope = -dn_cpu_log((double)node->max_period) / ((double)half - (double)node->freq_shift);
+        network->nodes[n].frequency = next;
+        for (uint32_t i = 0; i < half; i++)
+            *next++ = dn_cpu_exp(slope * i);
+    }
+}
+
+typedef struct update_job {
+    dn_network *network;
+    const dn_weights *weights;
+} update_job;
+
+/* Task: one node's weight to panels. A conv's [O,I,kh,kw] becomes [kh,kw,I] x O: one pass for each tap. */
+static void pack_node(void *payload, unsigned index, unsigned worker)
+{
+    (void)worker;
+    const update_job *job = payload;
+    const dn_plan *plan = job->network->plan;
+    const dn_node *node = &plan->nodes[index];
+    if (!multiplies(node))
+        return;
+    const dn_weight_info *info = &plan->weights[node->weight];
+    size_t taps = info->rank == 4 ? (size_t)info->dims[2] * info->dims[3] : 1;
+    size_t depth = depth_of(plan, node);
+    for (size_t tap = 0; tap < taps; tap++) {
+        dn_pack pack = {
+            .src = job->weights->data[node->weight] + tap,
+            .depth_stride = taps,
+            .column_stride = depth,
+            .depth = depth,
+            .n = info->dims[0],
+            .first = tap * (depth / taps),
+            .count = depth / taps,
+        };
+        dn_cpu_pack(job->network->nodes[index].packed, job->network->device->kernels, &pack);
+    }
+}
+
+dn_status dn_cpu_network_update(dn_network *network, const dn_weights *weights, dn_error *error)
+{
+    const dn_plan *plan = network->plan;
+    if (weights->count != plan->weight_count)
+        return dn_fail(error, DN_INTERNAL, "%u weights for a plan of %u", weights->count, plan->weight_count);
+    for (uint32_t w = 0; w < plan->weight_count; w++) {
+        if (network->weights[w])
+            memcpy(network->weights[w], weights->data[w], (size_t)plan->weights[w].count * sizeof(float));
+    }
+    update_job job = {.network = network, .weights = weights};
+    dn_pool_run(network->device->pool, plan->node_count, pack_node, &job);
+    return DN_OK;
+}
+
+void dn_cpu_network_free(dn_network *network)
+{
+    if (!network)
+        return;
+    free(network->nodes);
+    free(network->weights);
+    free(network->storage);
+    free(network->frequencies);
+    free(network);
+}
+
+dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error)
+{
+    const dn_plan *plan = options->plan;
+    dn_status status = DN_OK;
+    bool *plain = calloc((size_t)plan->weight_count + 1, sizeof *plain);
+    dn_network *network = calloc(1, sizeof *network);
+    if (!network || !plain) {
+        status = dn_fail(error, DN_NO_MEMORY, "no memory for a network");
+        goto done;
+    }
+    network->device = device;
+    network->plan = plan;
+    network->nodes = calloc(plan->node_count, sizeof *network->nodes);
+    network->weights = calloc((size_t)plan->weight_count + 1, sizeof *network->weights);
+    network->frequencies = calloc(count_frequencies(plan) + 1, sizeof *network->frequencies);
+    mark_plain(plan, plain);
+    size_t floats = place_weights(network, plain, NULL);
+    network->storage = dn_cpu_alloc(floats);
+    network->bytes = floats * sizeof(float);
+    if (!network->nodes || !network->weights || !network->frequencies || !network->storage) {
+        status = dn_fail(error, DN_NO_MEMORY, "no memory for %zu MB of packed weights", network->bytes >> 20);
+        goto done;
+    }
+    memset(network->storage, 0, network->bytes);
+    place_weights(network, plain, network->storage);
+    tabulate_frequencies(network);
+    status = dn_cpu_network_update(network, options->weights, error);
+done:
+    free(plain);
+    if (status == DN_OK)
+        *out = network;
+    else
+        dn_cpu_network_free(network);
+    return status;
+}

@@ -1,0 +1,214 @@
+/* Register programs: what samplers say they do to an image.
+ *
+ * Invariant: plain C without fused multiply-add, elements in order, so that every CPU gives the same bytes. One lane's
+ * program is one task of the device's pool. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/state.h"
+
+static float *reg(const dn_program *program, uint32_t index)
+{
+    return program->registers->data + (size_t)index * program->elements;
+}
+
+static void run_linear(const dn_program *program, const dn_op *op)
+{
+    float *dst = reg(program, op->dst);
+    const float *src[DN_OP_TERMS_MAX];
+    for (uint32_t t = 0; t < op->terms; t++)
+        src[t] = reg(program, op->src[t]);
+    for (size_t i = 0; i < program->elements; i++) {
+        float sum = op->coefficient[0] * src[0][i];
+        for (uint32_t t = 1; t < op->terms; t++)
+            sum += op->coefficient[t] * src[t][i];
+        dst[i] = sum;
+    }
+}
+
+/* NaN stays NaN. */
+static float clamp(float x, float low, float high)
+{
+    return x < low ? low : x > high ? high : x;
+}
+
+static void run_clip(const dn_program *program, const dn_op *op)
+{
+    float *dst = reg(program, op->dst);
+    const float *src = reg(program, op->src[0]);
+    for (size_t i = 0; i < program->elements; i++)
+        dst[i] = clamp(src[i], op->low, op->high);
+}
+
+static void swap(float *a, float *b)
+{
+    float held = *a;
+    *a = *b;
+    *b = held;
+}
+
+/* Hoare's FIND: the value that would stand at `rank` were x sorted. Afterwards nothing before rank is larger and nothing
+ * after it smaller. */
+static float select_rank(float *x, ptrdiff_t count, ptrdiff_t rank)
+{
+    ptrdiff_t low = 0, high = count - 1;
+    while (low < high) {
+        float pivot = x[rank];
+        ptrdiff_t i = low, j = high;
+        while (i <= j) {
+            while (x[i] < pivot)
+                i++;
+            while (pivot < x[j])
+                j--;
+            if (i <= j)
+                swap(&x[i++], &x[j--]);
+        }
+        if (j < rank)
+            low = i;
+        if (rank < i)
+            high = j;
+    }
+    return x[rank];
+}
+
+/* Linear interpolation between order statistics, as torch.quantile. x is reordered and holds no NaN. */
+static float quantile(float *x, size_t count, float ratio)
+{
+    double position = (double)ratio * (double)(count - 1);
+    size_t rank = (size_t)position;
+    float low = select_rank(x, (ptrdiff_t)count, (ptrdiff_t)rank);
+    if (rank + 1 >= count)
+        return low;
+    float high = x[rank + 1];
+    for (size_t i = rank + 2; i < count; i++)
+        high = x[i] < high ? x[i] : high;
+    return low + (high - low) * (float)(position - (double)rank);
+}
+
+/* Dynamic thresholding (Imagen, section 2.3), as diffusers does it. NaN counts as the largest value. */
+static dn_status run_threshold(const dn_program *program, const dn_op *op, dn_error *error)
+{
+    float *sorted = malloc(program->elements * sizeof *sorted);
+    if (!sorted)
+        return dn_fail(error, DN_NO_MEMORY, "no memory to threshold an image");
+    float *dst = reg(program, op->dst);
+    const float *src = reg(program, op->src[0]);
+    for (size_t i = 0; i < program->elements; i++)
+        sorted[i] = isnan(src[i]) ? INFINITY : fabsf(src[i]);
+    float bound = clamp(quantile(sorted, program->elements, op->ratio), 1.0f, op->high);
+    free(sorted);
+    for (size_t i = 0; i < program->elements; i++)
+        dst[i] = clamp(src[i], -bound, bound) / bound;
+    return DN_OK;
+}
+
+static double run_norm(const dn_program *program, const dn_op *op)
+{
+    const float *src = reg(program, op->src[0]);
+    double sum = 0.0;
+    for (size_t i = 0; i < program->elements; i++)
+        sum += (double)src[i] * (double)src[i];
+    return sqrt(sum / (double)program->elements);
+}
+
+static void run_exp_scale(const dn_program *program, const dn_op *op)
+{
+    float *dst = reg(program, op->dst);
+    const float *exponent = reg(program, op->src[0]), *factor = reg(program, op->src[1]);
+    for (size_t i = 0; i < program->elements; i++)
+        dst[i] = (float)dn_cpu_exp((double)op->low + (double)op->ratio * (double)exponent[i]) * factor[i];
+}
+
+static dn_status run_program(const dn_program *program, dn_error *error)
+{
+    dn_status status = DN_OK;
+    uint32_t norms = 0;
+    for (uint32_t i = 0; i < program->op_count && status == DN_OK; i++) {
+        const dn_op *op = &program->ops[i];
+        switch (op->kind) {
+        case DN_OP_LINEAR:
+            run_linear(program, op);
+            break;
+        case DN_OP_NOISE:
+            dn_noise_normal(reg(program, op->dst), program->elements, 0, op->seed, op->stream, op->draw);
+            break;
+        case DN_OP_CLIP:
+            run_clip(program, op);
+            break;
+        case DN_OP_THRESHOLD:
+            status = run_threshold(program, op, error);
+            break;
+        case DN_OP_NORM:
+            program->norms[norms++] = run_norm(program, op);
+            break;
+        case DN_OP_EXP_SCALE:
+            run_exp_scale(program, op);
+            break;
+        }
+    }
+    return status;
+}
+
+/* How many registers an op of each kind reads. */
+static uint32_t sources_of(const dn_op *op)
+{
+    switch (op->kind) {
+    case DN_OP_LINEAR:
+        return op->terms;
+    case DN_OP_NOISE:
+        return 0;
+    case DN_OP_EXP_SCALE:
+        return 2;
+    default:
+        return 1;
+    }
+}
+
+static dn_status check_program(const dn_program *program, dn_error *error)
+{
+    size_t registers = program->elements ? program->registers->count / program->elements : 0;
+    for (uint32_t i = 0; i < program->op_count; i++) {
+        const dn_op *op = &program->ops[i];
+        uint32_t sources = sources_of(op);
+        bool good = sources <= DN_OP_TERMS_MAX && (op->kind != DN_OP_LINEAR || sources > 0);
+        good = good && (op->kind == DN_OP_NORM ? program->norms != NULL : op->dst < registers);
+        for (uint32_t t = 0; good && t < sources; t++)
+            good = op->src[t] < registers;
+        if (!good)
+            return dn_fail(error, DN_INTERNAL, "operation %u of a register program names what is not there", i);
+    }
+    return DN_OK;
+}
+
+typedef struct execute_job {
+    const dn_program *programs;
+    dn_status *statuses;
+} execute_job;
+
+static void execute_task(void *payload, unsigned index, unsigned worker)
+{
+    (void)worker;
+    const execute_job *job = payload;
+    job->statuses[index] = run_program(&job->programs[index], NULL);
+}
+
+dn_status dn_cpu_execute(dn_device *device, const dn_program *programs, uint32_t program_count, dn_error *error)
+{
+    dn_status status = DN_OK;
+    for (uint32_t i = 0; i < program_count && status == DN_OK; i++)
+        status = check_program(&programs[i], error);
+    if (status != DN_OK || program_count == 0)
+        return status;
+    dn_status *statuses = calloc(program_count, sizeof *statuses);
+    if (!statuses)
+        return dn_fail(error, DN_NO_MEMORY, "no memory to run %u register programs", program_count);
+    execute_job job = {.programs = programs, .statuses = statuses};
+    dn_pool_run(device->pool, program_count, execute_task, &job);
+    for (uint32_t i = 0; i < program_count && status == DN_OK; i++) {
+        if (statuses[i] != DN_OK)
+            status = dn_fail(error, statuses[i], "register program %u failed", i);
+    }
+    free(statuses);
+    return status;
+}

@@ -1,0 +1,135 @@
+/* The CPU back end's nouns from inside, and the functions its files offer each other. */
+#ifndef DN_BACKEND_CPU_STATE_H
+#define DN_BACKEND_CPU_STATE_H
+
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/kernels.h"
+
+#define DN_CPU_LINE_FLOATS 16u /* one 64-byte cache line */
+
+struct dn_device {
+    dn_pool *pool;
+    const dn_cpu_kernels *kernels;
+};
+
+/* What a node needs beside the plan, made when the network is. */
+typedef struct dn_cpu_node {
+    float *packed; /* conv, linear: the weight as panels */
+    double *frequency; /* time embedding: dim / 2 angular frequencies */
+} dn_cpu_node;
+
+struct dn_network {
+    dn_device *device; /* borrowed */
+    const dn_plan *plan; /* borrowed */
+    dn_cpu_node *nodes; /* one per node of the plan */
+    float **weights; /* per plan weight: a copy in checkpoint layout, NULL where only the packed form is read */
+    float *storage; /* what packed and weights point into */
+    double *frequencies;
+    size_t bytes; /* of storage */
+};
+
+struct dn_workspace {
+    const dn_network *network; /* borrowed */
+    dn_pool *pool; /* borrowed; NULL: inline */
+    uint32_t rows_max, row_count;
+    dn_row *rows; /* copies of the last run's */
+    float *arena;
+    float **values; /* per plan value; value v of row r at values[v] + r * dn_shape_count */
+    float *scratch; /* scratch_floats for each worker of the pool */
+    size_t scratch_floats;
+};
+
+static inline size_t dn_cpu_round_up(size_t count, size_t unit)
+{
+    return (count + unit - 1) / unit * unit;
+}
+
+static inline size_t dn_cpu_min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline size_t dn_cpu_max(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+float *dn_cpu_alloc(size_t floats); /* 64-byte aligned, not zeroed; free() */
+
+/* What a node's function sees. */
+typedef struct dn_cpu_run {
+    const dn_workspace *workspace;
+    const dn_plan *plan;
+    const dn_node *node;
+    const dn_cpu_node *compiled;
+    const dn_cpu_kernels *kernels;
+} dn_cpu_run;
+
+static inline const float *dn_cpu_in(const dn_cpu_run *run, int index)
+{
+    dn_value value = run->node->in[index];
+    return value == DN_NONE ? NULL : run->workspace->values[value];
+}
+
+static inline const float *dn_cpu_weight(const dn_cpu_run *run, dn_weight weight)
+{
+    return weight == DN_NONE ? NULL : run->workspace->network->weights[weight];
+}
+
+static inline dn_shape dn_cpu_shape(const dn_cpu_run *run, dn_value value)
+{
+    return run->plan->values[value].shape;
+}
+
+/* Below this many elementary operations a node runs on the calling thread: waking another costs more. */
+#define DN_CPU_PARALLEL_WORK_MIN 500000.0
+
+/* Runs a node's tasks on the workspace's pool, or inline when `work` (operations in all) is small. */
+void dn_cpu_parallel(const dn_cpu_run *run, double work, size_t count, dn_pool_task *task, const void *payload);
+
+/* Threads that share the node's work. */
+static inline size_t dn_cpu_threads(const dn_cpu_run *run)
+{
+    return dn_pool_size(run->workspace->pool);
+}
+
+static inline float *dn_cpu_scratch(const dn_cpu_run *run, unsigned worker)
+{
+    return run->workspace->scratch + worker * run->workspace->scratch_floats;
+}
+
+/* Each computes a node for every row of the run. */
+void dn_cpu_conv(const dn_cpu_run *run);
+void dn_cpu_linear(const dn_cpu_run *run);
+void dn_cpu_group_norm(const dn_cpu_run *run);
+void dn_cpu_attention(const dn_cpu_run *run);
+void dn_cpu_time_embedding(const dn_cpu_run *run);
+void dn_cpu_class_embedding(const dn_cpu_run *run);
+void dn_cpu_affine(const dn_cpu_run *run);
+void dn_cpu_upsample_nearest2(const dn_cpu_run *run);
+void dn_cpu_average_pool2(const dn_cpu_run *run);
+void dn_cpu_concat(const dn_cpu_run *run);
+void dn_cpu_global_pool(const dn_cpu_run *run);
+void dn_cpu_activation(const dn_cpu_run *run);
+
+/* Floats of scratch that one task of a node needs. */
+size_t dn_cpu_conv_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node);
+size_t dn_cpu_attention_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node);
+size_t dn_cpu_group_norm_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node);
+
+/* Tables of dn_backend. */
+dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error);
+dn_status dn_cpu_network_update(dn_network *network, const dn_weights *weights, dn_error *error);
+void dn_cpu_network_free(dn_network *network);
+dn_status dn_cpu_workspace_create(dn_workspace **out, dn_network *network, const dn_workspace_options *options, dn_error *error);
+void dn_cpu_workspace_free(dn_workspace *workspace);
+size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool keep_values);
+dn_status dn_cpu_run_rows(dn_network *network, dn_workspace *workspace, dn_row *rows, uint32_t row_count, dn_error *error);
+dn_status dn_cpu_execute(dn_device *device, const dn_program *programs, uint32_t program_count, dn_error *error);
+
+/* exp, sine and cosine in double by our own polynomials: the C library's differ between CPUs in the last bit. */
+double dn_cpu_exp(double x);
+double dn_cpu_log(double x);
+void dn_cpu_sine_cosine(double x, double *sine, double *cosine);
+
+#endif

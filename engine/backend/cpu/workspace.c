@@ -1,0 +1,157 @@
+/* Activations of up to rows_max rows in one allocation, and each worker's scratch.
+ *
+ * Invariant: two values overlap only when one's last reader comes before the other's writer. One thread owns a workspace. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/state.h"
+#include "base/limits.h"
+
+/* One value's place in the arena, in floats. */
+typedef struct placed {
+    size_t offset, count;
+    uint32_t first, last; /* nodes between which it is alive, inclusive */
+} placed;
+
+static size_t value_floats(const dn_plan *plan, dn_value value, uint32_t rows)
+{
+    return dn_cpu_round_up(dn_shape_count(plan->values[value].shape) * rows, DN_CPU_LINE_FLOATS);
+}
+
+static bool alive_together(const placed *a, const placed *b)
+{
+    return a->first <= b->last && b->first <= a->last;
+}
+
+/* The lowest offset at which `item` overlaps none of the others that are alive with it. */
+static size_t lowest_free(const placed *items, size_t count, const placed *item)
+{
+    size_t offset = 0;
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (size_t i = 0; i < count; i++) {
+            const placed *other = &items[i];
+            if (alive_together(other, item) && offset < other->offset + other->count && other->offset < offset + item->count) {
+                offset = other->offset + other->count;
+                moved = true;
+            }
+        }
+    }
+    return offset;
+}
+
+/* Fills offsets (may be NULL) for every value and returns the arena's floats; SIZE_MAX when out of memory. */
+static size_t plan_arena(const dn_plan *plan, uint32_t rows, bool keep_values, size_t *offsets)
+{
+    placed *items = calloc(plan->value_count, sizeof *items);
+    if (!items)
+        return SIZE_MAX;
+    size_t total = 0;
+    for (dn_value v = 0; v < plan->value_count; v++) {
+        const dn_value_info *info = &plan->values[v];
+        placed *item = &items[v];
+        item->first = info->producer == DN_NONE ? 0 : info->producer;
+        item->last = info->last_use;
+        item->count = value_floats(plan, v, rows);
+        item->offset = keep_values ? total : lowest_free(items, v, item);
+        total = dn_cpu_max(total, item->offset + item->count);
+        if (offsets)
+            offsets[v] = item->offset;
+    }
+    free(items);
+    return total;
+}
+
+static size_t node_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node)
+{
+    switch (node->kind) {
+    case DN_NODE_CONV:
+        return dn_cpu_conv_scratch(kernels, plan, node);
+    case DN_NODE_ATTENTION:
+        return dn_cpu_attention_scratch(kernels, plan, node);
+    case DN_NODE_GROUP_NORM:
+    case DN_NODE_GLOBAL_POOL:
+        return dn_cpu_group_norm_scratch(kernels, plan, node);
+    default:
+        return 0;
+    }
+}
+
+static size_t scratch_floats(const dn_network *network)
+{
+    size_t most = 0;
+    for (uint32_t n = 0; n < network->plan->node_count; n++)
+        most = dn_cpu_max(most, node_scratch(network->device->kernels, network->plan, &network->plan->nodes[n]));
+    return dn_cpu_round_up(most, DN_CPU_LINE_FLOATS);
+}
+
+size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool keep_values)
+{
+    size_t floats = plan_arena(network->plan, rows, keep_values, NULL);
+    return floats == SIZE_MAX ? 0 : (floats + scratch_floats(network) * dn_pool_size(network->device->pool)) * sizeof(float);
+}
+
+void dn_cpu_workspace_free(dn_workspace *workspace)
+{
+    if (!workspace)
+        return;
+    free(workspace->rows);
+    free(workspace->arena);
+    free(workspace->values);
+    free(workspace->scratch);
+    free(workspace);
+}
+
+/* Allocates what a workspace of known size points to. */
+static bool allocate(dn_workspace *workspace, const size_t *offsets, size_t floats)
+{
+    const dn_plan *plan = workspace->network->plan;
+    workspace->rows = calloc(workspace->rows_max, sizeof *workspace->rows);
+    workspace->values = calloc(plan->value_count, sizeof *workspace->values);
+    workspace->arena = dn_cpu_alloc(floats);
+    workspace->scratch = dn_cpu_alloc(workspace->scratch_floats * dn_pool_size(workspace->pool));
+    if (!workspace->rows || !workspace->values || !workspace->arena || !workspace->scratch)
+        return false;
+    for (dn_value v = 0; v < plan->value_count; v++)
+        workspace->values[v] = workspace->arena + offsets[v];
+    return true;
+}
+
+dn_status dn_cpu_workspace_create(dn_workspace **out, dn_network *network, const dn_workspace_options *options, dn_error *error)
+{
+    if (options->rows_max == 0 || options->rows_max > DN_BATCH_ROWS_MAX)
+        return dn_fail(error, DN_INVALID, "a workspace has 1 to %u rows, not %u", DN_BATCH_ROWS_MAX, options->rows_max);
+    dn_status status = DN_OK;
+    size_t *offsets = calloc(network->plan->value_count, sizeof *offsets);
+    dn_workspace *workspace = calloc(1, sizeof *workspace);
+    size_t floats = offsets ? plan_arena(network->plan, options->rows_max, options->keep_values, offsets) : SIZE_MAX;
+    if (!workspace || floats == SIZE_MAX) {
+        status = dn_fail(error, DN_NO_MEMORY, "no memory for a workspace");
+        goto done;
+    }
+    workspace->network = network;
+    workspace->pool = options->inline_threads ? NULL : network->device->pool;
+    workspace->rows_max = options->rows_max;
+    workspace->scratch_floats = scratch_floats(network);
+    if (!allocate(workspace, offsets, floats))
+        status =
+            dn_fail(error, DN_NO_MEMORY, "no memory for activations of %u rows (%zu MB)", options->rows_max, floats * sizeof(float) >> 20);
+done:
+    free(offsets);
+    if (status == DN_OK)
+        *out = workspace;
+    else
+        dn_cpu_workspace_free(workspace);
+    return status;
+}
+
+float *dn_cpu_value(const dn_workspace *workspace, dn_value value)
+{
+    return workspace->values[value];
+}
+
+const dn_row *dn_cpu_rows(const dn_workspace *workspace, uint32_t *row_count)
+{
+    *row_count = workspace->row_count;
+    return workspace->rows;
+}
