@@ -13,6 +13,7 @@
 #include "base/limits.h"
 #include "base/sha256.h"
 #include "format/json.h"
+#include "model/classifier.h"
 #include "model/unet2d.h"
 #include "model/weights.h"
 
@@ -23,6 +24,7 @@
 
 static const dn_architecture architectures[] = {
     {"UNet2DModel", dn_unet2d_build},
+    {DN_CLASSIFIER_CLASS, dn_classifier_build},
 };
 
 const dn_architecture *dn_architecture_find(const char *class_name)

@@ -1,0 +1,21 @@
+/* A small convolutional classifier as a plan: what judges generated pictures in evaluate/. Pure; any thread. */
+#ifndef DN_MODEL_CLASSIFIER_H
+#define DN_MODEL_CLASSIFIER_H
+
+#include <cjson/cJSON.h>
+
+#include "model/model.h"
+
+#define DN_CLASSIFIER_CLASS "DenoisedClassifier"
+
+/* The architecture table's entry. Answers are a vector of num_classes logits. */
+dn_status dn_classifier_build(dn_model *out, const cJSON *config, const char *config_path, uint32_t height, uint32_t width,
+                              dn_error *error);
+
+/* The penultimate vector of a classifier's plan, or DN_NONE when it is no classifier. */
+dn_value dn_classifier_features(const dn_plan *plan);
+
+/* A configuration for pictures of this shape; the caller owns it (cJSON_Delete), NULL when out of memory. */
+cJSON *dn_classifier_config(uint32_t height, uint32_t width, uint32_t channels, uint32_t class_count);
+
+#endif
