@@ -1,0 +1,403 @@
+/* The HTTP server (http.h): libmicrohttpd's callbacks, one request from its first byte to its log line.
+ *
+ * Order of a request: on_uri (made, raw target checked) -> on_request first call (gate, host, route, key) -> body -> handler,
+ * perhaps several times around suspensions -> answer -> on_completed (logged, freed). */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "api/limits.h"
+#include "base/clock.h"
+#include "server/http_internal.h"
+
+static void make_id(char out[33])
+{
+    unsigned char bytes[16];
+    if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) {
+        memset(bytes, 0, sizeof bytes);
+    }
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+    }
+}
+
+/* ---- The request's life */
+
+static void *on_uri(void *payload, const char *uri, struct MHD_Connection *connection)
+{
+    http *server = payload;
+    http_request *request = calloc(1, sizeof *request);
+    api_problem problem;
+    if (request == NULL) {
+        return NULL;
+    }
+    request->server = server;
+    request->application = server->options.application;
+    request->connection = connection;
+    request->began = dn_now_seconds();
+    request->queued = MHD_YES;
+    make_id(request->id);
+    snprintf(request->client, sizeof request->client, "local");
+    request->uri_refused = !gate_check_uri(uri, &problem);
+    size_t path_bytes = strcspn(uri, "?");
+    request->path = strndup(uri, path_bytes);
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    request->link = info == NULL ? NULL : info->socket_context;
+    pthread_mutex_lock(&server->lock);
+    request->next = server->requests;
+    if (request->next != NULL) {
+        request->next->prev = request;
+    }
+    server->requests = request;
+    pthread_mutex_unlock(&server->lock);
+    http_deadline(request, HTTP_HEADER_SECONDS);
+    return request;
+}
+
+static void log_request(const http_request *request)
+{
+    char when[32];
+    struct tm utc;
+    time_t now = time(NULL);
+    gmtime_r(&now, &utc);
+    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    fprintf(stderr, "%s %s %s %s %d %llu %.1f ms %s\n", when, request->id, request->method[0] != '\0' ? request->method : "-",
+            request->path != NULL && !request->uri_refused ? request->path : "-", request->status,
+            (unsigned long long)atomic_load(&request->bytes_sent), 1e3 * (dn_now_seconds() - request->began), request->client);
+}
+
+void http_request_done(http_request *request)
+{
+    for (unsigned i = 0; i < request->header_count; i++) {
+        free(request->header_value[i]);
+    }
+    free(request->path);
+    free(request->segment_storage);
+    free(request->body);
+    free(request);
+}
+
+static void on_completed(void *payload, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode code)
+{
+    http *server = payload;
+    http_request *request = *context;
+    (void)connection;
+    (void)code;
+    if (request == NULL) {
+        return;
+    }
+    *context = NULL;
+    if (request->state_free != NULL) {
+        request->state_free(request->state);
+    }
+    http_deadline(request, HTTP_IDLE_SECONDS);
+    pthread_mutex_lock(&server->lock);
+    if (request->prev != NULL) {
+        request->prev->next = request->next;
+    } else {
+        server->requests = request->next;
+    }
+    if (request->next != NULL) {
+        request->next->prev = request->prev;
+    }
+    pthread_mutex_unlock(&server->lock);
+    log_request(request);
+    if (server->options.metrics != NULL) {
+        metrics_request(server->options.metrics, request->route != NULL ? request->route->pattern : "none", request->status,
+                        dn_now_seconds() - request->began);
+    }
+    http_request_done(request);
+}
+
+static void on_connection(void *payload, struct MHD_Connection *connection, void **socket_context, enum MHD_ConnectionNotificationCode code)
+{
+    http *server = payload;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        http_connection *link = calloc(1, sizeof *link);
+        if (link == NULL || info == NULL) {
+            free(link);
+            return;
+        }
+        link->fd = info->connect_fd;
+        link->deadline = dn_now_seconds() + HTTP_HEADER_SECONDS;
+        pthread_mutex_lock(&server->lock);
+        link->next = server->connections;
+        if (link->next != NULL) {
+            link->next->prev = link;
+        }
+        server->connections = link;
+        pthread_mutex_unlock(&server->lock);
+        *socket_context = link;
+    } else if (*socket_context != NULL) {
+        http_connection *link = *socket_context;
+        *socket_context = NULL;
+        pthread_mutex_lock(&server->lock);
+        if (link->prev != NULL) {
+            link->prev->next = link->next;
+        } else {
+            server->connections = link->next;
+        }
+        if (link->next != NULL) {
+            link->next->prev = link->prev;
+        }
+        pthread_mutex_unlock(&server->lock);
+        free(link);
+    }
+}
+
+/* ---- Routing */
+
+/* Matches path against pattern; each {} takes one non-empty segment. */
+static bool match(const char *pattern, char *path, char *segment[HTTP_SEGMENTS_MAX])
+{
+    unsigned taken = 0;
+    while (*pattern != '\0') {
+        if (pattern[0] == '{' && pattern[1] == '}') {
+            size_t length = strcspn(path, "/");
+            if (length == 0 || taken == HTTP_SEGMENTS_MAX) {
+                return false;
+            }
+            segment[taken++] = path;
+            path += length;
+            pattern += 2;
+            if (*path == '/' && *pattern == '/') {
+                *path++ = '\0';
+                pattern++;
+            } else if (*path != '\0' || *pattern != '\0') {
+                return false;
+            }
+        } else if (*pattern++ != *path++) {
+            return false;
+        }
+    }
+    return *path == '\0';
+}
+
+static bool method_fits(const http_route *route, const char *method)
+{
+    return strcmp(route->method, method) == 0 || (strcmp(method, "HEAD") == 0 && strcmp(route->method, "GET") == 0);
+}
+
+/* Finds the route, or answers 404, or 405 with Allow. */
+static bool find_route(http_request *request)
+{
+    http *server = request->server;
+    char allow[96] = "";
+    size_t base = strlen(server->base_path);
+    bool inside = strncmp(request->path, server->base_path, base) == 0 && request->path[base] == '/';
+    for (const http_route *route = server->options.routes; inside && route->method != NULL; route++) {
+        char *copy = strdup(request->path + base);
+        char *segment[HTTP_SEGMENTS_MAX] = {0};
+        if (copy != NULL && match(route->pattern, copy, segment)) {
+            if (method_fits(route, request->method)) {
+                request->route = route;
+                request->segment_storage = copy;
+                memcpy(request->segment, segment, sizeof segment);
+                return true;
+            }
+            size_t used = strlen(allow);
+            snprintf(allow + used, sizeof allow - used, "%s%s%s", used > 0 ? ", " : "", route->method,
+                     strcmp(route->method, "GET") == 0 ? ", HEAD" : "");
+        }
+        free(copy);
+    }
+    if (allow[0] != '\0') {
+        http_add_header(request, "Allow", "%s", allow);
+        http_refuse(request, API_METHOD_NOT_ALLOWED, "this resource does not take this method; see Allow");
+    } else {
+        http_refuse(request, API_NOT_FOUND, "there is nothing at this path");
+    }
+    return false;
+}
+
+static bool check_key(http_request *request)
+{
+    if (request->server->options.auth == NULL || request->route->open) {
+        return true;
+    }
+    if (auth_check(request->server->options.auth, http_header(request, "Authorization"), request->client)) {
+        return true;
+    }
+    snprintf(request->client, sizeof request->client, "-");
+    http_refuse(request, API_UNAUTHORIZED, "an API key is needed: Authorization: Bearer SECRET");
+    return false;
+}
+
+/* First call of a request: everything that can be said before its body. False: answered. */
+static bool admit(http_request *request, const char *method, const char *version)
+{
+    http *server = request->server;
+    api_problem problem = {0};
+    snprintf(request->method, sizeof request->method, "%s", method);
+    bool fine = !request->uri_refused;
+    if (!fine) {
+        api_refuse(&problem, API_MALFORMED_HTTP, "", "the request target has a control character or a broken escape");
+    }
+    /* The route's own limit is known only once it is found; until then the largest body of all is the bound. */
+    fine = fine && gate_check_headers(request->connection, version, API_BODY_IMAGE_BYTES_MAX, &problem);
+    fine = fine && gate_check_host(request->connection, server->options.allowed_hosts, server->unix_socket, &problem);
+    if (!fine) {
+        http_add_header(request, "Connection", "close");
+        http_problem(request, &problem);
+        return false;
+    }
+    if (!find_route(request) || !check_key(request)) {
+        return false;
+    }
+    if (!gate_check_headers(request->connection, version, request->route->body_bytes_max, &problem)) {
+        http_add_header(request, "Connection", "close");
+        http_problem(request, &problem);
+        return false;
+    }
+    http_deadline(request, HTTP_BODY_SECONDS);
+    return true;
+}
+
+static bool take_body(http_request *request, const char *data, size_t size)
+{
+    size_t limit = request->route->body_bytes_max;
+    if (size > limit || request->body_bytes + size > limit) {
+        return false;
+    }
+    if (request->body_bytes + size + 1 > request->body_room) {
+        size_t room = request->body_room * 2 > request->body_bytes + size + 1 ? request->body_room * 2 : request->body_bytes + size + 1;
+        char *grown = realloc(request->body, room);
+        if (grown == NULL) {
+            return false;
+        }
+        request->body = grown;
+        request->body_room = room;
+    }
+    memcpy(request->body + request->body_bytes, data, size);
+    request->body_bytes += size;
+    request->body[request->body_bytes] = '\0';
+    return true;
+}
+
+static enum MHD_Result on_request(void *payload, struct MHD_Connection *connection, const char *url, const char *method,
+                                  const char *version, const char *upload_data, size_t *upload_size, void **context)
+{
+    http_request *request = *context;
+    (void)payload;
+    (void)connection;
+    (void)url;
+    if (request == NULL || request->path == NULL) {
+        return MHD_NO;
+    }
+    if (!request->gate_done) {
+        request->gate_done = true;
+        admit(request, method, version);
+        return request->queued;
+    }
+    if (request->answered) {
+        *upload_size = 0;
+        return request->queued;
+    }
+    if (*upload_size > 0) {
+        /* Too long in chunks: swallow the rest without keeping it, and say so at the end of the body. */
+        if (request->body_bytes <= request->route->body_bytes_max && !take_body(request, upload_data, *upload_size)) {
+            request->body_bytes = request->route->body_bytes_max + 1;
+        }
+        *upload_size = 0;
+        return MHD_YES;
+    }
+    http_deadline(request, 0.0);
+    if (request->body_bytes > request->route->body_bytes_max) {
+        http_add_header(request, "Connection", "close");
+        http_refuse(request, API_TOO_LARGE, "the body is larger than this request may carry");
+        return request->queued;
+    }
+    request->route->handler(request);
+    return request->queued;
+}
+
+const char *http_header(const http_request *request, const char *name)
+{
+    return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
+}
+
+const char *http_query(const http_request *request, const char *name)
+{
+    return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+/* ---- The server's life */
+
+static dn_status start_daemon(http *server, dn_error *error)
+{
+    unsigned threads = server->options.threads > 0 ? server->options.threads : 3;
+    server->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0, NULL, NULL, on_request, server, MHD_OPTION_LISTEN_SOCKET,
+        server->fd, MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_LIMIT, HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+        HTTP_BLOCKED_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, -1,
+        MHD_OPTION_URI_LOG_CALLBACK, on_uri, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, server, MHD_OPTION_END);
+    return server->daemon != NULL ? DN_OK : dn_fail(error, DN_IO, "libmicrohttpd could not start");
+}
+
+dn_status http_start(http **out, const http_options *options, dn_error *error)
+{
+    http *server = calloc(1, sizeof *server);
+    dn_status status = DN_OK;
+    if (server == NULL) {
+        return dn_fail(error, DN_NO_MEMORY, "out of memory");
+    }
+    server->options = *options;
+    server->fd = -1;
+    pthread_mutex_init(&server->lock, NULL);
+    server->listen = strdup(options->listen);
+    server->base_path = strdup(options->base_path != NULL ? options->base_path : "");
+    if (server->listen == NULL || server->base_path == NULL) {
+        status = dn_fail(error, DN_NO_MEMORY, "out of memory");
+        goto done;
+    }
+    server->unix_socket = strncmp(options->listen, "unix:", 5) == 0;
+    status = listen_open(&server->fd, server->url, options->listen, options->socket_mode, error);
+    if (status == DN_OK) {
+        status = http_clock_start(server, error);
+    }
+    if (status == DN_OK) {
+        status = start_daemon(server, error);
+    }
+done:
+    if (status != DN_OK) {
+        http_stop(server);
+        return status;
+    }
+    *out = server;
+    return DN_OK;
+}
+
+const char *http_url(const http *server)
+{
+    return server->url;
+}
+
+bool http_stopping(const http *server)
+{
+    return atomic_load(&server->stopping);
+}
+
+void http_stop(http *server)
+{
+    if (server == NULL) {
+        return;
+    }
+    atomic_store(&server->stopping, true);
+    if (server->daemon != NULL) {
+        MHD_quiesce_daemon(server->daemon);
+        http_wake_all(server);
+        MHD_stop_daemon(server->daemon);
+    }
+    http_clock_stop(server);
+    listen_close(server->fd, server->listen != NULL ? server->listen : "");
+    pthread_mutex_destroy(&server->lock);
+    free(server->listen);
+    free(server->base_path);
+    free(server);
+}

@@ -1,0 +1,153 @@
+/* Answers: every one carries the request id and the security headers, is made once, and is counted for the access log. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/http_internal.h"
+
+static const char *const fixed_headers[][2] = {
+    {"X-Content-Type-Options", "nosniff"},
+    {"Referrer-Policy", "no-referrer"},
+    {"Cross-Origin-Resource-Policy", "same-origin"},
+};
+
+void http_add_header(http_request *request, const char *name, const char *format, ...)
+{
+    va_list arguments;
+    char *value = NULL;
+    if (request->header_count == HTTP_HEADERS_MAX) {
+        return;
+    }
+    va_start(arguments, format);
+    int made = vasprintf(&value, format, arguments);
+    va_end(arguments);
+    if (made >= 0) {
+        request->header_name[request->header_count] = name;
+        request->header_value[request->header_count++] = value;
+    }
+}
+
+static void send_response(http_request *request, int status, const char *content_type, struct MHD_Response *response)
+{
+    if (response == NULL) {
+        request->queued = MHD_NO;
+        return;
+    }
+    MHD_add_response_header(response, "X-Request-Id", request->id);
+    for (size_t i = 0; i < sizeof fixed_headers / sizeof fixed_headers[0]; i++) {
+        MHD_add_response_header(response, fixed_headers[i][0], fixed_headers[i][1]);
+    }
+    if (content_type != NULL) {
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
+    }
+    bool cache_told = false;
+    for (unsigned i = 0; i < request->header_count; i++) {
+        MHD_add_response_header(response, request->header_name[i], request->header_value[i]);
+        cache_told |= strcmp(request->header_name[i], "Cache-Control") == 0;
+    }
+    if (!cache_told) {
+        MHD_add_response_header(response, "Cache-Control", "no-store");
+    }
+    request->status = status;
+    request->answered = true;
+    request->queued = MHD_queue_response(request->connection, (unsigned)status, response);
+    MHD_destroy_response(response);
+}
+
+void http_answer(http_request *request, int status, const char *content_type, char *bytes, size_t count)
+{
+    atomic_store(&request->bytes_sent, count);
+    struct MHD_Response *response = MHD_create_response_from_buffer(count, bytes, MHD_RESPMEM_MUST_FREE);
+    if (response == NULL) {
+        free(bytes);
+    }
+    send_response(request, status, content_type, response);
+}
+
+void http_answer_json(http_request *request, int status, char *json)
+{
+    if (json == NULL) {
+        http_refuse(request, API_INTERNAL, "out of memory");
+        return;
+    }
+    http_answer(request, status, "application/json", json, strlen(json));
+}
+
+void http_answer_constant(http_request *request, int status, const char *content_type, const char *bytes, size_t count)
+{
+    /* libmicrohttpd takes a plain pointer but does not write through it in persistent mode. */
+    union {
+        const char *from;
+        void *to;
+    } both = {.from = bytes};
+    atomic_store(&request->bytes_sent, count);
+    send_response(request, status, content_type, MHD_create_response_from_buffer(count, both.to, MHD_RESPMEM_PERSISTENT));
+}
+
+void http_answer_file(http_request *request, const char *content_type, int fd, uint64_t size)
+{
+    atomic_store(&request->bytes_sent, size);
+    send_response(request, 200, content_type, MHD_create_response_from_fd64(size, fd));
+}
+
+void http_answer_empty(http_request *request, int status)
+{
+    http_answer_constant(request, status, NULL, "", 0);
+}
+
+void http_problem(http_request *request, const api_problem *problem)
+{
+    char *json = api_problem_json(problem, request->id);
+    int status = api_problem_status(problem->code);
+    if (json == NULL) {
+        request->queued = MHD_NO;
+        return;
+    }
+    if (problem->retry_after_seconds > 0) {
+        http_add_header(request, "Retry-After", "%u", problem->retry_after_seconds);
+    }
+    if (status == 401) {
+        http_add_header(request, "WWW-Authenticate", "Bearer realm=\"denoised\"");
+    }
+    http_answer(request, status, "application/problem+json", json, strlen(json));
+}
+
+void http_refuse(http_request *request, api_code code, const char *detail)
+{
+    api_problem problem = {0};
+    api_refuse(&problem, code, "", "%s", detail);
+    http_problem(request, &problem);
+}
+
+typedef struct stream {
+    http_request *request;
+    http_reader *reader;
+    void *payload;
+} stream;
+
+static ssize_t read_stream(void *payload, uint64_t position, char *out, size_t room)
+{
+    stream *s = payload;
+    (void)position;
+    ssize_t count = atomic_load(&s->request->server->stopping) ? -1 : s->reader(s->request, s->payload, out, room);
+    if (count > 0) {
+        atomic_fetch_add(&s->request->bytes_sent, (uint64_t)count);
+    }
+    return count < 0 ? MHD_CONTENT_READER_END_OF_STREAM : count;
+}
+
+void http_answer_stream(http_request *request, int status, const char *content_type, http_reader *reader, void *payload)
+{
+    stream *s = malloc(sizeof *s);
+    if (s == NULL) {
+        http_refuse(request, API_INTERNAL, "out of memory");
+        return;
+    }
+    *s = (stream){request, reader, payload};
+    struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, read_stream, s, free);
+    if (response == NULL) {
+        free(s);
+    }
+    send_response(request, status, content_type, response);
+}

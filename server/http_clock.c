@@ -1,0 +1,128 @@
+/* The clock of http: libmicrohttpd's time-out is one of inactivity, so a client that sends a byte a second would hold a
+ * connection for ever, and a suspended connection never times out at all. This one thread ends both kinds of waiting. */
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "server/http_internal.h"
+
+/* A wake that comes while the request runs is kept (PENDING), so that "nothing to do, so sleep" cannot miss it. */
+enum { RUNNING = 0, SUSPENDED = 1, PENDING = 2 };
+
+void http_deadline(http_request *request, double seconds)
+{
+    http *server = request->server;
+    if (request->link == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&server->lock);
+    request->link->deadline = seconds > 0.0 ? dn_now_seconds() + seconds : 0.0;
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* Under the lock: closes what is overdue. shutdown() makes libmicrohttpd see the end; the descriptor stays its own. */
+static void close_overdue(http *server, double now)
+{
+    for (http_connection *c = server->connections; c != NULL; c = c->next) {
+        if (c->deadline > 0.0 && now > c->deadline && !c->closing) {
+            c->closing = true;
+            shutdown(c->fd, SHUT_RDWR);
+        }
+    }
+}
+
+static void wake_due(http *server, double now)
+{
+    for (http_request *r = server->requests; r != NULL; r = r->next) {
+        if (r->wake_at > 0.0 && now >= r->wake_at && atomic_load(&r->suspended) == SUSPENDED) {
+            r->wake_at = 0.0;
+            r->deadline_passed = true;
+            http_resume(r);
+        }
+    }
+}
+
+static void *clock_main(void *payload)
+{
+    http *server = payload;
+    pthread_mutex_lock(&server->lock);
+    while (!atomic_load(&server->stopping)) {
+        double now = dn_now_seconds();
+        close_overdue(server, now);
+        wake_due(server, now);
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += HTTP_CLOCK_MS * 1000000L;
+        if (until.tv_nsec >= 1000000000L) {
+            until.tv_nsec -= 1000000000L;
+            until.tv_sec++;
+        }
+        pthread_cond_timedwait(&server->clock_wake, &server->lock, &until);
+    }
+    pthread_mutex_unlock(&server->lock);
+    return NULL;
+}
+
+dn_status http_clock_start(http *server, dn_error *error)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&server->clock_wake, &attributes);
+    pthread_condattr_destroy(&attributes);
+    if (pthread_create(&server->clock, NULL, clock_main, server) != 0) {
+        return dn_fail(error, DN_NO_MEMORY, "cannot start a thread");
+    }
+    server->clock_running = true;
+    return DN_OK;
+}
+
+void http_clock_stop(http *server)
+{
+    if (server->clock_running) {
+        pthread_mutex_lock(&server->lock);
+        pthread_cond_signal(&server->clock_wake);
+        pthread_mutex_unlock(&server->lock);
+        pthread_join(server->clock, NULL);
+        server->clock_running = false;
+    }
+}
+
+void http_suspend(http_request *request, double seconds)
+{
+    http *server = request->server;
+    int expected = RUNNING;
+    MHD_suspend_connection(request->connection);
+    pthread_mutex_lock(&server->lock);
+    request->deadline_passed = false;
+    request->wake_at = seconds >= 0.0 ? dn_now_seconds() + seconds : 0.0;
+    bool asleep = !atomic_load(&server->stopping) && atomic_compare_exchange_strong(&request->suspended, &expected, SUSPENDED);
+    if (!asleep) {
+        request->wake_at = 0.0;
+        atomic_store(&request->suspended, RUNNING);
+    }
+    pthread_mutex_unlock(&server->lock);
+    if (!asleep) {
+        MHD_resume_connection(request->connection);
+    }
+}
+
+void http_resume(http_request *request)
+{
+    int seen = SUSPENDED;
+    if (atomic_compare_exchange_strong(&request->suspended, &seen, RUNNING)) {
+        MHD_resume_connection(request->connection);
+    } else if (seen == RUNNING && !atomic_compare_exchange_strong(&request->suspended, &seen, PENDING) && seen == SUSPENDED) {
+        /* It went to sleep between the two looks. */
+        http_resume(request);
+    }
+}
+
+void http_wake_all(http *server)
+{
+    pthread_mutex_lock(&server->lock);
+    for (http_request *r = server->requests; r != NULL; r = r->next) {
+        http_resume(r);
+    }
+    pthread_mutex_unlock(&server->lock);
+}

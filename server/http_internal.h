@@ -1,0 +1,42 @@
+/* What http.c, http_answer.c and http_clock.c share: the server itself and its locks. */
+#ifndef SERVER_HTTP_INTERNAL_H
+#define SERVER_HTTP_INTERNAL_H
+
+#include <pthread.h>
+
+#include "server/http.h"
+
+#define HTTP_HEADER_SECONDS 10.0 /* a request's head, from its first byte or the connection's start */
+#define HTTP_BODY_SECONDS 30.0
+#define HTTP_IDLE_SECONDS 75.0 /* between requests of one connection */
+#define HTTP_BLOCKED_SECONDS 30u /* a reader that takes nothing */
+#define HTTP_CONNECTIONS_MAX 2048u
+#define HTTP_CONNECTION_BYTES 32768u /* request line and headers */
+#define HTTP_CLOCK_MS 100
+
+struct http {
+    struct MHD_Daemon *daemon;
+    http_options options;
+    int fd;
+    bool unix_socket;
+    char url[160];
+    char *listen;
+    char *base_path;
+    pthread_t clock;
+    bool clock_running;
+    atomic_bool stopping;
+    pthread_mutex_t lock; /* guards the two lists, deadlines and wake_at */
+    pthread_cond_t clock_wake;
+    http_connection *connections;
+    http_request *requests;
+};
+
+/* http_clock.c: one thread that ends deadlines: it shuts slow connections down and wakes suspended requests. */
+dn_status http_clock_start(http *server, dn_error *error);
+void http_clock_stop(http *server);
+void http_deadline(http_request *request, double seconds); /* of its connection; <= 0: none */
+
+/* http_answer.c: the request's reserved headers and its one answer. */
+void http_request_done(http_request *request); /* frees it */
+
+#endif
