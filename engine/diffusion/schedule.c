@@ -1,7 +1,8 @@
 /* Training schedules: the table of alpha-bar that a network was trained on, read from a scheduler_config.json.
  *
- * A table is immutable once made and owned by whoever asked for it. Everything is computed in double (diffusers 0.31
- * computes it in float: the tables agree to float's rounding). Pure functions, any thread.
+ * A table is immutable once made and owned by whoever asked for it. Everything is computed in double, except that the
+ * alphas and their product are rounded to float where diffusers 0.31 keeps floats: near alpha-bar = 1 that rounding
+ * shows in sigma (1e-4), and rounded timesteps depend on it. Pure functions, any thread.
  *
  * The seed documents clip cosine betas from below at 1e-4; the paper (Nichol and Dhariwal 2021, eq. 17) and diffusers
  * clip from above only, at 0.999. */
@@ -47,8 +48,8 @@ static void cumulate(dn_training_schedule *schedule)
 {
     double product = 1.0;
     for (uint32_t i = 0; i < schedule->timesteps; i++) {
-        product *= 1.0 - schedule->betas[i];
-        schedule->alphas_cumprod[i] = product;
+        product *= (double)(1.0f - (float)schedule->betas[i]);
+        schedule->alphas_cumprod[i] = (double)(float)product;
     }
 }
 
