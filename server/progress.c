@@ -1,0 +1,42 @@
+/* The progress bar: label, bar, share, time left. Owns nothing. */
+#include "server/progress.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+#define BAR_CELLS 24
+#define DRAW_INTERVAL_SECONDS 0.1
+
+void dn_progress_begin(dn_progress_bar *bar, const char *label, double total)
+{
+    bar->label = label;
+    bar->total = total > 0.0 ? total : 1.0;
+    bar->started = dn_now_seconds();
+    bar->drawn = 0.0;
+    bar->terminal = isatty(STDERR_FILENO) != 0;
+}
+
+void dn_progress_update(dn_progress_bar *bar, double done, const char *note)
+{
+    double now = dn_now_seconds();
+    if (!bar->terminal || now - bar->drawn < DRAW_INTERVAL_SECONDS)
+        return;
+    bar->drawn = now;
+    double share = fmin(done / bar->total, 1.0), spent = now - bar->started;
+    double left = share > 0.0 ? spent * (1.0 - share) / share : 0.0;
+    char cells[BAR_CELLS + 1];
+    for (int i = 0; i < BAR_CELLS; i++)
+        cells[i] = i < (int)(share * BAR_CELLS) ? '#' : '.';
+    cells[BAR_CELLS] = '\0';
+    fprintf(stderr, "\r%s [%s] %3.0f %%, %d:%02d left%s%s\033[K", bar->label, cells, 100.0 * share, (int)left / 60, (int)left % 60,
+            note[0] ? ", " : "", note);
+}
+
+void dn_progress_end(dn_progress_bar *bar)
+{
+    if (bar->terminal)
+        fprintf(stderr, "\r\033[K");
+}

@@ -1,0 +1,19 @@
+/* A progress bar on standard error: drawn only on a terminal, at most ten times a second. One thread. */
+#ifndef DN_SERVER_PROGRESS_H
+#define DN_SERVER_PROGRESS_H
+
+#include <stdbool.h>
+
+typedef struct dn_progress_bar {
+    const char *label; /* borrowed */
+    double total;
+    double started, drawn; /* monotonic seconds */
+    bool terminal;
+} dn_progress_bar;
+
+void dn_progress_begin(dn_progress_bar *bar, const char *label, double total);
+/* note: a few words after the bar ("loss 0.041"), or "". */
+void dn_progress_update(dn_progress_bar *bar, double done, const char *note);
+void dn_progress_end(dn_progress_bar *bar); /* wipes the line */
+
+#endif
