@@ -5,6 +5,7 @@
 
 int dn_command_forward(int argc, char **argv);
 int dn_command_inspect(int argc, char **argv);
+int dn_command_train(int argc, char **argv);
 int dn_command_version(int argc, char **argv);
 
 #endif

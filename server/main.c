@@ -12,6 +12,7 @@ static const struct command {
 } commands[] = {
     {"inspect", dn_command_inspect, "say what a model is, and what it costs to run"},
     {"forward", dn_command_forward, "run a network on tensors of a file"},
+    {"train", dn_command_train, "train a network from a recipe and labelled pictures"},
     {"version", dn_command_version, "print the version and the build"},
 };
 
