@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/limits.h"
 #include "server/commands.h"
 #include "server/options.h"
 #include "train/train.h"
