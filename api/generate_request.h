@@ -5,6 +5,7 @@
 #include "api/model_description.h"
 #include "api/problem.h"
 #include "api/limits.h"
+#include "diffusion/sampler.h"
 
 typedef struct api_request {
     char model[65];
@@ -14,7 +15,7 @@ typedef struct api_request {
     double guidance_scale;
     uint32_t steps;
     char sampler[32];
-    double eta, s_churn, s_noise; /* NaN: not given */
+    double eta, s_churn, s_noise, s_tmin, s_tmax; /* NaN: not given */
     int karras;                  /* -1: not given */
     bool has_seed;               /* as the client sent it; the caller draws one when false and sets seed */
     uint64_t seed;
@@ -22,20 +23,26 @@ typedef struct api_request {
     int priority;
 } api_request;
 
-/* Finds a model's description by name; NULL: unknown. name NULL asks for the default model. */
+/* Finds a model's description by name; NULL: unknown. name NULL asks for the default model. A model that is configured but has
+ * never been described may be answered by &api_model_undescribed: the request is then refused as `loading`, not as unknown. */
 typedef const api_model *api_model_lookup(void *payload, const char *name);
+extern const api_model api_model_undescribed;
 
 /* Parses one JSON object, or an array of 1..API_BATCH_JOBS_MAX of them (all or nothing; fields are then "/3/steps").
  * *out is malloc'd, *count its length, *is_array how it came. Returns false with *problem filled. */
 bool api_parse_generate(api_request **out, size_t *count, bool *is_array, const char *body, size_t body_bytes, api_model_lookup *lookup, void *payload,
                         api_problem *problem);
 
-/* sha256 of the parsed client body (keys sorted, no defaults filled in) and the route. The body has passed the scanner. */
+/* sha256 of the parsed client body (keys sorted, no defaults filled in) and the route. Numbers count by value: 2 equals 2.0.
+ * False only when the body does not pass the scanner or memory runs out. */
 bool api_fingerprint(unsigned char out[32], const char *route, const char *body, size_t body_bytes);
 
 /* The request as stored and shown (JOB's "request"), and back. Seeds are strings. malloc'd. */
 char *api_request_json(const api_request *request);
 bool api_request_from_json(api_request *out, const char *json, size_t bytes);
+
+/* The sampler's options as the engine takes them: all of them, so that a lane misses none. */
+dn_sampler_options api_request_options(const api_request *request);
 
 /* What it costs: n * evaluations * rows, the measure of queue caps and fair turns. */
 uint64_t api_request_cost(const api_request *request);

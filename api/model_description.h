@@ -29,7 +29,13 @@ dn_status api_model_from_json(api_model **out, const char *json, size_t bytes, d
 char *api_model_to_json(const api_model *model);
 void api_model_free(api_model *model);
 
-/* The wire's MODEL: state is "unloaded|loading|ready|failed", error may be NULL; classes left out in lists. malloc'd. */
+/* ^[A-Za-z0-9._-]{1,64}$ */
+bool api_model_name_valid(const char *name);
+
+/* The next of a class's comma-separated synonyms, blanks around it trimmed, empty ones skipped; advances *rest; false at the end. */
+bool api_next_synonym(const char **rest, const char **name, size_t *bytes);
+
+/* The wire's MODEL: model NULL is one that has never been described (its name, state and error alone are shown); state is "unloaded|loading|ready|failed", error may be NULL; classes left out in lists. malloc'd. */
 char *api_model_body(const api_model *model, const char *name, const char *state, const char *error, bool with_classes);
 
 #endif

@@ -1,0 +1,109 @@
+/* The text a PNG carries. Invariant: a pure function of request, model and seed, so that equal specs give equal files; no job
+ * id, no time, no priority. Any thread. */
+#include "api/png_metadata.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/text.h"
+#include "base/philox.h"
+#include "batch/loaded_engine.h"
+
+#define SHORT_HASH_CHARACTERS 10 /* of the weights, as infotext readers expect */
+
+/* AUTOMATIC1111's rule: a value with a comma, a colon or a line end becomes a JSON string, all others stand bare. */
+static void add_quoted(api_text *text, const char *value)
+{
+    if (strpbrk(value, ",:\n\r\"\\")) {
+        api_text_string(text, value);
+    } else {
+        api_text_add(text, value);
+    }
+}
+
+/* The first line is free text to its readers; a name's line ends become blanks, so that it stays one line. */
+static void add_first_line(api_text *text, const char *name)
+{
+    for (; *name; name++) {
+        char shown = *name == '\n' || *name == '\r' ? ' ' : *name;
+        api_text_bytes(text, &shown, 1);
+    }
+    api_text_add(text, "\n");
+}
+
+static void add_class(api_text *text, const api_request *request)
+{
+    api_text value = API_TEXT_INIT;
+    if (request->class_name[0]) {
+        api_text_format(&value, "%" PRIu32 " (%s)", request->class_index, request->class_name);
+    } else {
+        api_text_format(&value, "%" PRIu32, request->class_index);
+    }
+    char *taken = api_text_take(&value);
+    text->failed |= !taken;
+    api_text_add(text, ", Class: ");
+    add_quoted(text, taken ? taken : "");
+    free(taken);
+}
+
+static void add_option(api_text *text, const char *label, double value)
+{
+    if (!isnan(value)) {
+        api_text_format(text, ", %s: ", label);
+        api_text_number(text, value);
+    }
+}
+
+char *api_infotext(const api_request *request, const api_model *model, uint64_t seed)
+{
+    const dn_sampler *sampler = dn_sampler_find(request->sampler);
+    api_text text = API_TEXT_INIT;
+    if (request->has_class && request->class_name[0]) {
+        add_first_line(&text, request->class_name);
+    }
+    api_text_format(&text, "Steps: %" PRIu32 ", Sampler: ", request->steps);
+    add_quoted(&text, sampler ? sampler->title : request->sampler);
+    if (request->karras == 1) {
+        api_text_add(&text, ", Schedule type: Karras");
+    }
+    api_text_add(&text, ", CFG scale: ");
+    api_text_number(&text, request->guidance_scale);
+    api_text_format(&text, ", Seed: %" PRIu64 ", Size: %" PRIu32 "x%" PRIu32, seed, model->width, model->height);
+    if (request->has_class) {
+        add_class(&text, request);
+    }
+    add_option(&text, "Eta", request->eta);
+    add_option(&text, "Sigma churn", request->s_churn);
+    add_option(&text, "Sigma noise", request->s_noise);
+    add_option(&text, "Sigma tmin", request->s_tmin);
+    add_option(&text, "Sigma tmax", request->s_tmax);
+    api_text_format(&text, ", Model hash: %.*s, Model: ", SHORT_HASH_CHARACTERS, model->weights_sha256);
+    add_quoted(&text, model->name);
+    api_text_format(&text, ", RNG: %s, Version: denoised", DN_NOISE_NAME);
+    return api_text_take(&text);
+}
+
+char *api_recipe_json(const api_request *request, const api_model *model, uint64_t seed, const char *pixels_sha256)
+{
+    api_request one = *request;
+    one.seed = seed;
+    one.n = 1;
+    one.priority = 0;
+    char *shown = api_request_json(&one);
+    api_text text = API_TEXT_INIT;
+    text.failed = !shown;
+    api_text_format(&text, "{\"request\":%s,\"width\":%" PRIu32 ",\"height\":%" PRIu32 ",\"channels\":%" PRIu32 ",\"weights_sha256\":",
+                    shown ? shown : "null", model->width, model->height, model->channels);
+    free(shown);
+    api_text_string(&text, model->weights_sha256);
+    api_text_format(&text, ",\"noise\":\"%s\",\"numerics\":%d,\"device\":", DN_NOISE_NAME, DN_NUMERICS_VERSION);
+    api_text_string(&text, model->device);
+    api_text_add(&text, ",\"build\":");
+    api_text_string(&text, model->build);
+    api_text_add(&text, ",\"pixels_sha256\":");
+    api_text_string(&text, pixels_sha256);
+    api_text_add(&text, "}");
+    return api_text_take(&text);
+}
