@@ -92,6 +92,9 @@ $(OUT)/%.o: %.c
 	@echo "  CC $<"
 	@$(CC) $(CFLAGS) $(BASE) $(FLAGS) -c -o $@ $<
 
+# The daemon's description lies in the program.
+$(OUT)/api/openapi.o: api/openapi.json
+
 # A test links what its room may see: engine tests the engine alone, api tests the engine and api, the rest everything.
 $(OUT)/libapi.a: $(call obj,$(API_SRC))
 	@rm -f $@

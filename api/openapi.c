@@ -1,0 +1,17 @@
+/* Embeds api/openapi.json. The path is relative to the repository root, where the compiler runs. Immutable; any thread. */
+#include "api/openapi.h"
+
+__asm__(".pushsection .rodata\n"
+        ".global api_openapi_first\n"
+        ".global api_openapi_end\n"
+        "api_openapi_first:\n"
+        ".incbin \"api/openapi.json\"\n"
+        "api_openapi_end:\n"
+        ".byte 0\n"
+        ".popsection\n");
+
+const char *api_openapi_json(size_t *bytes)
+{
+    *bytes = (size_t)(api_openapi_end - api_openapi_first);
+    return api_openapi_first;
+}
