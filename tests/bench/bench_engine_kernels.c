@@ -1,0 +1,322 @@
+/* Measures the engine's kernels beside the multiply-add peak of the same core in the same run.
+ *
+ *     bench_engine_kernels [SECONDS_PER_ROW]
+ *
+ * One-core rows count the thread's own CPU time, best of many rounds, so that a busy neighbour disturbs little; rows on
+ * the pool count wall time. The probe runs between the rows and its best is the peak. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels.h"
+#include "base/clock.h"
+#include "model/model.h"
+
+static double seconds_per_row = 0.3;
+static double peak; /* FLOP/s */
+
+static double thread_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- The probe: independent chains of multiply-adds in registers. */
+#define PROBE_LOOPS 20000
+#define CHAINS 12
+#define DEFINE_PROBE(name, lanes, flags)                                                                                                   \
+    __attribute__((target(flags), optimize("O3", "fp-contract=fast"))) static float name(float seed)                                       \
+    {                                                                                                                                      \
+        typedef float v __attribute__((vector_size(4 * lanes)));                                                                           \
+        v sum[CHAINS], factor = (v){0} + 0.999f, term = (v){0} + seed;                                                                     \
+        for (int i = 0; i < CHAINS; i++)                                                                                                   \
+            sum[i] = term + (float)i;                                                                                                      \
+        for (int loop = 0; loop < PROBE_LOOPS; loop++) {                                                                                   \
+            _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++) sum[i] = sum[i] * factor + term;                                     \
+        }                                                                                                                                  \
+        float total = 0.0f;                                                                                                                \
+        for (int i = 0; i < CHAINS; i++)                                                                                                   \
+            total += sum[i][0];                                                                                                            \
+        return total;                                                                                                                      \
+    }
+DEFINE_PROBE(probe_sse2, 4, "sse2")
+DEFINE_PROBE(probe_avx2, 8, "avx2,fma")
+DEFINE_PROBE(probe_avx512, 16, "avx512f,fma")
+
+static volatile float sink;
+
+static void probe(const dn_cpu_kernels *kernels)
+{
+    for (int round = 0; round < 5; round++) {
+        double start = thread_seconds();
+        sink = kernels->lanes == 16 ? probe_avx512(1.0f) : kernels->lanes == 8 ? probe_avx2(1.0f) : probe_sse2(1.0f);
+        double rate = 2.0 * CHAINS * PROBE_LOOPS * (double)kernels->lanes / (thread_seconds() - start);
+        peak = rate > peak ? rate : peak;
+    }
+}
+
+/* ---- One row: best time of a function of one pointer. */
+typedef void work_function(void *payload);
+
+static double best_time(work_function *work, void *payload, double (*clock_of)(void))
+{
+    double best = 1e30;
+    work(payload);
+    for (double end = dn_now_seconds() + seconds_per_row; dn_now_seconds() < end;) {
+        double start = clock_of();
+        work(payload);
+        double took = clock_of() - start;
+        best = took < best ? took : best;
+    }
+    return best;
+}
+
+static void print_flops(const char *name, double seconds, double flops)
+{
+    printf("%-46s %9.4f ms %8.1f GF/s %5.1f %% of peak\n", name, seconds * 1e3, flops / seconds * 1e-9, 100.0 * flops / seconds / peak);
+    fflush(stdout);
+}
+
+static float *randoms(size_t count)
+{
+    float *x = aligned_alloc(64, (count + 15) / 16 * 64);
+    if (!x)
+        abort();
+    uint32_t state = 1;
+    for (size_t i = 0; i < count; i++) {
+        state = state * 1664525u + 1013904223u;
+        x[i] = (float)(state >> 8) / 8388608.0f - 1.0f;
+    }
+    return x;
+}
+
+/* ---- The matrix product alone. */
+typedef struct product {
+    const dn_cpu_kernels *kernels;
+    dn_gemm gemm;
+} product;
+
+static void run_product(void *payload)
+{
+    product *p = payload;
+    p->kernels->gemm(&p->gemm, 0, dn_cpu_panels(p->kernels, p->gemm.n));
+}
+
+static void bench_product(const dn_cpu_kernels *kernels, size_t m, size_t k, size_t n)
+{
+    float *a = randoms(m * k), *b = randoms(dn_cpu_packed_count(kernels, k, n)), *out = randoms(m * n), *bias = randoms(n);
+    product p = {kernels,
+                 {.a = a,
+                  .a_row = k,
+                  .b = b,
+                  .out = out,
+                  .out_row = n,
+                  .bias = bias,
+                  .scale = 1.0f,
+                  .lines = 1,
+                  .rows = m,
+                  .segments = 1,
+                  .k = k,
+                  .n = n}};
+    char name[64];
+    snprintf(name, sizeof name, "gemm [%zu,%zu]x[%zu,%zu]", m, k, k, n);
+    probe(kernels);
+    print_flops(name, best_time(run_product, &p, thread_seconds), 2.0 * (double)m * (double)k * (double)n);
+    free(a);
+    free(b);
+    free(out);
+    free(bias);
+}
+
+/* ---- Plans: a network of one node, or a whole U-Net, over random rows. */
+typedef struct runner {
+    const dn_backend *backend;
+    dn_network *network;
+    dn_workspace *workspace;
+    dn_buffer *in, *out;
+    dn_row rows[16];
+    uint32_t row_count;
+} runner;
+
+static void check(dn_status status, const dn_error *error)
+{
+    if (status == DN_OK)
+        return;
+    fprintf(stderr, "bench: %s\n", error->message);
+    exit(1);
+}
+
+static void run_rows(void *payload)
+{
+    runner *r = payload;
+    dn_error error;
+    check(r->backend->run(r->network, r->workspace, r->rows, r->row_count, &error), &error);
+}
+
+static void fill_rows(runner *r, const dn_plan *plan, dn_device *device, uint32_t row_count)
+{
+    size_t in = dn_shape_count(plan->values[plan->input].shape), out = dn_shape_count(plan->values[plan->output].shape);
+    dn_error error;
+    check(r->backend->buffer_create(&r->in, device, in * row_count, &error), &error);
+    check(r->backend->buffer_create(&r->out, device, out * row_count, &error), &error);
+    float *values = randoms(in * row_count);
+    check(r->backend->buffer_write(r->in, 0, values, in * row_count, &error), &error);
+    free(values);
+    for (uint32_t i = 0; i < row_count; i++) {
+        dn_row *row = &r->rows[i];
+        *row = (dn_row){.in = r->in, .in_offset = in * i, .in_scale = 1.0f, .time = 500.0f, .out = r->out, .out_offset = out * i};
+        if (plan->class_rows)
+            row->condition = (dn_condition){.count = 1, .classes = {i % plan->class_rows}, .weights = {1.0f}};
+    }
+    r->row_count = row_count;
+}
+
+/* Best seconds of a plan's run. */
+static double time_plan(const dn_plan *plan, const dn_weights *weights, dn_device *device, uint32_t row_count, bool inline_threads)
+{
+    runner r = {.backend = dn_backend_cpu()};
+    dn_error error;
+    dn_network_options network = {.plan = plan, .weights = weights};
+    dn_workspace_options workspace = {.rows_max = row_count, .inline_threads = inline_threads};
+    check(r.backend->network_create(&r.network, device, &network, &error), &error);
+    check(r.backend->workspace_create(&r.workspace, r.network, &workspace, &error), &error);
+    fill_rows(&r, plan, device, row_count);
+    double best = best_time(run_rows, &r, inline_threads ? thread_seconds : dn_now_seconds);
+    r.backend->buffer_free(r.in);
+    r.backend->buffer_free(r.out);
+    r.backend->workspace_free(r.workspace);
+    r.backend->network_free(r.network);
+    return best;
+}
+
+static dn_weights *random_weights(const dn_plan *plan)
+{
+    dn_weights *weights = NULL;
+    dn_error error;
+    check(dn_weights_create(&weights, plan, &error), &error);
+    for (uint32_t w = 0; w < plan->weight_count; w++) {
+        float *values = randoms((size_t)plan->weights[w].count);
+        double fan = plan->weights[w].rank > 1 ? (double)plan->weights[w].count / plan->weights[w].dims[0] : 1.0;
+        for (uint64_t i = 0; i < plan->weights[w].count; i++)
+            weights->data[w][i] = values[i] / (float)fan;
+        free(values);
+    }
+    return weights;
+}
+
+typedef dn_value build_function(dn_plan_builder *builder, dn_value in, uint32_t parameter);
+
+static dn_value build_conv(dn_plan_builder *builder, dn_value in, uint32_t channels)
+{
+    dn_conv_options options = DN_CONV_INIT;
+    options.module = "conv";
+    options.out_channels = channels;
+    return dn_plan_conv(builder, in, &options);
+}
+
+static dn_value build_norm(dn_plan_builder *builder, dn_value in, uint32_t groups)
+{
+    return dn_plan_group_norm(builder, in, "norm", NULL, groups, 1e-5f, DN_NONE, DN_ACT_SILU);
+}
+
+static dn_value build_attention(dn_plan_builder *builder, dn_value in, uint32_t heads)
+{
+    return dn_plan_attention(builder, in, "attention", heads);
+}
+
+/* One node over 8 rows on one core. */
+static void bench_node(dn_device *device, const dn_cpu_kernels *kernels, const char *name, build_function *build, dn_shape shape,
+                       uint32_t parameter)
+{
+    dn_plan_builder builder;
+    dn_plan *plan = NULL;
+    dn_error error;
+    check(dn_plan_begin(&builder, shape, &error), &error);
+    dn_value out = build(&builder, builder.plan->input, parameter);
+    check(dn_plan_end(&plan, &builder, out, &error), &error);
+    dn_weights *weights = random_weights(plan);
+    char text[96];
+    snprintf(text, sizeof text, "%s 8x%ux%ux%u -> %u", name, shape.h, shape.w, shape.c, parameter);
+    probe(kernels);
+    double best = time_plan(plan, weights, device, 8, true);
+    if (dn_plan_flops(plan) > 0.0)
+        print_flops(text, best, 8.0 * dn_plan_flops(plan));
+    else
+        printf("%-46s %9.4f ms %8.1f GB/s read and written\n", text, best * 1e3, 64.0 * (double)dn_shape_count(shape) / best * 1e-9);
+    dn_weights_free(weights);
+    dn_plan_free(plan);
+}
+
+static const char unet_config[] =
+    "{\"_class_name\":\"UNet2DModel\",\"sample_size\":32,\"in_channels\":1,\"out_channels\":1,\"block_out_channels\":[32,64,96],"
+    "\"layers_per_block\":1,\"down_block_types\":[\"DownBlock2D\",\"DownBlock2D\",\"AttnDownBlock2D\"],"
+    "\"up_block_types\":[\"AttnUpBlock2D\",\"UpBlock2D\",\"UpBlock2D\"],\"norm_num_groups\":8,\"num_class_embeds\":11}";
+
+static void bench_unet(dn_device *device, const dn_cpu_kernels *kernels)
+{
+    static const uint32_t row_counts[] = {1, 2, 8, 16};
+    dn_model *model = NULL;
+    dn_error error;
+    cJSON *config = cJSON_Parse(unet_config);
+    check(dn_model_from_config(&model, config, "bench", &error), &error);
+    cJSON_Delete(config);
+    dn_weights *weights = random_weights(model->plan);
+    double flops = dn_plan_flops(model->plan);
+    printf("unet (32,64,96) 32x32x1: %.3f GFLOP an image, %.2f M parameters\n", flops * 1e-9,
+           (double)dn_plan_parameters(model->plan) * 1e-6);
+    for (int pooled = 0; pooled < 2; pooled++) {
+        for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
+            char name[64];
+            snprintf(name, sizeof name, "unet forward, %u rows, %s (per image)", row_counts[i], pooled ? "pool" : "one core");
+            probe(kernels);
+            print_flops(name, time_plan(model->plan, weights, device, row_counts[i], !pooled) / row_counts[i], flops);
+        }
+    }
+    dn_weights_free(weights);
+    dn_model_free(model);
+}
+
+static const dn_cpu_kernels *kernels_named(const char *isa)
+{
+    return strcmp(isa, "avx512") == 0 ? &dn_cpu_kernels_avx512 : strcmp(isa, "avx2") == 0 ? &dn_cpu_kernels_avx2 : &dn_cpu_kernels_sse2;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1)
+        seconds_per_row = atof(argv[1]);
+    const dn_backend *backend = dn_backend_cpu();
+    dn_device *device = NULL;
+    dn_error error;
+    check(backend->device_open(&device, NULL, &error), &error);
+    const dn_cpu_kernels *kernels = kernels_named(backend->device_isa(device));
+    char text[128];
+    backend->device_describe(device, text, sizeof text);
+    for (int i = 0; i < 20; i++)
+        probe(kernels);
+    printf("%s, multiply-add peak of one core %.1f GF/s\n", text, peak * 1e-9);
+    bench_product(kernels, 1024, 576, 64);
+    bench_product(kernels, 1024, 288, 32);
+    bench_product(kernels, 256, 1152, 1152);
+    bench_product(kernels, 64, 864, 96);
+    bench_product(kernels, 8, 128, 384);
+    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){32, 32, 1}, 32);
+    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){32, 32, 32}, 32);
+    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){32, 32, 96}, 32);
+    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){32, 32, 32}, 1);
+    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){16, 16, 64}, 64);
+    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){8, 8, 96}, 96);
+    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){8, 8, 192}, 96);
+    bench_node(device, kernels, "group norm, groups", build_norm, (dn_shape){32, 32, 32}, 8);
+    bench_node(device, kernels, "group norm, groups", build_norm, (dn_shape){16, 16, 64}, 8);
+    bench_node(device, kernels, "group norm, groups", build_norm, (dn_shape){8, 8, 96}, 8);
+    bench_node(device, kernels, "attention, heads", build_attention, (dn_shape){8, 8, 288}, 12);
+    bench_node(device, kernels, "attention, heads", build_attention, (dn_shape){16, 16, 1152}, 6);
+    bench_unet(device, kernels);
+    printf("multiply-add peak of one core, best of the run: %.1f GF/s\n", peak * 1e-9);
+    backend->device_close(device);
+    return 0;
+}

@@ -1,0 +1,101 @@
+/* Shared by the CPU back end's tests: random plans, weights and rows, and runs of them under any instruction set.
+ *
+ * Everything is drawn from one small generator, so a failure repeats. Single-threaded. */
+#ifndef DN_TESTS_CPU_HARNESS_H
+#define DN_TESTS_CPU_HARNESS_H
+
+#include "tests/test.h"
+
+#include "backend/backend.h"
+
+#define HARNESS_ROWS_MAX 16
+
+static const char *const harness_isas[] = {"sse2", "avx2", "avx512"};
+#define HARNESS_ISAS (sizeof harness_isas / sizeof harness_isas[0])
+
+static uint32_t harness_state = 12345;
+
+static inline uint32_t draw(uint32_t low, uint32_t high)
+{
+    harness_state = harness_state * 1664525u + 1013904223u;
+    return low + (harness_state >> 8) % (high - low + 1);
+}
+
+static inline float draw_float(void)
+{
+    return (float)draw(0, 2000000) / 1000000.0f - 1.0f;
+}
+
+static inline float *draw_floats(size_t count)
+{
+    float *x = malloc((count ? count : 1) * sizeof *x);
+    for (size_t i = 0; x && i < count; i++)
+        x[i] = draw_float();
+    return x;
+}
+
+/* Weights of a size that keeps activations near one. */
+static inline dn_weights *draw_weights(const dn_plan *plan)
+{
+    dn_weights *weights = NULL;
+    if (dn_weights_create(&weights, plan, NULL) != DN_OK)
+        return NULL;
+    for (uint32_t w = 0; w < plan->weight_count; w++) {
+        const dn_weight_info *info = &plan->weights[w];
+        float factor = info->rank > 1 ? 1.7f / sqrtf((float)info->count / (float)info->dims[0]) : 1.0f;
+        for (uint64_t i = 0; i < info->count; i++)
+            weights->data[w][i] = draw_float() * factor;
+    }
+    return weights;
+}
+
+/* One engine on one instruction set, with buffers for HARNESS_ROWS_MAX rows. */
+typedef struct harness {
+    const dn_backend *backend;
+    const dn_plan *plan;
+    dn_device *device;
+    dn_network *network;
+    dn_buffer *in, *out;
+    size_t in_count, out_count;
+} harness;
+
+/* False when this CPU lacks the instruction set. */
+static inline bool harness_open(harness *h, const char *isa, unsigned threads, const dn_plan *plan, const dn_weights *weights)
+{
+    *h = (harness){.backend = dn_backend_cpu(), .plan = plan};
+    h->in_count = dn_shape_count(plan->values[plan->input].shape);
+    h->out_count = dn_shape_count(plan->values[plan->output].shape);
+    dn_device_options device = {.threads = threads, .isa = isa};
+    if (h->backend->device_open(&h->device, &device, NULL) != DN_OK)
+        return false;
+    dn_network_options network = {.plan = plan, .weights = weights};
+    return h->backend->network_create(&h->network, h->device, &network, NULL) == DN_OK &&
+           h->backend->buffer_create(&h->in, h->device, h->in_count * HARNESS_ROWS_MAX, NULL) == DN_OK &&
+           h->backend->buffer_create(&h->out, h->device, h->out_count * HARNESS_ROWS_MAX, NULL) == DN_OK;
+}
+
+static inline void harness_close(harness *h)
+{
+    h->backend->buffer_free(h->in);
+    h->backend->buffer_free(h->out);
+    h->backend->network_free(h->network);
+    h->backend->device_close(h->device);
+}
+
+/* Row r of the test: sample r of the input buffer, a time and a condition of its own. */
+static inline dn_row harness_row(const harness *h, uint32_t r)
+{
+    dn_row row = {.in = h->in, .in_offset = r * h->in_count, .in_scale = 1.0f - 0.05f * (float)r, .out = h->out};
+    row.out_offset = r * h->out_count;
+    row.time = 37.25f * (float)(r + 1);
+    if (h->plan->class_rows) {
+        row.condition.count = 1 + r % 2;
+        for (uint32_t i = 0; i < row.condition.count; i++) {
+            row.condition.classes[i] = (r * 3 + i) % h->plan->class_rows;
+            row.condition.weights[i] = i ? 0.25f : 0.75f;
+        }
+    }
+    return row;
+}
+
+#endif

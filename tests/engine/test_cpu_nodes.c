@@ -1,0 +1,311 @@
+/* Every node kind on random odd shapes, under every instruction set, against the plain reference in double.
+ *
+ * Before each run the workspace and the output are poisoned: a run whose rows are all NaN fills every value with NaN, so
+ * a kernel that reads what it did not write, or leaves an element unwritten, gives NaN. */
+#include "tests/engine/cpu_harness.h"
+
+#include "backend/cpu/reference.h"
+
+#define ROUNDS 12
+#define ROWS 3
+
+typedef dn_value build_function(dn_plan_builder *builder, dn_value in);
+
+static double *widen(const float *x, size_t count)
+{
+    double *wide = malloc((count ? count : 1) * sizeof *wide);
+    for (size_t i = 0; wide && i < count; i++)
+        wide[i] = (double)x[i];
+    return wide;
+}
+
+/* The reference's values for the harness's rows. */
+static double **reference_of(const harness *h, const dn_weights *weights, const float *samples)
+{
+    dn_shape s = h->plan->values[h->plan->input].shape;
+    size_t pixels = (size_t)s.h * s.w;
+    double **wide = calloc(weights->count + 1, sizeof *wide), **table = NULL;
+    double *nhwc = malloc(h->in_count * ROWS * sizeof *nhwc);
+    dn_reference_row rows[ROWS];
+    for (uint32_t w = 0; w < weights->count; w++)
+        wide[w] = widen(weights->data[w], h->plan->weights[w].count);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        dn_row row = harness_row(h, r);
+        rows[r] = (dn_reference_row){.time = (double)row.time, .condition = row.condition};
+        for (size_t c = 0; c < s.c; c++) {
+            for (size_t p = 0; p < pixels; p++)
+                nhwc[r * h->in_count + p * s.c + c] = (double)(row.in_scale * samples[r * h->in_count + c * pixels + p]);
+        }
+    }
+    if (dn_reference_table_f64(&table, h->plan, ROWS, NULL) == DN_OK)
+        dn_reference_run_f64(h->plan, (const double *const *)wide, nhwc, rows, ROWS, table, NULL);
+    for (uint32_t w = 0; w < weights->count; w++)
+        free(wide[w]);
+    free(wide);
+    free(nhwc);
+    return table;
+}
+
+/* Runs the rows poisoned first, then for real. */
+static dn_status run_poisoned(const harness *h, dn_workspace *workspace, dn_error *error)
+{
+    dn_row rows[ROWS];
+    for (uint32_t r = 0; r < ROWS; r++) {
+        rows[r] = harness_row(h, r);
+        rows[r].in_scale = NAN;
+        rows[r].time = NAN;
+        rows[r].condition.weights[0] = NAN;
+    }
+    dn_status status = h->backend->run(h->network, workspace, rows, ROWS, error);
+    for (uint32_t r = 0; r < ROWS && status == DN_OK; r++) {
+        if (rows[r].finite)
+            return dn_fail(error, DN_INTERNAL, "a row of NaN was called finite");
+        rows[r] = harness_row(h, r);
+    }
+    if (status == DN_OK)
+        status = h->backend->run(h->network, workspace, rows, ROWS, error);
+    for (uint32_t r = 0; r < ROWS && status == DN_OK; r++) {
+        if (!rows[r].finite)
+            status = dn_fail(error, DN_NUMERIC, "NaN or infinity in row %u", r);
+    }
+    return status;
+}
+
+/* Largest difference of any value from the reference, relative to that value's largest element. */
+static double worst_error(const harness *h, dn_workspace *workspace, double *const *table, const char **where)
+{
+    double worst = 0.0;
+    for (dn_value v = 0; v < h->plan->value_count; v++) {
+        size_t count = dn_shape_count(h->plan->values[v].shape);
+        float *got = malloc(count * sizeof *got);
+        double largest = 1e-3, difference = 0.0;
+        for (uint32_t r = 0; r < ROWS; r++) {
+            h->backend->read_value(h->network, workspace, v, r, got, NULL);
+            for (size_t i = 0; i < count; i++) {
+                double expected = table[v][r * count + i], off = fabs((double)got[i] - expected);
+                largest = fmax(largest, fabs(expected));
+                difference = off <= difference ? difference : off; /* NaN is taken */
+            }
+        }
+        free(got);
+        if (!(difference / largest <= worst)) {
+            worst = difference / largest;
+            *where = h->plan->values[v].producer == DN_NONE ? "input" : h->plan->nodes[h->plan->values[v].producer].name;
+        }
+    }
+    return worst;
+}
+
+static dn_error error;
+
+/* Runs one plan on one instruction set; returns the worst error, or a negative number when the set is not there. */
+static double check_plan(const dn_plan *plan, const dn_weights *weights, const char *isa, unsigned threads, const char **where)
+{
+    harness h;
+    if (!harness_open(&h, isa, threads, plan, weights)) {
+        harness_close(&h);
+        return -1.0;
+    }
+    float *samples = draw_floats(h.in_count * ROWS);
+    h.backend->buffer_write(h.in, 0, samples, h.in_count * ROWS, NULL);
+    dn_workspace *workspace = NULL, *reused = NULL;
+    dn_workspace_options keep = {.rows_max = ROWS + 1, .keep_values = true}, reuse = {.rows_max = ROWS};
+    double worst = NAN;
+    if (h.backend->workspace_create(&workspace, h.network, &keep, &error) == DN_OK &&
+        h.backend->workspace_create(&reused, h.network, &reuse, &error) == DN_OK && run_poisoned(&h, workspace, &error) == DN_OK) {
+        double **table = reference_of(&h, weights, samples);
+        worst = worst_error(&h, workspace, table, where);
+        free(table);
+        size_t count = h.out_count * ROWS;
+        float *kept = malloc(count * sizeof *kept), *again = malloc(count * sizeof *again);
+        h.backend->buffer_read(h.out, 0, kept, count, NULL);
+        if (run_poisoned(&h, reused, &error) != DN_OK)
+            worst = NAN;
+        h.backend->buffer_read(h.out, 0, again, count, NULL);
+        if (memcmp(kept, again, count * sizeof *kept) != 0) {
+            *where = "reused arena";
+            worst = NAN;
+        }
+        free(kept);
+        free(again);
+    }
+    h.backend->workspace_free(workspace);
+    h.backend->workspace_free(reused);
+    harness_close(&h);
+    free(samples);
+    return worst;
+}
+
+static void check_kind(build_function *build, dn_shape least, dn_shape most, double tolerance)
+{
+    for (int round = 0; round < ROUNDS; round++) {
+        dn_shape shape = {draw(least.h, most.h), draw(least.w, most.w), draw(least.c, most.c)};
+        dn_plan_builder builder;
+        dn_plan *plan = NULL;
+        CHECK_OK(dn_plan_begin(&builder, shape, &error), error);
+        dn_value out = build(&builder, builder.plan->input);
+        CHECK_OK(dn_plan_end(&plan, &builder, out, &error), error);
+        dn_weights *weights = draw_weights(plan);
+        for (size_t i = 0; i < HARNESS_ISAS; i++) {
+            const char *where = "";
+            error.message[0] = 0;
+            double worst = check_plan(plan, weights, harness_isas[i], 1 + (unsigned)round % 3, &where);
+            CHECK_MSG(worst <= tolerance, "%s, %ux%ux%u, %s: error %g over %g %s", harness_isas[i], shape.h, shape.w, shape.c, where, worst,
+                      tolerance, error.message);
+        }
+        dn_weights_free(weights);
+        dn_plan_free(plan);
+    }
+}
+
+static dn_value conv(dn_plan_builder *b, dn_value in, const char *module, uint32_t channels, uint32_t kernel, uint32_t pad)
+{
+    dn_conv_options o = DN_CONV_INIT;
+    o.module = module;
+    o.out_channels = channels;
+    o.kernel = kernel;
+    o.pad_top = o.pad_left = o.pad_bottom = o.pad_right = pad;
+    return dn_plan_conv(b, in, &o);
+}
+
+static dn_value build_conv(dn_plan_builder *b, dn_value in)
+{
+    dn_conv_options o = DN_CONV_INIT;
+    o.module = "conv";
+    o.out_channels = draw(1, 70);
+    o.kernel = draw(1, 3);
+    o.stride = draw(1, 2);
+    o.pad_top = draw(0, 1);
+    o.pad_left = draw(0, 1);
+    o.pad_bottom = draw(0, 2);
+    o.pad_right = draw(0, 1);
+    o.no_bias = draw(0, 1);
+    return dn_plan_conv(b, in, &o);
+}
+
+static dn_value build_full_conv(dn_plan_builder *b, dn_value in)
+{
+    dn_conv_options o = DN_CONV_INIT;
+    uint32_t kernel = 2 * draw(0, 1) + 1;
+    o.module = "full";
+    o.out_channels = draw(1, 70);
+    o.kernel = kernel;
+    o.pad_top = o.pad_left = o.pad_bottom = o.pad_right = kernel / 2;
+    o.row_bias = dn_plan_class_embedding(b, "class", 11, o.out_channels);
+    o.residual = conv(b, in, "shortcut", o.out_channels, 1, 0);
+    o.scale = 0.7f;
+    return dn_plan_conv(b, in, &o);
+}
+
+/* A large image in one task's reach and past it: several blocks of lines, wide lines, many panels. */
+static dn_value build_large_conv(dn_plan_builder *b, dn_value in)
+{
+    return conv(b, conv(b, in, "first", 65, 3, 1), "second", 33, 3, 1);
+}
+
+static dn_value build_linear(dn_plan_builder *b, dn_value in)
+{
+    static const dn_activation activations[] = {DN_ACT_NONE, DN_ACT_SILU, DN_ACT_GELU, DN_ACT_GELU_TANH, DN_ACT_RELU, DN_ACT_MISH};
+    const char *modules[] = {"a", "b"}, *shortcut[] = {"shortcut"};
+    dn_linear_options first = DN_LINEAR_INIT, o = DN_LINEAR_INIT;
+    first.modules = shortcut;
+    first.out_channels = o.out_channels = 2 * draw(1, 50);
+    o.modules = modules;
+    o.module_count = 2;
+    o.residual = dn_plan_linear(b, in, &first);
+    o.scale = 1.5f;
+    o.activation = activations[draw(0, 5)];
+    o.no_bias = draw(0, 1);
+    return dn_plan_linear(b, in, &o);
+}
+
+static dn_value build_norm(dn_plan_builder *b, dn_value in)
+{
+    uint32_t groups = draw(1, 4), channels = groups * draw(1, 20);
+    dn_value x = conv(b, in, "conv", channels, 1, 0);
+    dn_value modulation = draw(0, 1) ? dn_plan_class_embedding(b, "class", 5, 2 * channels) : DN_NONE;
+    return dn_plan_group_norm(b, x, "norm", NULL, groups, 1e-5f, modulation, draw(0, 1) ? DN_ACT_SILU : DN_ACT_NONE);
+}
+
+static dn_value build_attention(dn_plan_builder *b, dn_value in)
+{
+    uint32_t heads = draw(1, 4);
+    dn_linear_options o = DN_LINEAR_INIT;
+    const char *modules[] = {"q", "k", "v"};
+    o.modules = modules;
+    o.module_count = 3;
+    o.out_channels = 3 * heads * draw(1, 20);
+    return dn_plan_attention(b, dn_plan_linear(b, in, &o), "attention", heads);
+}
+
+/* The nodes that move elements, and every activation. */
+static dn_value build_moves(dn_plan_builder *b, dn_value in)
+{
+    dn_value x = dn_plan_affine(b, in, "affine", 3.0f, -1.0f);
+    x = dn_plan_activation(b, x, "act", (dn_activation)draw(1, 5));
+    x = dn_plan_concat(b, x, in, "cat");
+    x = dn_plan_upsample_nearest2(b, x, "up");
+    x = dn_plan_average_pool2(b, x, "down");
+    return dn_plan_global_pool(b, x, "pool", DN_ACT_SILU);
+}
+
+static dn_value build_embeddings(dn_plan_builder *b, dn_value in)
+{
+    (void)in;
+    uint32_t dim = 2 * draw(2, 40);
+    dn_value t = dn_plan_time_embedding(b, "time", dim, (float)draw(0, 1), draw(0, 1), 10000.0f);
+    return dn_plan_concat(b, t, dn_plan_class_embedding(b, "class", 7, dim), "both");
+}
+
+static void conv_matches(void)
+{
+    check_kind(build_conv, (dn_shape){2, 2, 1}, (dn_shape){19, 23, 40}, 3e-6);
+}
+
+static void conv_with_everything_matches(void)
+{
+    check_kind(build_full_conv, (dn_shape){1, 1, 1}, (dn_shape){17, 17, 50}, 3e-6);
+}
+
+static void large_conv_matches(void)
+{
+    check_kind(build_large_conv, (dn_shape){20, 50, 1}, (dn_shape){40, 130, 3}, 3e-6);
+}
+
+static void linear_matches(void)
+{
+    check_kind(build_linear, (dn_shape){1, 1, 1}, (dn_shape){9, 15, 90}, 3e-6);
+}
+
+static void group_norm_matches(void)
+{
+    check_kind(build_norm, (dn_shape){1, 2, 1}, (dn_shape){20, 20, 8}, 1e-5);
+}
+
+static void attention_matches(void)
+{
+    check_kind(build_attention, (dn_shape){1, 1, 1}, (dn_shape){9, 13, 20}, 5e-6);
+}
+
+static void moves_match(void)
+{
+    check_kind(build_moves, (dn_shape){2, 2, 1}, (dn_shape){11, 13, 21}, 3e-6);
+}
+
+static void embeddings_match(void)
+{
+    check_kind(build_embeddings, (dn_shape){1, 1, 1}, (dn_shape){1, 1, 1}, 2e-7);
+}
+
+int main(void)
+{
+    RUN(conv_matches);
+    RUN(conv_with_everything_matches);
+    RUN(large_conv_matches);
+    RUN(linear_matches);
+    RUN(group_norm_matches);
+    RUN(attention_matches);
+    RUN(moves_match);
+    RUN(embeddings_match);
+    return test_end();
+}

@@ -1,0 +1,222 @@
+/* A row's bytes depend on that row alone: not on its company, its place, rows_max, threads, or how values are kept.
+ * Also: what the back end refuses, and that an infinity in one row stays in that row. */
+#include "tests/engine/cpu_harness.h"
+
+#define ROWS 9
+
+static dn_error error;
+
+/* A network with every kind of node in it, small enough to run many times and large enough to be cut into tasks. */
+static dn_plan *build_plan(void)
+{
+    dn_plan_builder b;
+    dn_plan *plan = NULL;
+    if (dn_plan_begin(&b, (dn_shape){18, 15, 3}, &error) != DN_OK)
+        return NULL;
+    dn_value t = dn_plan_time_embedding(&b, "time", 32, 0.0f, true, 10000.0f);
+    dn_value label = dn_plan_class_embedding(&b, "class", 11, 40);
+    dn_linear_options time = DN_LINEAR_INIT;
+    time.modules = (const char *[]){"time_linear"};
+    time.out_channels = 40;
+    time.residual = label;
+    time.activation = DN_ACT_SILU;
+    dn_value embedding = dn_plan_linear(&b, t, &time);
+    dn_conv_options c = DN_CONV_INIT;
+    c.module = "conv_in";
+    c.out_channels = 40;
+    c.row_bias = embedding;
+    dn_value x = dn_plan_conv(&b, dn_plan_affine(&b, b.plan->input, "affine", 2.0f, -1.0f), &c);
+    dn_value n = dn_plan_group_norm(&b, x, "norm", NULL, 5, 1e-5f, DN_NONE, DN_ACT_SILU);
+    dn_linear_options qkv = DN_LINEAR_INIT;
+    qkv.modules = (const char *[]){"q", "k", "v"};
+    qkv.module_count = 3;
+    qkv.out_channels = 120;
+    dn_value a = dn_plan_attention(&b, dn_plan_linear(&b, n, &qkv), "attention", 4);
+    c.module = "down";
+    c.stride = 2;
+    c.row_bias = DN_NONE;
+    dn_value down = dn_plan_average_pool2(&b, dn_plan_upsample_nearest2(&b, dn_plan_conv(&b, a, &c), "up"), "pool");
+    c.module = "out";
+    c.stride = 1;
+    c.residual = down;
+    dn_value y = dn_plan_conv(&b, dn_plan_activation(&b, dn_plan_concat(&b, down, down, "cat"), "gelu", DN_ACT_GELU), &c);
+    return dn_plan_end(&plan, &b, y, &error) == DN_OK ? plan : NULL;
+}
+
+static dn_plan *plan;
+static dn_weights *weights;
+static float *samples;
+
+/* Each row alone, on one thread, in a workspace of one row: what every other run must repeat. */
+static void run_alone(harness *h, float *expected)
+{
+    dn_workspace *workspace = NULL;
+    dn_workspace_options options = {.rows_max = 1, .inline_threads = true};
+    CHECK_OK(h->backend->workspace_create(&workspace, h->network, &options, &error), error);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        dn_row row = harness_row(h, r);
+        CHECK_OK(h->backend->run(h->network, workspace, &row, 1, &error), error);
+        CHECK(row.finite);
+    }
+    h->backend->buffer_read(h->out, 0, expected, ROWS * h->out_count, NULL);
+    h->backend->workspace_free(workspace);
+}
+
+/* `count` rows from `first` on, last one first, in a workspace of rows_max. */
+static void check_company(harness *h, const float *expected, uint32_t first, uint32_t count, const dn_workspace_options *options)
+{
+    dn_workspace *workspace = NULL;
+    CHECK_OK(h->backend->workspace_create(&workspace, h->network, options, &error), error);
+    dn_row rows[ROWS];
+    for (uint32_t i = 0; i < count; i++)
+        rows[i] = harness_row(h, (first + count - 1 - i) % ROWS);
+    float *got = malloc(ROWS * h->out_count * sizeof *got);
+    memset(got, 0xFF, ROWS * h->out_count * sizeof *got);
+    h->backend->buffer_write(h->out, 0, got, ROWS * h->out_count, NULL);
+    CHECK_OK(h->backend->run(h->network, workspace, rows, count, &error), error);
+    h->backend->buffer_read(h->out, 0, got, ROWS * h->out_count, NULL);
+    for (uint32_t i = 0; i < count; i++) {
+        size_t offset = (first + i) % ROWS * h->out_count;
+        CHECK_MSG(memcmp(got + offset, expected + offset, h->out_count * sizeof *got) == 0, "%s: row %u of %u differs",
+                  h->backend->device_isa(h->device), (first + i) % ROWS, count);
+    }
+    free(got);
+    h->backend->workspace_free(workspace);
+}
+
+static void check_isa(const char *isa)
+{
+    float *expected = NULL;
+    for (unsigned threads = 1; threads <= 3 && !test_failed; threads++) {
+        harness h;
+        bool there = harness_open(&h, isa, threads, plan, weights);
+        if (there) {
+            h.backend->buffer_write(h.in, 0, samples, ROWS * h.in_count, NULL);
+            if (!expected) {
+                expected = malloc(ROWS * h.out_count * sizeof *expected);
+                run_alone(&h, expected);
+            }
+            for (uint32_t count = 1; count <= ROWS && !test_failed; count++) {
+                dn_workspace_options options = {
+                    .rows_max = count + count % 3, .keep_values = count % 2, .inline_threads = threads == 3 && count == 5};
+                check_company(&h, expected, count * 2, count, &options);
+            }
+        }
+        harness_close(&h);
+    }
+    free(expected);
+}
+
+static void rows_are_alone_sse2(void)
+{
+    check_isa("sse2");
+}
+
+static void rows_are_alone_avx2(void)
+{
+    check_isa("avx2");
+}
+
+static void rows_are_alone_avx512(void)
+{
+    check_isa("avx512");
+}
+
+static void nan_stays_in_its_row(void)
+{
+    harness h;
+    CHECK(harness_open(&h, NULL, 2, plan, weights));
+    h.backend->buffer_write(h.in, 0, samples, ROWS * h.in_count, NULL);
+    dn_workspace *workspace = NULL;
+    dn_workspace_options options = {.rows_max = 3};
+    CHECK_OK(h.backend->workspace_create(&workspace, h.network, &options, &error), error);
+    dn_row rows[3] = {harness_row(&h, 0), harness_row(&h, 1), harness_row(&h, 2)};
+    rows[1].in_scale = INFINITY;
+    CHECK_OK(h.backend->run(h.network, workspace, rows, 3, &error), error);
+    CHECK(rows[0].finite && !rows[1].finite && rows[2].finite);
+    h.backend->workspace_free(workspace);
+    harness_close(&h);
+}
+
+static void update_changes_the_network(void)
+{
+    harness h;
+    CHECK(harness_open(&h, NULL, 1, plan, weights));
+    h.backend->buffer_write(h.in, 0, samples, ROWS * h.in_count, NULL);
+    dn_workspace *workspace = NULL;
+    dn_workspace_options options = {.rows_max = 1};
+    CHECK_OK(h.backend->workspace_create(&workspace, h.network, &options, &error), error);
+    dn_row row = harness_row(&h, 0);
+    float *before = malloc(h.out_count * sizeof *before), *after = malloc(h.out_count * sizeof *after);
+    CHECK_OK(h.backend->run(h.network, workspace, &row, 1, &error), error);
+    h.backend->buffer_read(h.out, 0, before, h.out_count, NULL);
+    dn_weights *others = draw_weights(plan);
+    CHECK_OK(h.backend->network_update(h.network, others, &error), error);
+    CHECK_OK(h.backend->run(h.network, workspace, &row, 1, &error), error);
+    h.backend->buffer_read(h.out, 0, after, h.out_count, NULL);
+    CHECK(memcmp(before, after, h.out_count * sizeof *before) != 0);
+    CHECK_OK(h.backend->network_update(h.network, weights, &error), error);
+    CHECK_OK(h.backend->run(h.network, workspace, &row, 1, &error), error);
+    h.backend->buffer_read(h.out, 0, after, h.out_count, NULL);
+    CHECK(memcmp(before, after, h.out_count * sizeof *before) == 0);
+    dn_weights_free(others);
+    free(before);
+    free(after);
+    h.backend->workspace_free(workspace);
+    harness_close(&h);
+}
+
+static void refuses_what_it_cannot_do(void)
+{
+    dn_device *device = NULL;
+    dn_device_options odd = {.isa = "avx9000"};
+    CHECK(dn_backend_cpu()->device_open(&device, &odd, &error) == DN_INVALID && strstr(error.message, "avx9000"));
+    harness h;
+    CHECK(harness_open(&h, NULL, 1, plan, weights));
+    dn_workspace *workspace = NULL;
+    dn_workspace_options none = {0}, one = {.rows_max = 1};
+    CHECK(h.backend->workspace_create(&workspace, h.network, &none, &error) == DN_INVALID);
+    CHECK_OK(h.backend->workspace_create(&workspace, h.network, &one, &error), error);
+    dn_row rows[2] = {harness_row(&h, 0), harness_row(&h, 1)};
+    CHECK(h.backend->run(h.network, workspace, rows, 2, &error) == DN_INTERNAL);
+    rows[0].condition.classes[0] = 11;
+    CHECK(h.backend->run(h.network, workspace, rows, 1, &error) == DN_INVALID && strstr(error.message, "class 11 of 11"));
+    rows[0].condition.count = 0;
+    CHECK(h.backend->run(h.network, workspace, rows, 1, &error) == DN_INVALID);
+    rows[1].out_offset = HARNESS_ROWS_MAX * h.out_count;
+    CHECK(h.backend->run(h.network, workspace, rows + 1, 1, &error) == DN_INTERNAL);
+    h.backend->workspace_free(workspace);
+    harness_close(&h);
+}
+
+/* Reuse must save most of the activations' memory in a deep network. */
+static void arena_reuses_memory(void)
+{
+    harness h;
+    CHECK(harness_open(&h, NULL, 1, plan, weights));
+    size_t kept = h.backend->workspace_bytes(h.network, 8, true), reused = h.backend->workspace_bytes(h.network, 8, false);
+    CHECK_MSG(reused < kept && reused > 0, "%zu of %zu bytes", reused, kept);
+    harness_close(&h);
+}
+
+int main(void)
+{
+    plan = build_plan();
+    weights = plan ? draw_weights(plan) : NULL;
+    samples = plan ? draw_floats(ROWS * dn_shape_count(plan->values[plan->input].shape)) : NULL;
+    if (!samples) {
+        printf("FAIL build_plan: %s\n", error.message);
+        return 1;
+    }
+    RUN(rows_are_alone_sse2);
+    RUN(rows_are_alone_avx2);
+    RUN(rows_are_alone_avx512);
+    RUN(nan_stays_in_its_row);
+    RUN(update_changes_the_network);
+    RUN(refuses_what_it_cannot_do);
+    RUN(arena_reuses_memory);
+    free(samples);
+    dn_weights_free(weights);
+    dn_plan_free(plan);
+    return test_end();
+}
