@@ -13,6 +13,7 @@ static const struct command {
     {"inspect", dn_command_inspect, "say what a model is, and what it costs to run"},
     {"forward", dn_command_forward, "run a network on tensors of a file"},
     {"train", dn_command_train, "train a network from a recipe and labelled pictures"},
+    {"evaluate", dn_command_evaluate, "judge a model's pictures by a classifier trained on real ones"},
     {"version", dn_command_version, "print the version and the build"},
 };
 
