@@ -20,6 +20,8 @@ typedef struct dn_lane_spec {
     char sampler[32];                          /* a name, or "model" */
     dn_sampler_options options;
     const float *start;                        /* given start noise [C*H*W], NULL: philox from seed; read during admit */
+    const float *noise;                        /* given noise [draws][C*H*W] of the steps, NULL: philox from seed; borrowed until
+                                                * the lane is gone, and such a lane has no snapshot. For comparing implementations. */
 } dn_lane_spec;
 
 typedef enum dn_lane_state { DN_LANE_RUNNING, DN_LANE_DONE, DN_LANE_FAILED } dn_lane_state;
@@ -48,7 +50,7 @@ uint32_t dn_batch_rows_wanted(const dn_batch *batch);      /* rows the next tick
 dn_status dn_lane_spec_check(const dn_engine *engine, const dn_lane_spec *spec, dn_error *error);
 /* Rows one tick of this lane needs at most (1 or 2). */
 uint32_t dn_lane_spec_rows(const dn_engine *engine, const dn_lane_spec *spec);
-/* Sampler steps an image takes in all (for progress) and network evaluations (for cost). */
+/* Rows evaluated for the whole image: what it costs. 0 for a spec that dn_lane_spec_check refuses. Progress counts steps. */
 uint32_t dn_lane_spec_evaluations(const dn_engine *engine, const dn_lane_spec *spec);
 
 dn_status dn_batch_admit(dn_batch *batch, dn_lane_id id, const dn_lane_spec *spec, dn_error *error);

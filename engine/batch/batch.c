@@ -1,0 +1,274 @@
+/* The running batch: admission, eviction and the tick. Nothing is allocated in a tick.
+ *
+ * Turns: lanes stand in the order of their ids; a tick serves whole lanes from behind the last one it served, around
+ * once, until the next one does not fit. Which lanes share a tick has no influence on their bytes. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "batch/batch_private.h"
+
+dn_status dn_batch_create(dn_batch **out, dn_engine *engine, uint32_t rows_max, dn_error *error)
+{
+    if (rows_max < 1 || rows_max > DN_BATCH_ROWS_MAX)
+        return dn_fail(error, DN_INVALID, "a batch has 1 to %u rows, not %u", DN_BATCH_ROWS_MAX, rows_max);
+    dn_batch *batch = calloc(1, sizeof *batch);
+    if (batch == NULL)
+        return dn_fail(error, DN_NO_MEMORY, "no memory for a batch");
+    batch->engine = engine;
+    batch->rows_max = rows_max;
+    batch->host = malloc(dn_engine_elements(engine) * sizeof *batch->host);
+    dn_status status = batch->host != NULL ? DN_OK : dn_fail(error, DN_NO_MEMORY, "no memory for a batch");
+    dn_workspace_options options = {.rows_max = rows_max};
+    if (status == DN_OK)
+        status = engine->backend->workspace_create(&batch->workspace, engine->network, &options, error);
+    if (status == DN_OK)
+        *out = batch;
+    else
+        dn_batch_free(batch);
+    return status;
+}
+
+static void free_lane(const dn_batch *batch, dn_lane *lane)
+{
+    if (lane->registers != NULL)
+        batch->engine->backend->buffer_free(lane->registers);
+    free(lane);
+}
+
+void dn_batch_free(dn_batch *batch)
+{
+    if (batch == NULL)
+        return;
+    for (uint32_t i = 0; i < batch->lane_count; i++)
+        free_lane(batch, batch->lanes[i]);
+    for (uint32_t i = 0; i < batch->spare_count; i++)
+        free_lane(batch, batch->spares[i]);
+    if (batch->workspace != NULL)
+        batch->engine->backend->workspace_free(batch->workspace);
+    free(batch->host);
+    free(batch);
+}
+
+uint32_t dn_batch_lanes(const dn_batch *batch)
+{
+    return batch->lane_count;
+}
+
+uint32_t dn_batch_rows_wanted(const dn_batch *batch)
+{
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < batch->lane_count; i++)
+        rows += dn_lane_rows(batch->lanes[i]);
+    return rows;
+}
+
+/* The index of the first lane whose id is not below `id`. */
+static uint32_t place_of(const dn_batch *batch, dn_lane_id id)
+{
+    uint32_t low = 0, high = batch->lane_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (batch->lanes[middle]->id < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+dn_lane *dn_batch_find(const dn_batch *batch, dn_lane_id id)
+{
+    uint32_t place = place_of(batch, id);
+    return place < batch->lane_count && batch->lanes[place]->id == id ? batch->lanes[place] : NULL;
+}
+
+dn_status dn_batch_take_lane(dn_batch *batch, dn_lane_id id, dn_lane **out, dn_error *error)
+{
+    if (dn_batch_find(batch, id) != NULL)
+        return dn_fail(error, DN_INVALID, "lane %llu is already in flight", (unsigned long long)id);
+    if (batch->lane_count == DN_LANES_MAX)
+        return dn_fail(error, DN_NO_MEMORY, "the batch is full: %u lanes are in flight", DN_LANES_MAX);
+    if (batch->spare_count > 0) {
+        *out = batch->spares[--batch->spare_count];
+        return DN_OK;
+    }
+    dn_lane *lane = calloc(1, sizeof *lane);
+    if (lane == NULL)
+        return dn_fail(error, DN_NO_MEMORY, "no memory for a lane");
+    const dn_engine *engine = batch->engine;
+    size_t floats = dn_lane_registers(engine) * dn_engine_elements(engine);
+    dn_status status = engine->backend->buffer_create(&lane->registers, engine->device, floats, error);
+    if (status == DN_OK)
+        *out = lane;
+    else
+        free(lane);
+    return status;
+}
+
+void dn_batch_return_lane(dn_batch *batch, dn_lane *lane)
+{
+    batch->spares[batch->spare_count++] = lane;
+}
+
+void dn_batch_insert(dn_batch *batch, dn_lane *lane)
+{
+    uint32_t place = place_of(batch, lane->id);
+    memmove(&batch->lanes[place + 1], &batch->lanes[place], (batch->lane_count - place) * sizeof batch->lanes[0]);
+    batch->lanes[place] = lane;
+    batch->lane_count++;
+}
+
+dn_status dn_batch_admit(dn_batch *batch, dn_lane_id id, const dn_lane_spec *spec, dn_error *error)
+{
+    dn_lane *lane = NULL;
+    dn_status status = dn_batch_take_lane(batch, id, &lane, error);
+    if (status != DN_OK)
+        return status;
+    status = dn_lane_init(lane, batch->engine, id, spec, error);
+    if (status == DN_OK && dn_lane_rows(lane) > batch->rows_max)
+        status = dn_fail(error, DN_INVALID, "guidance_scale %g needs a batch of 2 rows", spec->guidance_scale);
+    if (status == DN_OK)
+        status = dn_lane_start(lane, batch->engine, spec->start, error);
+    if (status == DN_OK)
+        dn_batch_insert(batch, lane);
+    else
+        dn_batch_return_lane(batch, lane);
+    return status;
+}
+
+dn_status dn_batch_evict(dn_batch *batch, dn_lane_id id)
+{
+    uint32_t place = place_of(batch, id);
+    if (place == batch->lane_count || batch->lanes[place]->id != id)
+        return DN_INVALID;
+    dn_batch_return_lane(batch, batch->lanes[place]);
+    batch->lane_count--;
+    memmove(&batch->lanes[place], &batch->lanes[place + 1], (batch->lane_count - place) * sizeof batch->lanes[0]);
+    return DN_OK;
+}
+
+/* Asks the lanes whose turn it is; the rows asked for. A lane that has none of them has row_count 0. */
+static uint32_t gather(dn_batch *batch)
+{
+    uint32_t rows = 0, start = place_of(batch, batch->cursor);
+    if (start < batch->lane_count && batch->lanes[start]->id == batch->cursor)
+        start++;
+    for (uint32_t i = 0; i < batch->lane_count; i++)
+        batch->lanes[i]->row_count = 0;
+    for (uint32_t i = 0; i < batch->lane_count; i++) {
+        dn_lane *lane = batch->lanes[(start + i) % batch->lane_count];
+        uint32_t wanted = dn_lane_rows(lane);
+        if (wanted == 0)
+            continue;
+        if (rows + wanted > batch->rows_max)
+            break;
+        lane->first_row = rows;
+        dn_lane_ask(lane, batch->engine, batch->rows + rows);
+        rows += lane->row_count;
+        batch->cursor = lane->id;
+    }
+    return rows;
+}
+
+/* Hands every asked lane its answer and runs all their programs. */
+static dn_status answer(dn_batch *batch, dn_error *error)
+{
+    const dn_engine *engine = batch->engine;
+    uint32_t programs = 0;
+    dn_status status = DN_OK;
+    for (uint32_t i = 0; i < batch->lane_count && status == DN_OK; i++) {
+        dn_lane *lane = batch->lanes[i];
+        if (lane->row_count == 0 || !dn_lane_answer(lane, engine, batch->rows + lane->first_row))
+            continue;
+        if (lane->spec.noise != NULL)
+            status = dn_lane_give_noise(lane, engine, error);
+        batch->programs[programs++] = (dn_program){
+            .registers = lane->registers,
+            .elements = dn_engine_elements(engine),
+            .ops = lane->ops.op,
+            .op_count = lane->ops.count,
+            .norms = &lane->norm,
+        };
+    }
+    if (status == DN_OK && programs > 0)
+        status = engine->backend->execute(engine->device, batch->programs, programs, error);
+    for (uint32_t i = 0; i < batch->lane_count && status == DN_OK; i++)
+        if (batch->lanes[i]->row_count > 0 && batch->lanes[i]->state == DN_LANE_RUNNING)
+            dn_lane_settle(batch->lanes[i]);
+    return status;
+}
+
+static void write_report(const dn_batch *batch, dn_tick_report *report, uint32_t rows, double seconds)
+{
+    report->rows = rows;
+    report->seconds = seconds;
+    report->lane_count = batch->lane_count;
+    for (uint32_t i = 0; i < batch->lane_count; i++) {
+        const dn_lane *lane = batch->lanes[i];
+        report->lanes[i] = (dn_lane_report){
+            .id = lane->id,
+            .state = lane->state,
+            .steps_done = lane->sampler.step,
+            .steps_total = lane->context.schedule.steps,
+            .error = lane->error,
+        };
+    }
+}
+
+dn_status dn_batch_tick(dn_batch *batch, dn_tick_report *report, dn_error *error)
+{
+    double began = dn_now_seconds();
+    const dn_engine *engine = batch->engine;
+    dn_status status = DN_OK;
+    uint32_t rows = gather(batch);
+    if (rows > 0)
+        status = engine->backend->run(engine->network, batch->workspace, batch->rows, rows, error);
+    if (status == DN_OK)
+        status = answer(batch, error);
+    if (status == DN_OK)
+        write_report(batch, report, rows, dn_now_seconds() - began);
+    return status;
+}
+
+/* Of a running lane the estimate of the image; before its first answer, its start noise. */
+static dn_status read_image(dn_batch *batch, dn_lane_id id, float *out, dn_error *error)
+{
+    const dn_lane *lane = dn_batch_find(batch, id);
+    if (lane == NULL)
+        return dn_fail(error, DN_INVALID, "no lane %llu is in flight", (unsigned long long)id);
+    size_t elements = dn_engine_elements(batch->engine);
+    bool estimate = lane->state != DN_LANE_DONE && lane->has_x0;
+    dn_status status =
+        batch->engine->backend->buffer_read(lane->registers, (estimate ? DN_REG_X0 : DN_REG_X) * elements, out, elements, error);
+    if (status == DN_OK && lane->state == DN_LANE_RUNNING && !lane->has_x0)
+        for (size_t i = 0; i < elements; i++)
+            out[i] /= (float)lane->context.schedule.start_scale;
+    return status;
+}
+
+dn_status dn_batch_read_floats(dn_batch *batch, dn_lane_id id, float *out, dn_error *error)
+{
+    return read_image(batch, id, out, error);
+}
+
+/* x/2 + 0.5, clamped, times 255, rounded half to even; NaN is black. */
+static uint8_t to_byte(float x)
+{
+    float value = x * 0.5f + 0.5f;
+    if (!(value > 0.0f))
+        return 0;
+    return value >= 1.0f ? 255 : (uint8_t)rintf(value * 255.0f);
+}
+
+dn_status dn_batch_read_pixels(dn_batch *batch, dn_lane_id id, uint8_t *out, dn_error *error)
+{
+    const dn_model *model = batch->engine->model;
+    size_t plane = (size_t)model->height * model->width;
+    dn_status status = read_image(batch, id, batch->host, error);
+    for (size_t i = 0; status == DN_OK && i < plane; i++)
+        for (uint32_t c = 0; c < model->channels; c++)
+            out[i * model->channels + c] = to_byte(batch->host[c * plane + i]);
+    return status;
+}
