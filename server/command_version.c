@@ -4,6 +4,7 @@
 #include "batch/loaded_engine.h"
 #include "server/commands.h"
 #include "server/options.h"
+#include "server/version.h"
 
 int dn_command_version(int argc, char **argv)
 {
@@ -11,6 +12,6 @@ int dn_command_version(int argc, char **argv)
     int status = dn_options_parse(&line, argc, argv, NULL, NULL);
     if (status != DN_OPTIONS_GO_ON)
         return status;
-    printf("denoised %s, numerics %d, noise %s\n", DN_COMMIT, DN_NUMERICS_VERSION, DN_NOISE_NAME);
+    printf("denoised %s (%s), numerics %d, noise %s\n", DN_VERSION, DN_COMMIT, DN_NUMERICS_VERSION, DN_NOISE_NAME);
     return DN_EXIT_OK;
 }

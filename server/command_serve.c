@@ -1,0 +1,313 @@
+/* denoised serve: the daemon. Builds the service from its parts, waits for signals, drains, takes it down in order.
+ *
+ * Order up: keys, models, store (lock, migrations, recovery), dispatcher (worker process), HTTP. Order down: drain, HTTP,
+ * dispatcher, store. The main thread only waits for signals and runs the once-a-second chores. */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "api/limits.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "server/commands.h"
+#include "server/serve_options.h"
+#include "server/service.h"
+#include "server/version.h"
+
+#define QUEUE_WAIT_READY_SECONDS 60.0
+#define DAY_MS (24 * 3600 * 1000ll)
+#define RETENTION_EVERY_SECONDS 60.0
+#define DB_BYTES_MAX (8ull << 30)
+#define SPACE_MIN_BYTES (32ull << 20)
+
+typedef struct serve_run {
+    serve_options options;
+    service service;
+    auth *auth;
+    http *http;
+    sigset_t signals;
+} serve_run;
+
+/* ---- Up */
+
+static bool model_name_valid(const char *name)
+{
+    size_t length = strlen(name);
+    return length >= 1 && length <= API_MODEL_NAME_BYTES_MAX &&
+           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == length;
+}
+
+static dn_status add_models(serve_run *run, dn_error *error)
+{
+    service *s = &run->service;
+    for (uint32_t i = 0; i < run->options.models.count; i++) {
+        char *name = strdup(run->options.models.values[i]);
+        char *folder = name == NULL ? NULL : strchr(name, '=');
+        struct stat info;
+        dn_status status = DN_OK;
+        if (folder != NULL) {
+            *folder++ = '\0';
+        }
+        if (folder == NULL || !model_name_valid(name)) {
+            status = dn_fail(error, DN_INVALID, "--model must be NAME=DIR, the name of 1 to %d letters, digits and . _ -",
+                             API_MODEL_NAME_BYTES_MAX);
+        } else if (stat(folder, &info) != 0 || !S_ISDIR(info.st_mode)) {
+            status = dn_fail(error, DN_INVALID, "model %s: %s is no folder", name, folder);
+        } else if (models_known(s->models, name)) {
+            status = dn_fail(error, DN_INVALID, "model %s is given twice", name);
+        } else {
+            status = models_add(s->models, name, folder, error);
+        }
+        free(name);
+        if (status != DN_OK) {
+            return status;
+        }
+    }
+    return run->options.models.count > 0 ? DN_OK : dn_fail(error, DN_INVALID, "at least one --model NAME=DIR is needed");
+}
+
+/* What the store remembers of the models lets requests be validated while the worker is still loading. */
+static void recall_models(service *s)
+{
+    for (size_t i = 0; i < models_count(s->models); i++) {
+        char *json = NULL;
+        api_model *description = NULL;
+        if (store_model(s->store, models_name(s->models, i), &json) == STORE_OK &&
+            api_model_from_json(&description, json, strlen(json), NULL) == DN_OK) {
+            models_describe(s->models, description);
+        }
+        free(json);
+    }
+}
+
+static dn_status check_data_folder(const char *path, dn_error *error)
+{
+    dn_status status = dn_make_folder(path, error);
+    if (status == DN_OK && access(path, W_OK | X_OK) != 0) {
+        status = dn_fail(error, DN_INVALID, "data directory %s is not writable: %s", path, strerror(errno));
+    }
+    if (status == DN_IO) {
+        error->status = DN_INVALID;
+        status = DN_INVALID;
+    }
+    return status;
+}
+
+static dn_status open_parts(serve_run *run, dn_error *error)
+{
+    service *s = &run->service;
+    serve_options *o = &run->options;
+    dn_status status = DN_OK;
+    if (o->api_key_file[0] != '\0') {
+        status = auth_open(&run->auth, o->api_key_file, error);
+    }
+    if (status == DN_OK && (status = check_data_folder(o->data, error)) == DN_OK && (status = hub_create(&s->hub, error)) == DN_OK &&
+        (status = metrics_create(&s->metrics, error)) == DN_OK && (status = models_create(&s->models, error)) == DN_OK) {
+        status = add_models(run, error);
+    }
+    if (status == DN_OK) {
+        const store_options options = {.folder = o->data,
+                                       .base_path = o->base_path,
+                                       .queue_jobs_max = API_QUEUE_JOBS_MAX,
+                                       .queue_cost_max = API_QUEUE_EVALUATIONS_MAX,
+                                       .client_jobs_max = API_CLIENT_JOBS_MAX,
+                                       .db_bytes_max = DB_BYTES_MAX,
+                                       .space_min_bytes = SPACE_MIN_BYTES};
+        status = store_open(&s->store, &options, error);
+    }
+    if (status == DN_OK) {
+        recall_models(s);
+        const dispatcher_options options = {.base_path = o->base_path,
+                                            .threads = (unsigned)o->threads,
+                                            .rows_max = (unsigned)o->rows_max,
+                                            .snapshot_every_seconds = o->snapshot_every,
+                                            .store = s->store,
+                                            .hub = s->hub,
+                                            .models = s->models,
+                                            .metrics = s->metrics};
+        status = dispatcher_start(&s->dispatcher, &options, error);
+    }
+    return status;
+}
+
+static dn_status start_http(serve_run *run, dn_error *error)
+{
+    const http_options options = {.listen = run->options.listen,
+                                  .socket_mode = run->options.socket_mode,
+                                  .base_path = run->options.base_path,
+                                  .allowed_hosts = run->options.hosts,
+                                  .routes = service_routes,
+                                  .application = &run->service,
+                                  .auth = run->auth,
+                                  .metrics = run->service.metrics};
+    return http_start(&run->http, &options, error);
+}
+
+static void close_parts(serve_run *run)
+{
+    service *s = &run->service;
+    http_stop(run->http);
+    if (s->dispatcher != NULL) {
+        dispatcher_stop(s->dispatcher);
+    }
+    if (s->store != NULL) {
+        store_close(s->store);
+    }
+    models_free(s->models);
+    metrics_free(s->metrics);
+    hub_free(s->hub);
+    auth_free(run->auth);
+    pthread_mutex_destroy(&s->stream_lock);
+}
+
+/* ---- Running */
+
+static void say_ready(serve_run *run)
+{
+    service *s = &run->service;
+    const char *url = http_url(run->http);
+    const api_model *model = models_lookup(s->models, NULL);
+    bool unix_socket = strncmp(url, "unix:", 5) == 0;
+    printf("denoised ready on %s (model %s, %s)\n", url, models_name(s->models, 0), model != NULL ? model->device : "loading");
+    if (model != NULL && model->class_count > 0) {
+        size_t first = strcspn(model->class_names[model->class_count > 7 ? 7 : 0], ",");
+        printf("  curl -s %s%s%s%s/generate -H 'Content-Type: application/json' -H 'Accept: image/png' \\\n"
+               "    -d '{\"class_label\": \"%.*s\", \"guidance_scale\": %g, \"seed\": 42}' -o image.png\n",
+               unix_socket ? "--unix-socket " : "", unix_socket ? url + 5 : "", unix_socket ? " http://localhost" : url,
+               run->options.base_path, (int)first, model->class_names[model->class_count > 7 ? 7 : 0], model->guidance ? 2.0 : 1.0);
+    }
+    fflush(stdout);
+}
+
+static void on_retention(store_request *done)
+{
+    store *s = done->payload;
+    for (size_t i = 0; done->result == STORE_OK && i < done->file_count; i++) {
+        char *path = store_path(s, "images", done->files[i]);
+        if (path != NULL) {
+            unlink(path);
+        }
+        free(path);
+    }
+    store_request_free(done);
+}
+
+static void start_retention(serve_run *run)
+{
+    store_request *request = store_request_create(STORE_RETENTION, on_retention, run->service.store);
+    if (request != NULL) {
+        request->keep_ms = (int64_t)run->options.keep_days * DAY_MS;
+        request->keep_bytes = run->options.keep_bytes;
+        store_submit(run->service.store, request);
+    }
+}
+
+/* The model that cannot be loaded, when no other can serve either: nothing will ever work, so say it and end. */
+static bool all_models_failed(service *s)
+{
+    char error[512];
+    for (size_t i = 0; i < models_count(s->models); i++) {
+        if (models_state(s->models, models_name(s->models, i), error, sizeof error) != MODEL_FAILED) {
+            return false;
+        }
+    }
+    fprintf(stderr, "denoised serve: model %s cannot be loaded: %s\n", models_name(s->models, 0), error);
+    return true;
+}
+
+/* Runs until the drain is over. Returns the exit status. */
+static int run_until_drained(serve_run *run)
+{
+    service *s = &run->service;
+    char reason[256];
+    bool said = false;
+    double retention_at = 0.0, began = dn_now_seconds();
+    for (;;) {
+        bool waking = !said || atomic_load(&s->draining);
+        const struct timespec pause = {.tv_sec = waking ? 0 : 1, .tv_nsec = waking ? 20000000L : 0};
+        int signal_number = sigtimedwait(&run->signals, NULL, &pause);
+        if (signal_number == SIGTERM || signal_number == SIGINT) {
+            if (atomic_exchange(&s->draining, true)) {
+                dispatcher_hurry(s->dispatcher);
+            } else {
+                fprintf(stderr, "denoised: draining; a second signal hurries\n");
+                dispatcher_drain(s->dispatcher, run->options.drain_seconds);
+            }
+        } else if (signal_number == SIGHUP && run->auth != NULL) {
+            dn_error error;
+            if (auth_reload(run->auth, &error) != DN_OK) {
+                fprintf(stderr, "denoised: keys not reloaded: %s\n", error.message);
+            }
+        }
+        if (store_stopped(s->store)) {
+            fprintf(stderr, "denoised: the store has stopped after a failed commit; restart to recover\n");
+            return DN_EXIT_TEMPORARY;
+        }
+        if (atomic_load(&s->draining) && dispatcher_drained(s->dispatcher)) {
+            return DN_EXIT_OK;
+        }
+        if (all_models_failed(s)) {
+            return DN_EXIT_CONFIG;
+        }
+        double now = dn_now_seconds();
+        if (!said && (dispatcher_worker_ready(s->dispatcher, reason, sizeof reason) || now - began > QUEUE_WAIT_READY_SECONDS)) {
+            said = true;
+            say_ready(run);
+        }
+        if (now >= retention_at) {
+            retention_at = now + RETENTION_EVERY_SECONDS;
+            start_retention(run);
+        }
+    }
+}
+
+static int exit_status(dn_status status)
+{
+    return status == DN_IO ? DN_EXIT_TEMPORARY : DN_EXIT_CONFIG;
+}
+
+/* Signals are taken by sigtimedwait alone: blocked here, before any thread starts, and so in all of them. */
+static void take_signals(serve_run *run)
+{
+    sigemptyset(&run->signals);
+    sigaddset(&run->signals, SIGTERM);
+    sigaddset(&run->signals, SIGINT);
+    sigaddset(&run->signals, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &run->signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+}
+
+int dn_command_serve(int argc, char **argv)
+{
+    static serve_run run;
+    dn_error error = {0};
+    int status = serve_options_parse(&run.options, argc, argv);
+    if (status != DN_OPTIONS_GO_ON) {
+        return status;
+    }
+    take_signals(&run);
+    umask(0027);
+    run.service.base_path = run.options.base_path;
+    run.service.version = DN_VERSION;
+    run.service.build = DN_COMMIT;
+    pthread_mutex_init(&run.service.stream_lock, NULL);
+    dn_status opened = open_parts(&run, &error);
+    if (opened == DN_OK) {
+        opened = start_http(&run, &error);
+    }
+    if (opened == DN_OK) {
+        status = run_until_drained(&run);
+    } else {
+        fprintf(stderr, "denoised serve: %s\n", error.message);
+        status = exit_status(opened);
+    }
+    close_parts(&run);
+    return status;
+}

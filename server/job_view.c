@@ -1,0 +1,106 @@
+/* A job as the wire shows it: its row, its images, and what is live (progress from the hub, position and ETA). */
+#include "server/service.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/generate_request.h"
+
+static void show_progress(job_view *held, service *s)
+{
+    api_request request;
+    hub_live live = {.eta_seconds = -1.0};
+    store_job *job = &held->job;
+    api_job_view *view = &held->view;
+    view->queue_position = -1;
+    view->eta_seconds = -1.0;
+    if (job->request_json == NULL || !api_request_from_json(&request, job->request_json, strlen(job->request_json))) {
+        return;
+    }
+    view->total = (uint64_t)request.steps * request.n;
+    view->done = (uint64_t)request.steps * job->images_done;
+    if (job->state == API_STATE_QUEUED) {
+        uint64_t ahead = 0;
+        view->queue_position = store_queue_position(s->store, job->id);
+        if (store_queue_ahead(s->store, job->id, &ahead) == STORE_OK) {
+            view->eta_seconds = dispatcher_eta(s->dispatcher, ahead, job->cost);
+        }
+    } else if (job->state == API_STATE_RUNNING) {
+        hub_read(s->hub, job->id, &live);
+        if (live.known && live.total == view->total && live.done > view->done) {
+            view->done = live.done;
+        }
+        view->eta_seconds = live.known ? live.eta_seconds : -1.0;
+    }
+}
+
+bool job_view_make(job_view *out, service *s, store_job *job)
+{
+    memset(out, 0, sizeof *out);
+    out->job = *job;
+    memset(job, 0, sizeof *job);
+    store_job *held = &out->job;
+    if (store_images(s->store, held->id, &out->images, &out->image_count) != STORE_OK) {
+        job_view_done(out);
+        return false;
+    }
+    out->image_views = calloc(out->image_count + 1, sizeof *out->image_views);
+    if (out->image_views == NULL) {
+        job_view_done(out);
+        return false;
+    }
+    for (size_t i = 0; i < out->image_count; i++) {
+        out->image_views[i] = out->images[i].view;
+    }
+    out->view = (api_job_view){.state = held->state,
+                               .cancel_requested = held->cancel_requested,
+                               .created_ms = held->created_ms,
+                               .started_ms = held->started_ms,
+                               .finished_ms = held->finished_ms,
+                               .expires_ms = held->expires_ms,
+                               .request_json = held->request_json,
+                               .images_done = held->images_done,
+                               .attempt = held->attempt,
+                               .images = out->image_views,
+                               .image_count = (uint32_t)out->image_count,
+                               .error_code = held->error_code[0] != '\0' ? held->error_code : NULL,
+                               .error_detail = held->error_detail};
+    memcpy(out->view.id, held->id, sizeof out->view.id);
+    show_progress(out, s);
+    return true;
+}
+
+void job_view_done(job_view *held)
+{
+    store_job_done(&held->job);
+    store_images_free(held->images, held->image_count);
+    free(held->image_views);
+    memset(held, 0, sizeof *held);
+}
+
+store_result job_view_get(job_view *out, service *s, const char *client, const char *id)
+{
+    store_job job = {0};
+    if (!api_id_valid(id)) {
+        return STORE_NONE;
+    }
+    store_result result = store_get(s->store, client, id, &job);
+    if (result != STORE_OK) {
+        return result;
+    }
+    if (job.expired) {
+        store_job_done(&job);
+        return STORE_GONE;
+    }
+    return job_view_make(out, s, &job) ? STORE_OK : STORE_UNKNOWN;
+}
+
+unsigned job_retry_after(const job_view *held)
+{
+    double eta = held->view.eta_seconds;
+    if (!(eta > 1.0)) {
+        return 1;
+    }
+    return eta > 600.0 ? 600u : (unsigned)ceil(eta);
+}

@@ -1,0 +1,133 @@
+/* What the service says of itself: models, samplers, limits, health, metrics. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/openapi.h"
+#include "server/service.h"
+
+void route_samplers(http_request *request)
+{
+    http_answer_json(request, 200, api_samplers_body());
+}
+
+void route_capabilities(http_request *request)
+{
+    service *s = request->application;
+    http_answer_json(request, 200, api_capabilities_body(s->version, s->build));
+}
+
+void route_openapi(http_request *request)
+{
+    size_t bytes = 0;
+    const char *json = api_openapi_json(&bytes);
+    http_answer_constant(request, 200, "application/json", json, bytes);
+}
+
+static char *model_body(service *s, const char *name, bool with_classes)
+{
+    char error[256] = "";
+    model_state state = models_state(s->models, name, error, sizeof error);
+    return api_model_body(models_lookup(s->models, name), name, models_state_name(state), error[0] != '\0' ? error : NULL, with_classes);
+}
+
+void route_models(http_request *request)
+{
+    service *s = request->application;
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&text, &bytes);
+    if (out == NULL) {
+        http_refuse(request, API_INTERNAL, "out of memory");
+        return;
+    }
+    fprintf(out, "{\"default\":\"%s\",\"models\":[", models_count(s->models) > 0 ? models_name(s->models, 0) : "");
+    for (size_t i = 0; i < models_count(s->models); i++) {
+        char *body = model_body(s, models_name(s->models, i), false);
+        fprintf(out, "%s%s", i > 0 ? "," : "", body != NULL ? body : "null");
+        free(body);
+    }
+    fputs("]}", out);
+    fclose(out);
+    http_answer_json(request, 200, text);
+}
+
+void route_model(http_request *request)
+{
+    service *s = request->application;
+    if (!models_known(s->models, request->segment[0])) {
+        http_refuse(request, API_NOT_FOUND, "there is no such model");
+        return;
+    }
+    http_answer_json(request, 200, model_body(s, request->segment[0], true));
+}
+
+void route_healthz(http_request *request)
+{
+    http_answer_constant(request, 200, "application/json", "{\"status\":\"alive\"}", 18);
+}
+
+void route_readyz(http_request *request)
+{
+    service *s = request->application;
+    char reason[256] = "";
+    if (atomic_load(&s->draining)) {
+        http_add_header(request, "Retry-After", "5");
+        http_refuse(request, API_DRAINING, "the daemon is draining");
+    } else if (store_stopped(s->store)) {
+        http_add_header(request, "Retry-After", "2");
+        http_refuse(request, API_OUTCOME_UNKNOWN, "the store has stopped; the daemon restarts");
+    } else if (!dispatcher_worker_ready(s->dispatcher, reason, sizeof reason)) {
+        http_add_header(request, "Retry-After", "1");
+        http_refuse(request, API_LOADING, reason[0] != '\0' ? reason : "the worker is loading");
+    } else {
+        http_answer_constant(request, 200, "application/json", "{\"status\":\"ready\"}", 18);
+    }
+}
+
+void route_metrics(http_request *request)
+{
+    service *s = request->application;
+    store_stats stats = {0};
+    char *extra = NULL;
+    size_t bytes = 0;
+    FILE *out = open_memstream(&extra, &bytes);
+    if (out == NULL || store_get_stats(s->store, &stats) != STORE_OK) {
+        if (out != NULL) {
+            fclose(out);
+        }
+        free(extra);
+        http_refuse(request, API_INTERNAL, "the store could not be read");
+        return;
+    }
+    fputs("# HELP denoised_jobs Jobs in the store by state.\n# TYPE denoised_jobs gauge\n", out);
+    for (int state = 0; state < 5; state++) {
+        fprintf(out, "denoised_jobs{state=\"%s\"} %llu\n", api_state_name((api_state)state), (unsigned long long)stats.jobs[state]);
+    }
+    fprintf(out, "# HELP denoised_queue_depth Jobs waiting.\n# TYPE denoised_queue_depth gauge\ndenoised_queue_depth %llu\n",
+            (unsigned long long)stats.jobs[API_STATE_QUEUED]);
+    fprintf(out,
+            "# HELP denoised_queue_evaluations Network rows waiting.\n# TYPE denoised_queue_evaluations gauge\ndenoised_queue_evaluations "
+            "%llu\n",
+            (unsigned long long)stats.queued_cost);
+    fprintf(out, "# HELP denoised_image_bytes Bytes of stored images.\n# TYPE denoised_image_bytes gauge\ndenoised_image_bytes %llu\n",
+            (unsigned long long)stats.image_bytes);
+    fclose(out);
+    char *text = metrics_text(s->metrics, extra);
+    free(extra);
+    if (text == NULL) {
+        http_refuse(request, API_INTERNAL, "out of memory");
+        return;
+    }
+    http_answer(request, 200, "text/plain; version=0.0.4; charset=utf-8", text, strlen(text));
+}
+
+void route_root(http_request *request)
+{
+    static const char page[] = "denoised: class-conditional diffusion models over HTTP\n\n"
+                               "  POST /generate       {\"class_label\": \"Sneaker\", \"guidance_scale\": 2, \"seed\": 42}\n"
+                               "  GET  /jobs/{id}      its state; /events streams progress; /images/0.png is the picture\n"
+                               "  GET  /models         what can be made; /samplers, /capabilities\n"
+                               "  GET  /openapi.json   the whole API\n";
+    http_answer_constant(request, 200, "text/plain; charset=utf-8", page, sizeof page - 1);
+}

@@ -1,0 +1,96 @@
+/* The route table, and the answers that several routes give. */
+#include <stdlib.h>
+
+#include "server/service.h"
+
+const http_route service_routes[] = {
+    {"POST", "/generate", route_generate, API_BODY_BYTES_MAX, false},
+    {"GET", "/jobs", route_jobs_list, 0, false},
+    {"GET", "/jobs/{}", route_job_get, 0, false},
+    {"DELETE", "/jobs/{}", route_job_delete, 0, false},
+    {"GET", "/jobs/{}/events", route_job_events, 0, false},
+    {"GET", "/jobs/{}/images/{}", route_job_image, 0, false},
+    {"GET", "/models", route_models, 0, false},
+    {"GET", "/models/{}", route_model, 0, false},
+    {"GET", "/samplers", route_samplers, 0, false},
+    {"GET", "/capabilities", route_capabilities, 0, false},
+    {"GET", "/openapi.json", route_openapi, 0, true},
+    {"GET", "/healthz", route_healthz, 0, true},
+    {"GET", "/readyz", route_readyz, 0, true},
+    {"GET", "/metrics", route_metrics, 0, false},
+    {"GET", "/", route_root, 0, true},
+    {NULL, NULL, NULL, 0, false},
+};
+
+void route_missing(http_request *request, store_result result)
+{
+    if (result == STORE_GONE) {
+        http_refuse(request, API_EXPIRED, "this job's images and parameters have been deleted by retention");
+    } else if (result == STORE_NONE) {
+        http_refuse(request, API_NOT_FOUND, "there is no such job");
+    } else {
+        http_refuse(request, API_INTERNAL, "the store could not be read");
+    }
+}
+
+static unsigned queue_seconds(service *s)
+{
+    store_stats stats;
+    double eta = -1.0;
+    if (store_get_stats(s->store, &stats) == STORE_OK) {
+        eta = dispatcher_eta(s->dispatcher, stats.queued_cost / 10, 0);
+    }
+    return eta > 1.0 ? (eta < 600.0 ? (unsigned)eta : 600u) : 1u;
+}
+
+void route_store_refusal(http_request *request, service *s, const store_request *done)
+{
+    api_problem problem = {0};
+    switch (done->result) {
+    case STORE_MISMATCH:
+        api_refuse(&problem, API_IDEMPOTENCY_MISMATCH, "", "this Idempotency-Key was used with another request");
+        break;
+    case STORE_QUOTA:
+        api_refuse(&problem, API_QUOTA, "", "too many of your jobs are pending; the limit is %d", API_CLIENT_JOBS_MAX);
+        problem.retry_after_seconds = queue_seconds(s);
+        break;
+    case STORE_QUEUE_FULL:
+    case STORE_BUSY:
+        api_refuse(&problem, API_QUEUE_FULL, "", "the queue is full; try again later");
+        problem.retry_after_seconds = queue_seconds(s);
+        break;
+    case STORE_SPACE:
+        api_refuse(&problem, API_STORAGE_FULL, "", "the disk is full; nothing was stored, finished images can still be read");
+        problem.retry_after_seconds = 60;
+        break;
+    case STORE_UNKNOWN:
+        api_refuse(&problem, API_OUTCOME_UNKNOWN, "", "it is not known whether this was stored; try again with the same Idempotency-Key");
+        problem.retry_after_seconds = 2;
+        break;
+    case STORE_NONE:
+    case STORE_GONE:
+        route_missing(request, done->result);
+        return;
+    default:
+        api_refuse(&problem, API_INTERNAL, "", "the store answered unexpectedly");
+        break;
+    }
+    http_problem(request, &problem);
+}
+
+void route_job(http_request *request, int status, const char *id)
+{
+    service *s = request->application;
+    job_view held;
+    store_result result = job_view_get(&held, s, NULL, id);
+    if (result != STORE_OK) {
+        route_missing(request, result);
+        return;
+    }
+    http_add_header(request, "Location", "%s/jobs/%s", s->base_path, id);
+    if (status == 202) {
+        http_add_header(request, "Retry-After", "%u", job_retry_after(&held));
+    }
+    http_answer_json(request, status, api_job_body(&held.view, s->base_path));
+    job_view_done(&held);
+}

@@ -1,0 +1,128 @@
+/* The options of `denoised serve` (serve_options.h). Nothing is opened here; every refusal is one line and exit 78. */
+#include "server/serve_options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/limits.h"
+#include "server/http.h"
+
+static int refuse_option(const char *text)
+{
+    fprintf(stderr, "denoised serve: %s\n", text);
+    return DN_EXIT_CONFIG;
+}
+
+/* "10G", "512M", "4096": bytes. */
+static bool parse_bytes(const char *text, uint64_t *out)
+{
+    char *end = NULL;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    unsigned shift = 0;
+    if (!isdigit((unsigned char)text[0]) || errno != 0) {
+        return false;
+    }
+    if (*end != '\0') {
+        const char *unit = strchr("KMGT", toupper((unsigned char)*end));
+        if (unit == NULL || end[1] != '\0') {
+            return false;
+        }
+        shift = 10 * (unsigned)(unit - "KMGT" + 1);
+    }
+    if (value > UINT64_MAX >> shift) {
+        return false;
+    }
+    *out = (uint64_t)value << shift;
+    return true;
+}
+
+static bool parse_public_host(serve_options *o)
+{
+    const char *url = o->public_url;
+    if (url[0] == '\0') {
+        return true;
+    }
+    const char *host = strncmp(url, "https://", 8) == 0 ? url + 8 : strncmp(url, "http://", 7) == 0 ? url + 7 : NULL;
+    size_t length = host == NULL ? 0 : strcspn(host, ":/");
+    if (length == 0 || length >= sizeof o->public_host) {
+        return false;
+    }
+    memcpy(o->public_host, host, length);
+    return true;
+}
+
+static int check_options(serve_options *o)
+{
+    size_t base = strlen(o->base_path);
+    char *end = NULL;
+    o->socket_mode = (unsigned)strtoul(o->socket_mode_text, &end, 8);
+    if (*end != '\0' || o->socket_mode > 0777) {
+        return refuse_option("--socket-mode must be an octal mode such as 0660");
+    }
+    if (base > 0 && (o->base_path[0] != '/' || o->base_path[base - 1] == '/' ||
+                     strspn(o->base_path, "/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != base)) {
+        return refuse_option("--base-path must look like /prefix, without a slash at its end");
+    }
+    if (!parse_bytes(o->keep_bytes_text, &o->keep_bytes)) {
+        return refuse_option("--keep-bytes must be a number of bytes such as 10G");
+    }
+    if (!parse_public_host(o)) {
+        return refuse_option("--public-url must be http://HOST[:PORT] or https://HOST[:PORT]");
+    }
+    if (!listen_is_loopback(o->listen) && o->api_key_file[0] == '\0' && !o->insecure) {
+        return refuse_option("listening beyond loopback without keys: give --api-key-file FILE, or --insecure if a proxy guards this port");
+    }
+    unsigned hosts = 0;
+    for (uint32_t i = 0; i < o->host_list.count; i++) {
+        o->hosts[hosts++] = o->host_list.values[i];
+    }
+    if (o->public_host[0] != '\0') {
+        o->hosts[hosts++] = o->public_host;
+    }
+    if (hosts == 0 && !listen_is_loopback(o->listen)) {
+        o->hosts[hosts++] = "*";
+    }
+    return DN_OPTIONS_GO_ON;
+}
+
+int serve_options_parse(serve_options *o, int argc, char **argv)
+{
+    *o = (serve_options){.listen = "127.0.0.1:8080",
+                         .data = "./data",
+                         .base_path = "",
+                         .public_url = "",
+                         .api_key_file = "",
+                         .keep_bytes_text = "10G",
+                         .socket_mode_text = "0660",
+                         .keep_days = 7,
+                         .drain_seconds = 60.0,
+                         .snapshot_every = 5.0};
+    const dn_option table[] = {
+        DN_TEXT_OPTION("listen", "ADDR:PORT|unix:PATH", o->listen, "where to listen (127.0.0.1:8080)"),
+        DN_TEXT_OPTION("data", "DIR", o->data, "queue, images and snapshots (./data)"),
+        DN_LIST_OPTION("model", "NAME=DIR", o->models, "a model folder; the first is the default; repeat for more"),
+        DN_COUNT_OPTION("threads", o->threads, 0, DN_THREADS_MAX, "of the worker (0: all)"),
+        DN_COUNT_OPTION("rows-max", o->rows_max, 0, DN_BATCH_ROWS_MAX, "rows in one forward pass (0: measured)"),
+        DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET; clients send Authorization: Bearer SECRET"),
+        DN_FLAG_OPTION("insecure", o->insecure, "listen beyond loopback without keys"),
+        DN_LIST_OPTION("allowed-host", "HOST", o->host_list, "a Host to answer besides loopback names; * for all"),
+        DN_TEXT_OPTION("public-url", "URL", o->public_url, "how clients reach it; its host is allowed"),
+        DN_TEXT_OPTION("base-path", "/PREFIX", o->base_path, "in front of every path"),
+        DN_COUNT_OPTION("keep-days", o->keep_days, 0, 3650, "images are deleted after so many days (7)"),
+        DN_TEXT_OPTION("keep-bytes", "BYTES", o->keep_bytes_text, "and, oldest first, beyond so many bytes (10G)"),
+        DN_NUMBER_OPTION("drain-seconds", o->drain_seconds, 0.0, 3600.0, "to finish what runs at SIGTERM (60)"),
+        DN_NUMBER_OPTION("snapshot-every", o->snapshot_every, 0.01, 3600.0, "seconds between snapshots of a running image (5)"),
+        DN_TEXT_OPTION("socket-mode", "MODE", o->socket_mode_text, "of a Unix socket (0660)"),
+    };
+    const dn_command_line line = {.command = "serve",
+                                  .operands = "",
+                                  .summary = "Serves models over HTTP: a durable queue, one worker process, a running batch.",
+                                  .options = table,
+                                  .option_count = sizeof table / sizeof table[0]};
+    int status = dn_options_parse(&line, argc, argv, NULL, NULL);
+    return status != DN_OPTIONS_GO_ON ? status : check_options(o);
+}

@@ -1,0 +1,26 @@
+/* The options of `denoised serve`, checked: what the daemon is told, and nothing of how it does it. */
+#ifndef SERVER_SERVE_OPTIONS_H
+#define SERVER_SERVE_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/options.h"
+
+typedef struct serve_options {
+    const char *listen, *data, *base_path, *public_url, *api_key_file, *keep_bytes_text, *socket_mode_text;
+    dn_option_list models, host_list;
+    uint64_t threads, keep_days, rows_max;
+    double drain_seconds, snapshot_every;
+    bool insecure;
+    /* Made from them by serve_options_parse: */
+    const char *hosts[DN_OPTION_LIST_MAX + 2]; /* NULL-terminated */
+    char public_host[256];
+    uint64_t keep_bytes;
+    unsigned socket_mode;
+} serve_options;
+
+/* DN_OPTIONS_GO_ON, or the exit status: help was printed, or what is wrong. */
+int serve_options_parse(serve_options *out, int argc, char **argv);
+
+#endif

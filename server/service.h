@@ -1,0 +1,83 @@
+/* The service: what the routes share. Built by command_serve.c, alive as long as the HTTP server; its parts guard themselves. */
+#ifndef SERVER_SERVICE_H
+#define SERVER_SERVICE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "server/dispatcher.h"
+#include "server/http.h"
+#include "server/hub.h"
+#include "server/metrics.h"
+#include "server/models.h"
+#include "server/store/store.h"
+
+typedef struct service {
+    store *store;
+    hub *hub;
+    models *models;
+    metrics *metrics;
+    dispatcher *dispatcher;
+    const char *base_path;
+    const char *version, *build;
+    atomic_bool draining;
+    atomic_uint streams;
+    pthread_mutex_t stream_lock; /* guards the table below: open streams by client */
+    struct stream_count {
+        char client[65];
+        unsigned count;
+    } stream_counts[API_STREAMS_MAX];
+} service;
+
+/* The route table, ended by method NULL. Every handler's application pointer is the service. */
+extern const http_route service_routes[];
+
+/* server/job_view.c: a job as the wire shows it, from its row and what is live. The view borrows from `held`, which
+ * job_view_done frees. */
+typedef struct job_view {
+    store_job job;
+    store_image *images;
+    size_t image_count;
+    api_image_view *image_views;
+    api_job_view view;
+} job_view;
+/* Takes over *job. False: out of memory or the store cannot be read. */
+bool job_view_make(job_view *out, service *s, store_job *job);
+void job_view_done(job_view *held);
+/* GET of one job for a client; STORE_OK, STORE_NONE or STORE_GONE. */
+store_result job_view_get(job_view *out, service *s, const char *client, const char *id);
+unsigned job_retry_after(const job_view *held); /* whole seconds until polling makes sense, at least 1 */
+
+/* Answers shared by routes. */
+void route_missing(http_request *request, store_result result); /* 404, 410 or 503 */
+void route_store_refusal(http_request *request, service *s, const store_request *done); /* a write that was not STORE_OK */
+void route_job(http_request *request, int status, const char *id); /* the JOB body, with Retry-After and Location when it is 202 */
+void route_png(http_request *request, job_view *held, uint32_t index);
+
+/* server/route_events.c: answers with the job's event stream from after_seq on. */
+void route_stream(http_request *request, const char *job_id, int64_t after_seq, bool previews);
+
+/* Waiting for jobs to end: one state for POST /generate and GET /jobs/{id}. */
+#define WAIT_JOBS_MAX API_BATCH_JOBS_MAX
+typedef struct waiter {
+    service *service;
+    http_request *request;
+    char (*ids)[27];
+    size_t count;
+    hub_subscription **subscriptions;
+    bool *ended;
+    double until; /* monotonic */
+} waiter;
+bool waiter_begin(waiter *w, service *s, http_request *request, char (*ids)[27], size_t count, double seconds); /* borrows ids */
+/* True: all ended, the time is up, or the server stops: answer now. False: the request has been suspended. */
+bool waiter_over(waiter *w, bool *all_ended);
+void waiter_done(waiter *w);
+
+/* Handlers, by file. */
+http_handler route_generate; /* route_generate.c */
+http_handler route_jobs_list, route_job_get, route_job_delete, route_job_image; /* route_jobs.c, route_images.c */
+http_handler route_job_events; /* route_events.c */
+http_handler route_root, route_models, route_model, route_samplers, route_capabilities, route_openapi, route_healthz, route_readyz,
+    route_metrics; /* route_info.c */
+
+#endif
