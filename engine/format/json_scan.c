@@ -266,7 +266,8 @@ static bool grow(void **buffer, size_t *capacity, size_t used, size_t more, size
 static bool push_key(scanner *scan, const char *inside, size_t count)
 {
     void *text = scan->key_text, *keys = scan->keys;
-    bool grown = grow(&text, &scan->key_text_capacity, scan->key_text_bytes, count, 1);
+    /* One byte more, so that the text of an empty key is not a null pointer. */
+    bool grown = grow(&text, &scan->key_text_capacity, scan->key_text_bytes, count + 1, 1);
     scan->key_text = text;
     grown = grown && grow(&keys, &scan->key_capacity, scan->key_count, 1, sizeof *scan->keys);
     scan->keys = keys;
