@@ -44,7 +44,7 @@ static int fields_of(uint32_t type)
     case PROTOCOL_FAILED:
         return HAS_LANE | HAS_STATE | HAS_TEXT;
     case PROTOCOL_ADMIT:
-        return HAS_LANE | HAS_INDEX | HAS_TEXT | HAS_DATA;
+        return HAS_LANE | HAS_INDEX | HAS_STEPS | HAS_TEXT | HAS_DATA;
     case PROTOCOL_WATCH:
         return HAS_LANE | HAS_STATE;
     case PROTOCOL_GONE:

@@ -33,7 +33,7 @@ typedef enum protocol_type {
     PROTOCOL_DRAINED, /* nothing runs any more */
     PROTOCOL_ALIVE, /* the answer to PING, and now and then without one */
     /* dispatcher to worker */
-    PROTOCOL_ADMIT = 64, /* lane, index in its job, text: the request's JSON, data: snapshot or nothing */
+    PROTOCOL_ADMIT = 64, /* lane, index in its job, text: the request's JSON, data: snapshot or nothing; steps: where that stood */
     PROTOCOL_CANCEL, /* lane */
     PROTOCOL_WATCH, /* lane; state: 1 previews wanted, 0 not */
     PROTOCOL_STORED, /* lane: its image is durable (or discarded): credit comes back */

@@ -1,0 +1,94 @@
+/* `denoised worker`: the process that computes. Started by the daemon, never by hand: without its socket it has nothing to do. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "server/commands.h"
+#include "server/options.h"
+#include "server/worker.h"
+
+/* Splits NAME=DIR in place of argv; the strings live as long as the process. */
+static int add_models(worker_options *options, const dn_option_list *models)
+{
+    for (uint32_t i = 0; i < models->count; i++) {
+        char *name = strdup(models->values[i]), *folder = name ? strchr(name, '=') : NULL;
+        if (!folder || folder == name) {
+            fprintf(stderr, "denoised worker: --model wants NAME=DIR\n");
+            free(name);
+            return DN_EXIT_USAGE;
+        }
+        *folder++ = 0;
+        options->models[options->model_count].name = name;
+        options->models[options->model_count++].folder = folder;
+    }
+    return DN_OPTIONS_GO_ON;
+}
+
+/* Ends with the daemon whatever becomes of it; leaves no core (weights and pictures are private); is deaf to the terminal and
+ * to a service manager's signal to the whole group, because the daemon lets it finish first. */
+static void isolate(uint64_t parent)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (parent && (uint64_t)getppid() != parent)
+        _exit(DN_EXIT_UNAVAILABLE);
+    const struct rlimit none = {0, 0};
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_DUMPABLE, 0);
+    signal(SIGINT, SIG_IGN);
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+int worker_prepare(worker_options *options, int argc, char **argv)
+{
+    uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0;
+    double snapshot_every = 5;
+    dn_option_list models = {0};
+    const dn_option table[] = {
+        DN_COUNT_OPTION("fd", fd, 3, 1000000, "descriptor of the socket to the daemon (3)"),
+        DN_COUNT_OPTION("parent", parent, 0, 1u << 30, "process id of the daemon; 0: any"),
+        DN_COUNT_OPTION("threads", threads, 0, DN_THREADS_MAX, "threads; 0: all available"),
+        DN_COUNT_OPTION("rows-max", rows_max, 0, DN_BATCH_ROWS_MAX, "rows of a tick; 0: measured"),
+        DN_NUMBER_OPTION("snapshot-every", snapshot_every, 0, 86400, "seconds between snapshots of an image (5)"),
+        DN_LIST_OPTION("model", "NAME=DIR", models, "a model; the first is loaded first"),
+    };
+    const dn_command_line line = {.command = "worker",
+                                  .operands = "",
+                                  .summary = "Computes for a daemon that started it.",
+                                  .options = table,
+                                  .option_count = sizeof table / sizeof table[0]};
+    char **operands;
+    int operand_count;
+    const int outcome = dn_options_parse(&line, argc, argv, &operands, &operand_count);
+    if (outcome != DN_OPTIONS_GO_ON)
+        return outcome;
+    isolate(parent);
+    const int flags = fcntl((int)fd, F_GETFL);
+    if (flags < 0 || fcntl((int)fd, F_SETFL, flags | O_NONBLOCK) < 0 || fcntl((int)fd, F_SETFD, FD_CLOEXEC) < 0) {
+        fprintf(stderr, "denoised worker: descriptor %d is not open: a worker is started by `denoised serve`\n", (int)fd);
+        return DN_EXIT_USAGE;
+    }
+    *options = (worker_options){.fd = (int)fd,
+                                .threads = (unsigned)threads,
+                                .rows_max = rows_max == 1 ? 2 : (unsigned)rows_max,
+                                .snapshot_every_seconds = snapshot_every};
+    return add_models(options, &models);
+}
+
+int dn_command_worker(int argc, char **argv)
+{
+    worker_options options;
+    const int outcome = worker_prepare(&options, argc, argv);
+    if (outcome != DN_OPTIONS_GO_ON)
+        return outcome;
+    dn_error error;
+    if (worker_run(&options, &error) == DN_OK)
+        return DN_EXIT_OK;
+    return dn_command_failed("worker", &error);
+}

@@ -1,0 +1,38 @@
+/* The worker process: owns one device, its engines and a running batch on each. It knows neither HTTP nor SQL; all it hears
+ * and says goes over one socket (server/protocol.h). */
+#ifndef SERVER_WORKER_H
+#define SERVER_WORKER_H
+
+#include "api/generate_request.h"
+#include "base/error.h"
+
+#define WORKER_MODELS_MAX 64
+#define WORKER_CREDIT 192u /* lanes that may be outstanding */
+#define WORKER_ROWS_MAX 32u /* rows of a tick, when a row is cheap enough */
+#define WORKER_TICK_SECONDS 2.0 /* a tick of more than one row takes at most about this */
+#define WORKER_SNAPSHOT_SHARE 0.01 /* of the time spent in ticks */
+#define WORKER_PREVIEW_SECONDS 0.5 /* between two previews of one image */
+#define WORKER_PREVIEW_SIDE_MAX 128u /* pixels */
+#define WORKER_ALIVE_SECONDS 2.0 /* the longest silence between two ticks */
+
+typedef struct worker_options {
+    int fd; /* the socket; taken over */
+    unsigned threads; /* 0: all available */
+    unsigned rows_max; /* 0: chosen from the measured cost of a row */
+    double snapshot_every_seconds;
+    struct {
+        const char *name, *folder;
+    } models[WORKER_MODELS_MAX];
+    unsigned model_count;
+    /* Called before a lane enters a batch; NULL in the program. Tests make a worker die here. */
+    void (*before_admit)(const api_request *request, uint64_t seed);
+} worker_options;
+
+/* Serves until the other side closes the socket: DN_OK then. */
+dn_status worker_run(const worker_options *options, dn_error *error);
+
+/* Fills options from `--fd N --parent PID --threads N --rows-max N --snapshot-every S --model NAME=DIR ...` and makes this process
+ * a worker: dies with its parent, leaves no core, ignores the terminal. Returns DN_OPTIONS_GO_ON or an exit status. */
+int worker_prepare(worker_options *options, int argc, char **argv);
+
+#endif

@@ -1,0 +1,186 @@
+/* The worker's ticks and what follows from them: reports, previews, snapshots, and finished pictures on their way to the encoder.
+ *
+ * Invariant: a lane leaves its batch in the same tick in which it ends; previews and tick reports are dropped when the socket is
+ * full, pictures never. Main thread. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "server/worker_internal.h"
+
+bool worker_has_work(const worker *w)
+{
+    for (unsigned i = 0; i < w->options.model_count; i++)
+        if (w->models[i].announced && w->models[i].batch && dn_batch_lanes(w->models[i].batch) > 0)
+            return true;
+    return false;
+}
+
+/* A task with the lane's pixels as they stand, or NULL with *status. */
+static encode_task *take_pixels(worker_lane *lane, encode_kind kind, dn_status *status, dn_error *error)
+{
+    const api_model *model = lane->model->description;
+    encode_task *task = calloc(1, sizeof *task);
+    uint8_t *pixels = malloc((size_t)model->width * model->height * model->channels);
+    *status = task && pixels ? dn_batch_read_pixels(lane->model->batch, lane->id, pixels, error)
+                             : dn_fail(error, DN_NO_MEMORY, "out of memory for a picture");
+    if (*status != DN_OK) {
+        free(pixels);
+        free(task);
+        return NULL;
+    }
+    *task = (encode_task){.kind = kind,
+                          .lane = lane->id,
+                          .width = model->width,
+                          .height = model->height,
+                          .channels = model->channels,
+                          .steps_done = lane->steps_done,
+                          .steps_total = lane->steps_total,
+                          .pixels = pixels,
+                          .request = lane->request,
+                          .seed = lane->seed,
+                          .model = model};
+    return task;
+}
+
+static dn_status finish_lane(worker *w, worker_lane *lane, dn_error *error)
+{
+    dn_error why;
+    dn_status status;
+    encode_task *task = take_pixels(lane, ENCODE_IMAGE, &status, &why);
+    if (!task)
+        return worker_fail_lane(w, lane, status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE, why.message, error);
+    dn_batch_evict(lane->model->batch, lane->id);
+    lane->state = LANE_ENCODING;
+    worker_encoder_submit(&w->encoder, task);
+    return DN_OK;
+}
+
+/* Previews wait for nobody: none is made while the last ones have not gone out. */
+static void preview_lane(worker *w, worker_lane *lane, double now)
+{
+    if (!lane->watched || now - lane->last_preview < WORKER_PREVIEW_SECONDS || protocol_unsent(&w->pipe) > PROTOCOL_DROP_BYTES ||
+        worker_encoder_depth(&w->encoder) > 8)
+        return;
+    lane->last_preview = now;
+    dn_status status;
+    encode_task *task = take_pixels(lane, ENCODE_PREVIEW, &status, NULL);
+    if (task)
+        worker_encoder_submit(&w->encoder, task);
+}
+
+static bool snapshot_is_due(const worker *w, const worker_lane *lane, double now)
+{
+    return lane->steps_done > 0 && now - lane->last_snapshot >= w->options.snapshot_every_seconds &&
+           w->snapshot_seconds <= WORKER_SNAPSHOT_SHARE * w->tick_seconds;
+}
+
+static dn_status send_report(worker *w, uint32_t lane_count, dn_error *error)
+{
+    const protocol_message m = {
+        .type = PROTOCOL_TICK, .rows = w->report.rows, .seconds = w->report.seconds, .lanes = w->tick_lanes, .lane_count = lane_count};
+    return protocol_unsent(&w->pipe) > PROTOCOL_DROP_BYTES ? DN_OK : worker_send(w, &m, error);
+}
+
+static dn_status follow_lane(worker *w, const dn_lane_report *report, double now, dn_error *error)
+{
+    worker_lane *lane = worker_find_lane(w, report->id);
+    if (!lane || lane->state != LANE_RUNNING)
+        return DN_OK;
+    if (report->state == DN_LANE_FAILED)
+        return worker_fail_lane(w, lane, report->error.status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE,
+                                report->error.message, error);
+    if (report->state == DN_LANE_DONE)
+        return finish_lane(w, lane, error);
+    preview_lane(w, lane, now);
+    return snapshot_is_due(w, lane, now) ? worker_snapshot_lane(w, lane, error) : DN_OK;
+}
+
+/* A tick that fails as a whole (memory) takes its batch's lanes with it; the batch itself stays usable. */
+static dn_status fail_batch(worker *w, const worker_model *model, const dn_error *why, dn_error *error)
+{
+    dn_status status = DN_OK;
+    for (unsigned i = 0; status == DN_OK && i < WORKER_CREDIT; i++)
+        if (w->lanes[i].state == LANE_RUNNING && w->lanes[i].model == model)
+            status = worker_fail_lane(w, &w->lanes[i], why->status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE,
+                                      why->message, error);
+    return status;
+}
+
+static dn_status tick_model(worker *w, worker_model *model, dn_error *error)
+{
+    dn_error why;
+    if (dn_batch_tick(model->batch, &w->report, &why) != DN_OK)
+        return fail_batch(w, model, &why, error);
+    w->tick_seconds += w->report.seconds;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < w->report.lane_count; i++) {
+        const dn_lane_report *report = &w->report.lanes[i];
+        worker_lane *lane = worker_find_lane(w, report->id);
+        if (!lane)
+            continue;
+        lane->steps_done = report->steps_done;
+        lane->steps_total = report->steps_total;
+        w->tick_lanes[count++] =
+            (protocol_tick_lane){.lane = report->id, .steps_done = report->steps_done, .steps_total = report->steps_total};
+    }
+    dn_status status = send_report(w, count, error);
+    const double now = dn_now_seconds();
+    for (uint32_t i = 0; status == DN_OK && i < w->report.lane_count; i++)
+        status = follow_lane(w, &w->report.lanes[i], now, error);
+    return status;
+}
+
+/* One tick of every batch that has lanes. */
+dn_status worker_tick(worker *w, dn_error *error)
+{
+    dn_status status = DN_OK;
+    for (unsigned i = 0; status == DN_OK && i < w->options.model_count; i++)
+        if (w->models[i].announced && w->models[i].batch && dn_batch_lanes(w->models[i].batch) > 0)
+            status = tick_model(w, &w->models[i], error);
+    return status;
+}
+
+static dn_status send_preview(worker *w, const encode_task *task, dn_error *error)
+{
+    const worker_lane *lane = worker_find_lane(w, task->lane);
+    if (task->status != DN_OK || !lane || !lane->watched || protocol_unsent(&w->pipe) > PROTOCOL_DROP_BYTES ||
+        task->png_bytes > PROTOCOL_DROP_BYTES)
+        return DN_OK;
+    const protocol_message m = {.type = PROTOCOL_PREVIEW,
+                                .lane = task->lane,
+                                .steps_done = task->steps_done,
+                                .steps_total = task->steps_total,
+                                .width = task->width,
+                                .height = task->height,
+                                .data = {task->png, task->png_bytes}};
+    return worker_send(w, &m, error);
+}
+
+static dn_status send_image(worker *w, const encode_task *task, dn_error *error)
+{
+    worker_lane *lane = worker_find_lane(w, task->lane);
+    if (!lane || lane->state != LANE_ENCODING)
+        return DN_OK;
+    if (task->status != DN_OK)
+        return worker_fail_lane(w, lane, task->status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE,
+                                task->error.message, error);
+    if (task->png_bytes + 256 > PROTOCOL_FRAME_BYTES_MAX)
+        return worker_fail_lane(w, lane, PROTOCOL_FAILED_ENGINE, "the PNG is larger than 4 MiB", error);
+    protocol_message m = {
+        .type = PROTOCOL_IMAGE, .lane = task->lane, .width = task->width, .height = task->height, .data = {task->png, task->png_bytes}};
+    memcpy(m.sha256, task->sha256, 32);
+    memcpy(m.pixels_sha256, task->pixels_sha256, 32);
+    lane->state = LANE_SENT;
+    return worker_send(w, &m, error);
+}
+
+dn_status worker_send_encoded(worker *w, dn_error *error)
+{
+    dn_status status = DN_OK;
+    for (encode_task *task; status == DN_OK && (task = worker_encoder_take(&w->encoder));) {
+        status = task->kind == ENCODE_IMAGE ? send_image(w, task, error) : send_preview(w, task, error);
+        encode_task_free(task);
+    }
+    return status;
+}
