@@ -18,6 +18,7 @@ dn_status dn_batch_create(dn_batch **out, dn_engine *engine, uint32_t rows_max, 
         return dn_fail(error, DN_NO_MEMORY, "no memory for a batch");
     batch->engine = engine;
     batch->rows_max = rows_max;
+    batch->cursor = UINT64_MAX;
     batch->host = malloc(dn_engine_elements(engine) * sizeof *batch->host);
     dn_status status = batch->host != NULL ? DN_OK : dn_fail(error, DN_NO_MEMORY, "no memory for a batch");
     dn_workspace_options options = {.rows_max = rows_max};
