@@ -66,6 +66,9 @@ typedef struct store_event {
 } store_event;
 
 void store_job_done(store_job *job);
+/* A job as the wire shows it; progress is what is durable (whole images). Borrows job and images; live progress, queue position
+ * and ETA are the caller's to fill in. The milestones that end a job are made with the same function. */
+void store_job_view(const store_job *job, const api_image_view *images, size_t count, api_job_view *out);
 void store_images_free(store_image *images, size_t count);
 void store_events_free(store_event *events, size_t count);
 
@@ -88,6 +91,7 @@ typedef struct store_claimed {      /* one claimed job; the "started" event is i
     store_job job;
     uint32_t *done_indices;         /* images that already exist (crash between two of them): do not make them again */
     uint32_t done_count;
+    int64_t event_seq;              /* of its "started" event */
 } store_claimed;
 
 typedef struct store_request {
@@ -100,36 +104,44 @@ typedef struct store_request {
     char client[65];
     char id[27];                    /* job (all but enqueue, claim, retention, model) */
     int64_t token;
-    /* STORE_ENQUEUE: all jobs or none. In: jobs, key ("" none), fingerprint. Out: ids[], positions. */
+    /* STORE_ENQUEUE: all jobs or none. In: jobs, key ("" none), fingerprint. Out: ids[]. */
     store_enqueue_job *jobs;
     size_t job_count;
     char key[API_KEY_BYTES_MAX + 1];
     unsigned char fingerprint[32];
     char (*ids)[27];                /* malloc'd: new or replayed ids, id_count of them */
     size_t id_count;
-    /* STORE_CLAIM: up to claim_max queued jobs, best priority (aged), then turn, then age; models: only these (NULL-terminated; NULL: any). */
+    /* STORE_CLAIM: up to claim_max queued jobs, best priority (aged), then turn, then age; models: only these (NULL-terminated; NULL: any).
+     * OK with claimed_count 0 when nothing waits. */
     uint32_t claim_max;
     const char *const *models;
     const char *device;             /* for the "started" event */
+    uint64_t (*resumed_done)(void *payload, const store_job *job);   /* steps that snapshots save it, for that event; NULL: none. Writer thread. */
     store_claimed *claimed;         /* malloc'd, claimed_count */
     size_t claimed_count;
-    /* STORE_IMAGE: inserts the image and its event; the last one ends the job in the same transaction (job_ended). Exactly once per (job, index). */
+    /* STORE_IMAGE: inserts the image and its event; the last one ends the job in the same transaction (job_ended). Exactly once per (job, index).
+     * The same file again is OK and changes nothing (event_seq 0): do not unlink it. When a cancel was committed before the last image, the
+     * job ends as canceled and keeps its images (state_after). */
     store_image image;
     const char *base_path;          /* for urls in the image event */
     bool job_ended;                 /* out */
-    /* STORE_FAIL: ends the job as failed. */
+    /* STORE_FAIL: ends the job as failed (as canceled if that was asked for before: state_after). */
     char error_code[24];
     char error_detail[512];
-    /* STORE_CANCEL: api_state after the call in state_after; running jobs get cancel_requested. STORE_CANCELED_DONE: the worker let go. */
+    /* STORE_CANCEL: api_state after the call in state_after; running jobs get cancel_requested. STORE_CANCELED_DONE: the worker let go.
+     * client "" here and in STORE_PURGE: any. */
     api_state state_after;
-    /* STORE_REQUEUE: back to the queue. reason for the event; crashed_alone spends an attempt and counts towards the poison limit. */
+    /* STORE_REQUEUE: back to the queue, in its old turn. reason for the event; crashed_alone spends an attempt and counts towards the poison
+     * limit. job_ended and state_after tell when it ended instead (canceled, or failed with code "crashed"). */
     char reason[24];
     bool crashed_alone;
-    /* STORE_PURGE, STORE_RETENTION: out: names of image files to unlink after the commit. */
+    /* STORE_PURGE, STORE_RETENTION: out: names of image files to unlink after the commit. Purging a running job asks it to cancel and lets
+     * the first retention after its end take the files (state_after). Retention takes a bounded number of jobs: again while `more`. */
     char **files;
     size_t file_count;
-    int64_t keep_ms;                /* retention by age of the end */
-    uint64_t keep_bytes;            /* and by image bytes in all, oldest first */
+    int64_t keep_ms;                /* retention by age of the end; 0: no such limit */
+    uint64_t keep_bytes;            /* and by image bytes in all, oldest first; 0: no such limit */
+    bool more;                      /* out */
     /* STORE_MODEL */
     char model_name[65];
     char *model_json;
@@ -146,7 +158,7 @@ void store_submit(store *s, store_request *request);
 /* Submits and waits: for tests, the command line and boot. `done` is replaced. */
 store_result store_call(store *s, store_request *request);
 
-/* ---- Reading (any thread) */
+/* ---- Reading (any thread). GONE: retention has taken it (store_get fills *out all the same); UNKNOWN: the database cannot be read. */
 store_result store_get(store *s, const char *client, const char *id, store_job *out);      /* NONE: unknown or another client's; client NULL: any */
 store_result store_list(store *s, const char *client, const api_state *state, const char *model, const char *cursor, uint32_t limit, store_job **out,
                         size_t *count, char next_cursor[64]);                              /* next_cursor "" at the end; NONE: bad cursor */
@@ -167,9 +179,10 @@ store_result store_model(store *s, const char *name, char **json);
 typedef struct store_options {
     const char *folder;             /* data directory: denoised.db, denoised.lock, images/, snapshots/ */
     const char *base_path;
-    uint64_t queue_jobs_max, queue_cost_max, client_jobs_max;
-    uint64_t db_bytes_max;
+    uint64_t queue_jobs_max, queue_cost_max, client_jobs_max;   /* 0: no such limit */
+    uint64_t db_bytes_max;          /* 0: no such limit */
     uint64_t space_min_bytes;       /* free space under which enqueue answers STORE_SPACE */
+    int64_t keep_ms;                /* how long results are meant to stay: expires_at of jobs that end; 0: not told */
     int64_t (*now_ms)(void *payload);   /* NULL: wall clock; tests inject */
     void *now_payload;
 } store_options;
@@ -180,6 +193,8 @@ dn_status store_open(store **out, const store_options *options, dn_error *error)
 void store_close(store *s);         /* drains the writer queue first */
 bool store_stopped(const store *s);
 bool store_space_low(store *s);     /* the free-space gate */
+/* Gives the ballast back to a full disk, so that a running job can write its images; true: there was some. Any thread. */
+bool store_release_ballast(store *s);
 /* The path of a file of the data directory ("images/NAME"), malloc'd. */
 char *store_path(const store *s, const char *folder, const char *name);
 

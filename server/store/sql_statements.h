@@ -1,0 +1,90 @@
+/* Every prepared statement of the SQLite store, by name. Schema and indexes: migrations/sqlite/. Rows are read by position, so the
+ * order of SQL_JOB_COLUMNS is that of store_read_job (sqlite_job.c). */
+#ifndef SERVER_STORE_SQL_STATEMENTS_H
+#define SERVER_STORE_SQL_STATEMENTS_H
+
+#define SQL_JOB_COLUMNS                                                                                                                    \
+    "row,id,client,state,cancel_requested,expired,priority,cost,created_ms,started_ms,finished_ms,expires_ms,attempt,crashes,boots,"       \
+    "token,n,images_done,model,request,error_code,error_detail"
+#define SQL_IMAGE_COLUMNS "number,file,seed,width,height,bytes,sha256,pixels_sha256,device,build"
+
+/* Jobs of one priority that would be claimed before (turn ?2, row ?3). */
+#define SQL_BEFORE " FROM job WHERE state=0 AND priority=?1 AND (turn,row)<(?2,?3)"
+
+#define SQL_STATEMENTS(X)                                                                                                                  \
+    X(SQL_BEGIN, "BEGIN IMMEDIATE")                                                                                                        \
+    X(SQL_BEGIN_READ, "BEGIN")                                                                                                             \
+    X(SQL_COMMIT, "COMMIT")                                                                                                                \
+    X(SQL_ROLLBACK, "ROLLBACK")                                                                                                            \
+    X(SQL_SAVEPOINT, "SAVEPOINT request")                                                                                                  \
+    X(SQL_RELEASE, "RELEASE request")                                                                                                      \
+    X(SQL_UNDO, "ROLLBACK TO request")                                                                                                     \
+    /* Reading a job */                                                                                                                    \
+    X(SQL_JOB_GET, "SELECT " SQL_JOB_COLUMNS " FROM job WHERE id=?1")                                                                      \
+    X(SQL_IMAGES, "SELECT " SQL_IMAGE_COLUMNS " FROM image WHERE job=?1 ORDER BY number")                                                  \
+    X(SQL_IMAGE_FILE, "SELECT file FROM image WHERE job=?1 AND number=?2")                                                                 \
+    X(SQL_IMAGE_FILES, "SELECT file FROM image")                                                                                           \
+    X(SQL_IMAGE_NUMBERS, "SELECT number FROM image WHERE job=?1 ORDER BY number")                                                          \
+    X(SQL_EVENTS, "SELECT seq,name,data FROM event WHERE job=?1 AND seq>?2 ORDER BY seq")                                                  \
+    X(SQL_EVENT_ADD, "INSERT INTO event(job,seq,name,data) SELECT ?1,coalesce(max(seq),0)+1,?2,?3 FROM event WHERE job=?1 RETURNING seq")  \
+    X(SQL_LIST_CLIENT,                                                                                                                     \
+      "SELECT " SQL_JOB_COLUMNS " FROM job WHERE client=?1 AND (created_ms,row)<(?2,?3) AND expired=0 AND (?4<0 OR state=?4)"              \
+      " AND (?5 IS NULL OR model=?5) ORDER BY created_ms DESC,row DESC LIMIT ?6")                                                          \
+    X(SQL_LIST_ALL, "SELECT " SQL_JOB_COLUMNS " FROM job WHERE row<?1 AND expired=0 AND (?2<0 OR state=?2) AND (?3 IS NULL OR model=?3)"   \
+                    " ORDER BY row DESC LIMIT ?4")                                                                                         \
+    /* Queue */                                                                                                                            \
+    X(SQL_QUEUE_PLACE, "SELECT priority,turn,row FROM job WHERE id=?1 AND state=0")                                                        \
+    X(SQL_BEFORE_COUNT, "SELECT count(*)" SQL_BEFORE)                                                                                      \
+    X(SQL_BEFORE_COST, "SELECT sum(cost)" SQL_BEFORE)                                                                                      \
+    X(SQL_HIGHER_COUNT, "SELECT sum(jobs) FROM total WHERE state=0 AND priority>?1")                                                       \
+    X(SQL_HIGHER_COST, "SELECT sum(cost) FROM total WHERE state=0 AND priority>?1")                                                        \
+    X(SQL_TOTALS, "SELECT state,sum(jobs),sum(cost) FROM total GROUP BY state")                                                            \
+    X(SQL_QUEUED, "SELECT sum(jobs),sum(cost) FROM total WHERE state=0")                                                                   \
+    X(SQL_IMAGE_BYTES, "SELECT bytes FROM image_total")                                                                                    \
+    /* Enqueue */                                                                                                                          \
+    X(SQL_KEY_FIND, "SELECT fingerprint,jobs FROM idempotency WHERE client=?1 AND key=?2")                                                 \
+    X(SQL_KEY_ADD, "INSERT INTO idempotency(client,key,fingerprint,jobs) VALUES(?1,?2,?3,?4) RETURNING row")                               \
+    X(SQL_PENDING, "SELECT count(*) FROM job WHERE client=?1 AND state<2")                                                                 \
+    X(SQL_TURN, "SELECT max(turn,coalesce((SELECT turn FROM client WHERE client=?1 AND priority=?2),0)) FROM level WHERE priority=?2")     \
+    X(SQL_TURN_SET,                                                                                                                        \
+      "INSERT INTO client(client,priority,turn) VALUES(?1,?2,?3) ON CONFLICT(client,priority) DO UPDATE SET turn=excluded.turn")           \
+    X(SQL_JOB_ADD, "INSERT INTO job(id,client,idempotency,model,request,n,cost,priority,turn,created_ms)"                                  \
+                   " VALUES(?1,?2,nullif(?3,0),?4,?5,?6,?7,?8,?9,?10) RETURNING row")                                                      \
+    /* Claim */                                                                                                                            \
+    X(SQL_LEVELS, "SELECT priority FROM total WHERE state=0 AND jobs>0 ORDER BY priority DESC")                                            \
+    X(SQL_HEAD, "SELECT row,turn,created_ms FROM job WHERE state=0 AND priority=?1 ORDER BY turn,row LIMIT 1")                             \
+    X(SQL_HEAD_MODEL, "SELECT row,turn,created_ms FROM job WHERE state=0 AND model=?2 AND priority=?1 ORDER BY turn,row LIMIT 1")          \
+    X(SQL_CLAIM,                                                                                                                           \
+      "UPDATE job SET state=1,attempt=attempt+1,token=token+1,owner=?2,started_ms=coalesce(started_ms,?3) WHERE row=?1 AND state=0"        \
+      " RETURNING " SQL_JOB_COLUMNS)                                                                                                       \
+    X(SQL_LEVEL_TURN, "UPDATE level SET turn=max(turn,?2) WHERE priority=?1")                                                              \
+    /* Running and ending */                                                                                                               \
+    X(SQL_IMAGE_ADD, "INSERT INTO image(job," SQL_IMAGE_COLUMNS ") VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)")                            \
+    X(SQL_IMAGE_COUNTED, "UPDATE job SET images_done=images_done+1 WHERE row=?1 RETURNING images_done")                                    \
+    X(SQL_JOB_END,                                                                                                                         \
+      "UPDATE job SET state=?2,finished_ms=?3,expires_ms=nullif(?4,0),owner=NULL,error_code=?5,error_detail=?6 WHERE row=?1 AND state<2"   \
+      " RETURNING " SQL_JOB_COLUMNS)                                                                                                       \
+    X(SQL_JOB_REQUEUE, "UPDATE job SET state=0,owner=NULL,attempt=attempt-?2,crashes=crashes+?3,boots=boots+?4 WHERE row=?1 AND state=1")  \
+    X(SQL_JOB_STRIKES, "UPDATE job SET crashes=crashes+?2,boots=boots+?3 WHERE row=?1")                                                    \
+    X(SQL_CANCEL_REQUEST, "UPDATE job SET cancel_requested=1,purge=max(purge,?2) WHERE row=?1")                                            \
+    X(SQL_LAST_EVENT, "SELECT coalesce(max(seq),0) FROM event WHERE job=?1")                                                               \
+    X(SQL_RUNNING_OTHERS, "SELECT id FROM job WHERE state=1 AND owner!=?1 ORDER BY turn,row")                                              \
+    X(SQL_PENDING_IDS, "SELECT id FROM job WHERE state<2 ORDER BY id")                                                                     \
+    /* Retention */                                                                                                                        \
+    X(SQL_PURGE_NEXT, "SELECT row FROM job WHERE purge=1 AND expired=0 AND state>=2 LIMIT 1")                                              \
+    X(SQL_ENDED_OLDEST, "SELECT row,finished_ms FROM job WHERE state>=2 AND expired=0 ORDER BY finished_ms,row LIMIT 1")                   \
+    X(SQL_ENDED_WITH_IMAGES, "SELECT row FROM job WHERE state>=2 AND expired=0 AND images_done>0 ORDER BY finished_ms,row LIMIT 1")        \
+    X(SQL_FILES_OF, "SELECT file FROM image WHERE job=?1 ORDER BY number")                                                                 \
+    X(SQL_IMAGES_DROP, "DELETE FROM image WHERE job=?1")                                                                                   \
+    X(SQL_EVENTS_DROP, "DELETE FROM event WHERE job=?1")                                                                                   \
+    X(SQL_EXPIRE, "UPDATE job SET expired=1,request=NULL,error_detail=NULL,expires_ms=?2 WHERE row=?1")                                    \
+    X(SQL_FORGET, "DELETE FROM job WHERE row IN (SELECT row FROM job WHERE expired=1 AND expires_ms<=?1 ORDER BY expires_ms LIMIT ?2)"     \
+                  " RETURNING idempotency")                                                                                                \
+    X(SQL_KEY_FORGET, "DELETE FROM idempotency WHERE row=?1 AND NOT EXISTS (SELECT 1 FROM job WHERE idempotency=?1)")                      \
+    X(SQL_CLIENTS_FORGET, "DELETE FROM client WHERE turn<=(SELECT turn FROM level WHERE level.priority=client.priority)")                  \
+    /* Models */                                                                                                                           \
+    X(SQL_MODEL_SET, "INSERT INTO model(name,description,updated_ms) VALUES(?1,?2,?3)"                                                     \
+                     " ON CONFLICT(name) DO UPDATE SET description=excluded.description,updated_ms=excluded.updated_ms")                   \
+    X(SQL_MODEL_GET, "SELECT description FROM model WHERE name=?1")
+
+#endif

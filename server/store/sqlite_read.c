@@ -1,0 +1,267 @@
+/* Reading: any thread, on one of a few read-only connections borrowed for the call.
+ *
+ * Every statement is reset before the connection goes back: an open reader would keep the write-ahead log from being reset. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/store/sqlite_store.h"
+
+static sql *borrow(store *s)
+{
+    store_reader *found = NULL;
+    pthread_mutex_lock(&s->readers_mutex);
+    while (!found) {
+        for (size_t i = 0; i < STORE_READERS && !found; i++) {
+            found = s->readers[i].busy ? NULL : &s->readers[i];
+        }
+        if (!found) {
+            pthread_cond_wait(&s->reader_free, &s->readers_mutex);
+        }
+    }
+    found->busy = true;
+    pthread_mutex_unlock(&s->readers_mutex);
+    return &found->connection;
+}
+
+/* Gives the connection back; false: something failed while it was out. */
+static bool give_back(store *s, sql *c)
+{
+    bool fine = !c->code;
+    sql_clear(c);
+    pthread_mutex_lock(&s->readers_mutex);
+    for (size_t i = 0; i < STORE_READERS; i++) {
+        if (&s->readers[i].connection == c) {
+            s->readers[i].busy = false;
+        }
+    }
+    pthread_cond_signal(&s->reader_free);
+    pthread_mutex_unlock(&s->readers_mutex);
+    return fine;
+}
+
+/* Several statements that must see one state. The end is a COMMIT even after an error: nothing was written. */
+static void begin(sql *c)
+{
+    sql_run(c, SQL_BEGIN_READ, "");
+}
+
+static void end(sql *c)
+{
+    if (!sqlite3_get_autocommit(c->db)) {
+        sqlite3_exec(c->db, "COMMIT", NULL, NULL, NULL);
+    }
+}
+
+store_result store_get(store *s, const char *client, const char *id, store_job *out)
+{
+    sql *c = borrow(s);
+    store_job job = {0};
+    bool found = store_fetch(c, id, &job);
+    if (!give_back(s, c)) {
+        return STORE_UNKNOWN;
+    }
+    if (!found || (client && strcmp(client, job.client) != 0)) {
+        store_job_done(&job);
+        return STORE_NONE;
+    }
+    *out = job;
+    return job.expired ? STORE_GONE : STORE_OK;
+}
+
+static size_t read_list(sql *c, sqlite3_stmt *statement, store_job *jobs, size_t room)
+{
+    size_t count = 0;
+    for (bool more = statement != NULL; more && count < room; more = sql_next(c, statement)) {
+        if (!store_read_job(c, statement, &jobs[count])) {
+            break;
+        }
+        count++;
+    }
+    sql_end(statement);
+    return count;
+}
+
+static void free_list(store_job *jobs, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        store_job_done(&jobs[i]);
+    }
+    free(jobs);
+}
+
+store_result store_list(store *s, const char *client, const api_state *state, const char *model, const char *cursor, uint32_t limit,
+                        store_job **out, size_t *count, char next_cursor[64])
+{
+    int64_t created = INT64_MAX, row = INT64_MAX, wanted = state ? (int64_t)*state : -1, rows = (int64_t)limit + 1;
+    if (cursor && cursor[0] && !api_cursor_parse(cursor, &created, &row)) {
+        return STORE_NONE;
+    }
+    store_job *jobs = calloc((size_t)rows, sizeof *jobs);
+    if (!jobs) {
+        return STORE_UNKNOWN;
+    }
+    sql *c = borrow(s);
+    sqlite3_stmt *statement = client ? sql_row(c, SQL_LIST_CLIENT, "tiiiti", client, created, row, wanted, model, rows)
+                                     : sql_row(c, SQL_LIST_ALL, "iiti", row, wanted, model, rows);
+    size_t used = read_list(c, statement, jobs, (size_t)rows);
+    if (!give_back(s, c)) {
+        free_list(jobs, used);
+        return STORE_UNKNOWN;
+    }
+    next_cursor[0] = 0;
+    if (used > limit) {
+        store_job_done(&jobs[--used]); /* it only told that there is more */
+        if (used) {
+            api_cursor_text(next_cursor, jobs[used - 1].created_ms, jobs[used - 1].row);
+        }
+    }
+    *out = jobs;
+    *count = used;
+    return STORE_OK;
+}
+
+/* The job's row for what hangs on it. */
+static store_result find_row(sql *c, const char *id, int64_t *row)
+{
+    store_job job;
+    if (!store_fetch(c, id, &job)) {
+        return STORE_NONE;
+    }
+    *row = job.row;
+    store_result result = job.expired ? STORE_GONE : STORE_OK;
+    store_job_done(&job);
+    return result;
+}
+
+store_result store_images(store *s, const char *id, store_image **out, size_t *count)
+{
+    sql *c = borrow(s);
+    begin(c);
+    int64_t row = 0;
+    store_result result = find_row(c, id, &row);
+    if (result == STORE_OK) {
+        store_read_images(c, row, out, count);
+    }
+    end(c);
+    return give_back(s, c) ? result : STORE_UNKNOWN;
+}
+
+static bool read_event(sql *c, sqlite3_stmt *statement, store_event **events, size_t *count)
+{
+    store_event *grown = realloc(*events, (*count + 1) * sizeof *grown);
+    if (!grown) {
+        sql_fail(c, SQLITE_NOMEM, "out of memory");
+        return false;
+    }
+    *events = grown;
+    store_event *event = &grown[*count];
+    *event = (store_event){.seq = sqlite3_column_int64(statement, 0), .data = sql_column_copy(c, statement, 2)};
+    strncat(event->name, sql_column(statement, 1), sizeof event->name - 1);
+    (*count)++;
+    return !c->code;
+}
+
+store_result store_events(store *s, const char *id, int64_t after_seq, store_event **out, size_t *count)
+{
+    store_event *events = NULL;
+    size_t used = 0;
+    sql *c = borrow(s);
+    begin(c);
+    int64_t row = 0;
+    store_result result = find_row(c, id, &row);
+    sqlite3_stmt *statement = result == STORE_OK ? sql_row(c, SQL_EVENTS, "ii", row, after_seq) : NULL;
+    for (bool more = statement != NULL; more && read_event(c, statement, &events, &used); more = sql_next(c, statement)) {
+    }
+    sql_end(statement);
+    end(c);
+    if (!give_back(s, c)) {
+        result = STORE_UNKNOWN;
+    }
+    if (result != STORE_OK) {
+        store_events_free(events, used);
+        return result;
+    }
+    *out = events;
+    *count = used;
+    return STORE_OK;
+}
+
+/* What stands before a queued job, counted in jobs and in cost; false: it is not queued. Aging is left out: it is a guess. */
+static bool ahead(store *s, const char *id, int64_t *jobs, int64_t *cost, bool *fine)
+{
+    sql *c = borrow(s);
+    begin(c);
+    sqlite3_stmt *place = sql_row(c, SQL_QUEUE_PLACE, "t", id);
+    bool queued = place != NULL;
+    if (queued) {
+        int64_t priority = sqlite3_column_int64(place, 0), turn = sqlite3_column_int64(place, 1), row = sqlite3_column_int64(place, 2);
+        sql_end(place);
+        if (jobs) {
+            *jobs = sql_integer(c, SQL_HIGHER_COUNT, 0, "i", priority) + sql_integer(c, SQL_BEFORE_COUNT, 0, "iii", priority, turn, row);
+        }
+        if (cost) {
+            *cost = sql_integer(c, SQL_HIGHER_COST, 0, "i", priority) + sql_integer(c, SQL_BEFORE_COST, 0, "iii", priority, turn, row);
+        }
+    }
+    end(c);
+    *fine = give_back(s, c);
+    return queued && *fine;
+}
+
+int64_t store_queue_position(store *s, const char *id)
+{
+    int64_t position;
+    bool fine;
+    return ahead(s, id, &position, NULL, &fine) ? position : -1;
+}
+
+store_result store_queue_ahead(store *s, const char *id, uint64_t *cost_ahead)
+{
+    int64_t cost;
+    bool fine;
+    if (!ahead(s, id, NULL, &cost, &fine)) {
+        return fine ? STORE_NONE : STORE_UNKNOWN;
+    }
+    *cost_ahead = (uint64_t)cost;
+    return STORE_OK;
+}
+
+store_result store_get_stats(store *s, store_stats *out)
+{
+    store_stats stats = {0};
+    sql *c = borrow(s);
+    begin(c);
+    sqlite3_stmt *statement = sql_row(c, SQL_TOTALS, "");
+    for (bool more = statement != NULL; more; more = sql_next(c, statement)) {
+        int state = sqlite3_column_int(statement, 0);
+        stats.jobs[state] = (uint64_t)sqlite3_column_int64(statement, 1);
+        if (state == API_STATE_QUEUED) {
+            stats.queued_cost = (uint64_t)sqlite3_column_int64(statement, 2);
+        }
+    }
+    sql_end(statement);
+    stats.image_bytes = (uint64_t)sql_integer(c, SQL_IMAGE_BYTES, 0, "");
+    end(c);
+    if (!give_back(s, c)) {
+        return STORE_UNKNOWN;
+    }
+    *out = stats;
+    return STORE_OK;
+}
+
+store_result store_model(store *s, const char *name, char **json)
+{
+    sql *c = borrow(s);
+    sqlite3_stmt *statement = sql_row(c, SQL_MODEL_GET, "t", name);
+    char *copy = statement ? sql_column_copy(c, statement, 0) : NULL;
+    sql_end(statement);
+    if (!give_back(s, c)) {
+        free(copy);
+        return STORE_UNKNOWN;
+    }
+    if (!copy) {
+        return STORE_NONE;
+    }
+    *json = copy;
+    return STORE_OK;
+}

@@ -1,0 +1,324 @@
+/* What the store's tests share: a store in a folder of its own under /tmp with a clock that the test turns, and one-line calls.
+ *
+ * One thread, except where a test says otherwise. open_store on the same folder again is a restart. */
+#ifndef DN_TESTS_STORE_HARNESS_H
+#define DN_TESTS_STORE_HARNESS_H
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "server/store/store.h"
+#include "tests/test.h"
+
+#define REQUEST_JSON                                                                                                                       \
+    "{\"model\":\"m\",\"class_label\":null,\"class_name\":null,\"guidance_scale\":1.0,\"steps\":20,\"sampler\":\"ddim\","                 \
+    "\"seed\":\"18446744073709551615\",\"n\":1,\"priority\":0}"
+
+static char folder[64];
+static store *st;
+static store_options options;
+static int64_t clock_ms;
+static dn_error error;
+static unsigned next_id;
+
+static inline int64_t test_clock(void *unused)
+{
+    (void)unused;
+    return clock_ms;
+}
+
+static inline int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where)
+{
+    (void)info, (void)type, (void)where;
+    return remove(path);
+}
+
+static inline void close_store(void)
+{
+    store_close(st);
+    st = NULL;
+}
+
+static inline void drop_folder(void)
+{
+    if (folder[0]) {
+        nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    }
+    folder[0] = 0;
+}
+
+/* The folder of the last test goes; a new empty one comes. */
+static inline void new_folder(void)
+{
+    close_store();
+    drop_folder();
+    snprintf(folder, sizeof folder, "/tmp/denoised-store-XXXXXX");
+    if (!mkdtemp(folder)) {
+        perror("mkdtemp");
+        exit(1);
+    }
+    clock_ms = 1700000000000;
+    options = (store_options){.folder = folder, .base_path = "", .now_ms = test_clock, .keep_ms = 7ll * 24 * 3600 * 1000};
+}
+
+static inline dn_status open_store(void)
+{
+    close_store();
+    return store_open(&st, &options, &error);
+}
+
+static inline bool fresh(void)
+{
+    new_folder();
+    return open_store() == DN_OK;
+}
+
+static inline void end_store_tests(void)
+{
+    close_store();
+    drop_folder();
+}
+
+/* ids count up in base 32: distinct, valid, in order. */
+static inline void make_id(char out[27])
+{
+    static const char digits[] = "abcdefghijklmnopqrstuvwxyz234567";
+    memset(out, 'a', 26);
+    out[26] = 0;
+    unsigned value = ++next_id;
+    for (int i = 25; value; i--, value /= 32) {
+        out[i] = digits[value % 32];
+    }
+}
+
+typedef struct spec {
+    const char *client, *model, *key;
+    int priority;
+    uint64_t cost;
+    uint32_t n, jobs;
+    unsigned char print;
+} spec;
+
+static inline store_request *enqueue_request(spec p)
+{
+    store_request *r = store_request_create(STORE_ENQUEUE, NULL, NULL);
+    r->job_count = p.jobs ? p.jobs : 1;
+    r->jobs = calloc(r->job_count, sizeof *r->jobs);
+    snprintf(r->client, sizeof r->client, "%s", p.client ? p.client : "alice");
+    snprintf(r->key, sizeof r->key, "%s", p.key ? p.key : "");
+    memset(r->fingerprint, p.print, sizeof r->fingerprint);
+    for (size_t i = 0; i < r->job_count; i++) {
+        make_id(r->jobs[i].id);
+        snprintf(r->jobs[i].model, sizeof r->jobs[i].model, "%s", p.model ? p.model : "m");
+        r->jobs[i].priority = p.priority;
+        r->jobs[i].cost = p.cost ? p.cost : 20;
+        r->jobs[i].n = p.n ? p.n : 1;
+        r->jobs[i].request_json = strdup(REQUEST_JSON);
+    }
+    return r;
+}
+
+/* Enqueues; the first id comes out. */
+static inline store_result enqueue(char id[27], spec p)
+{
+    store_request *r = enqueue_request(p);
+    store_result result = store_call(st, r);
+    if (r->id_count) {
+        memcpy(id, r->ids[0], 27);
+    }
+    store_request_free(r);
+    return result;
+}
+
+typedef struct claim {
+    char id[27];
+    int64_t token;
+    uint32_t attempt, done_count, n;
+} claim;
+
+/* Claims up to max (at most 64); how many came. */
+static inline size_t claim_jobs(claim *out, uint32_t max, const char *const *models)
+{
+    store_request *r = store_request_create(STORE_CLAIM, NULL, NULL);
+    r->claim_max = max;
+    r->models = models;
+    r->device = "cpu";
+    size_t count = store_call(st, r) == STORE_OK ? r->claimed_count : 0;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(out[i].id, r->claimed[i].job.id, 27);
+        out[i].token = r->claimed[i].job.token;
+        out[i].attempt = r->claimed[i].job.attempt;
+        out[i].done_count = r->claimed[i].done_count;
+        out[i].n = r->claimed[i].job.n;
+    }
+    store_request_free(r);
+    return count;
+}
+
+static inline claim claim_one(void)
+{
+    claim c = {.id = "none"};
+    claim_jobs(&c, 1, NULL);
+    return c;
+}
+
+typedef struct outcome {
+    store_result result;
+    bool ended;
+    api_state state;
+    int64_t seq;
+    size_t files;
+} outcome;
+
+static inline outcome finish_call(store_request *r)
+{
+    store_call(st, r);
+    outcome o = {r->result, r->job_ended, r->state_after, r->event_seq, r->file_count};
+    store_request_free(r);
+    return o;
+}
+
+static inline store_request *job_request(store_op op, const char *id, int64_t token)
+{
+    store_request *r = store_request_create(op, NULL, NULL);
+    snprintf(r->id, sizeof r->id, "%s", id);
+    r->token = token;
+    return r;
+}
+
+static inline store_request *image_request(const char *id, int64_t token, uint32_t index, const char *suffix)
+{
+    store_request *r = job_request(STORE_IMAGE, id, token);
+    r->image.index = index;
+    r->image.view = (api_image_view){.index = index, .seed = UINT64_MAX, .width = 32, .height = 32, .bytes = 1000, .device = "cpu", .build = "b"};
+    memset(r->image.view.sha256, 'a', 64);
+    memset(r->image.view.pixels_sha256, 'b', 64);
+    snprintf(r->image.file, sizeof r->image.file, "%s-%u-%lld%s.png", id, index, (long long)token, suffix);
+    return r;
+}
+
+static inline outcome put_image(const char *id, int64_t token, uint32_t index)
+{
+    return finish_call(image_request(id, token, index, ""));
+}
+
+static inline outcome fail_job(const char *id, int64_t token)
+{
+    store_request *r = job_request(STORE_FAIL, id, token);
+    snprintf(r->error_code, sizeof r->error_code, "engine");
+    snprintf(r->error_detail, sizeof r->error_detail, "a number was not finite");
+    return finish_call(r);
+}
+
+static inline outcome cancel_job(const char *client, const char *id)
+{
+    store_request *r = job_request(STORE_CANCEL, id, 0);
+    snprintf(r->client, sizeof r->client, "%s", client);
+    return finish_call(r);
+}
+
+static inline outcome canceled_done(const char *id, int64_t token)
+{
+    return finish_call(job_request(STORE_CANCELED_DONE, id, token));
+}
+
+static inline outcome purge_job(const char *client, const char *id)
+{
+    store_request *r = job_request(STORE_PURGE, id, 0);
+    snprintf(r->client, sizeof r->client, "%s", client);
+    return finish_call(r);
+}
+
+static inline outcome requeue_job(const char *id, int64_t token, const char *reason, bool crashed)
+{
+    store_request *r = job_request(STORE_REQUEUE, id, token);
+    snprintf(r->reason, sizeof r->reason, "%s", reason);
+    r->crashed_alone = crashed;
+    return finish_call(r);
+}
+
+static inline outcome retain(int64_t keep_ms, uint64_t keep_bytes)
+{
+    store_request *r = store_request_create(STORE_RETENTION, NULL, NULL);
+    r->keep_ms = keep_ms;
+    r->keep_bytes = keep_bytes;
+    return finish_call(r);
+}
+
+/* A job as a value without its text: enough for most checks. state -1: not found. */
+static inline store_job job_of(const char *id)
+{
+    store_job job = {0};
+    store_result result = store_get(st, NULL, id, &job);
+    store_job copy = job;
+    copy.request_json = copy.error_detail = NULL;
+    if (result != STORE_OK && result != STORE_GONE) {
+        copy.state = (api_state)-1;
+    } else {
+        store_job_done(&job);
+    }
+    return copy;
+}
+
+/* The names of a job's milestones, comma separated. */
+static inline const char *milestones(const char *id)
+{
+    static char text[1024];
+    store_event *events = NULL;
+    size_t count = 0, used = 0;
+    text[0] = 0;
+    if (store_events(st, id, 0, &events, &count) != STORE_OK) {
+        return "?";
+    }
+    for (size_t i = 0; i < count; i++) {
+        bool in_order = events[i].seq == (int64_t)i + 1;
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s%s", i ? "," : "", events[i].name, in_order ? "" : "!");
+    }
+    store_events_free(events, count);
+    return text;
+}
+
+static inline bool file_exists(const char *inside, const char *name)
+{
+    char *path = store_path(st, inside, name);
+    bool there = access(path, F_OK) == 0;
+    free(path);
+    return there;
+}
+
+static inline void make_file(const char *inside, const char *name)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s/%s", folder, inside, name);
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
+/* One integer out of the database, on a connection of the test's own (the store must be closed, or the read is of another process's view). */
+static inline int64_t ask_database(const char *sql)
+{
+    char path[128];
+    snprintf(path, sizeof path, "%s/denoised.db", folder);
+    sqlite3 *db = NULL;
+    sqlite3_stmt *statement = NULL;
+    int64_t value = -1;
+    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK &&
+        sqlite3_prepare_v2(db, sql, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
+        value = sqlite3_column_int64(statement, 0);
+    }
+    sqlite3_finalize(statement);
+    sqlite3_close(db);
+    return value;
+}
+
+#endif
