@@ -94,6 +94,7 @@ $(OUT)/%.o: %.c
 
 # The daemon's description lies in the program.
 $(OUT)/api/openapi.o: api/openapi.json
+$(OUT)/server/store/sqlite_migrate.o: $(wildcard migrations/sqlite/*.sql)
 
 # A test links what its room may see: engine tests the engine alone, api tests the engine and api, the rest everything.
 $(OUT)/libapi.a: $(call obj,$(API_SRC))
