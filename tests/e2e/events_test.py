@@ -1,0 +1,117 @@
+"""The event stream: milestones with ids, progress and previews without, replay, refusals, limits."""
+from harness import *  # noqa: F403
+
+daemon = Daemon()
+
+
+def start(**body):
+    answer = daemon.post(body)
+    same(answer.status, 202, "status")
+    return answer.json["id"]
+
+
+@test
+def a_finished_job_replays_its_milestones_verbatim():
+    job = start(steps=3, n=2, seed=1)
+    daemon.wait(job)
+    first = daemon.events(f"/jobs/{job}/events")
+    second = daemon.events(f"/jobs/{job}/events")
+    milestones = [(e["id"], e["event"], e["data"]) for e in first if "id" in e]
+    same([e[1] for e in milestones], ["queued", "started", "image", "image", "succeeded"], "milestones")
+    same([(e["id"], e["event"], e["data"]) for e in second if "id" in e], milestones, "the second replay")
+    same(first[-1]["json"]["job"]["state"], "succeeded", "the last event's job")
+    same(first[0].get("retry"), "2000", "the retry line")
+
+
+@test
+def a_stream_goes_on_where_it_was():
+    job = start(steps=2, n=3, seed=1)
+    daemon.wait(job)
+    whole = [e["id"] for e in daemon.events(f"/jobs/{job}/events") if "id" in e]
+    for after in whole[:-1]:
+        rest = [e["id"] for e in daemon.events(f"/jobs/{job}/events", {"Last-Event-ID": after}) if "id" in e]
+        same(rest, whole[whole.index(after) + 1:], f"after {after}")
+        rest = [e["id"] for e in daemon.events(f"/jobs/{job}/events?after={after}") if "id" in e]
+        same(rest, whole[whole.index(after) + 1:], f"?after={after}")
+    same(daemon.get(f"/jobs/{job}/events", Last_Event_ID=whole[-1]).status, 204, "at the end")
+    for bad in ("99", "x", "-1", "1.5", "9" * 30, ""):
+        answer = daemon.get(f"/jobs/{job}/events", Last_Event_ID=bad)
+        same((answer.status, answer.json["code"]), (400, "bad-event-id"), f"id {bad!r}")
+
+
+@test
+def progress_and_previews_arrive_while_it_runs():
+    job = start(steps=400, n=4, seed=1)
+    events = daemon.events(f"/jobs/{job}/events")
+    names = [event["event"] for event in events]
+    check("progress" in names, names)
+    check("preview" in names, names)
+    progress = [event["json"] for event in events if event["event"] == "progress"]
+    check(all(a["done"] <= b["done"] for a, b in zip(progress, progress[1:])), "progress goes back")
+    check(all(0 <= p["fraction"] <= 1 and p["total"] == 1600 for p in progress), progress[:3])
+    for event in events:
+        check(("id" in event) == (event["event"] in ("queued", "started", "image", "requeued", "succeeded", "failed", "canceled")), event["event"])
+        if event["event"] == "preview":
+            same(png_size(base64.b64decode(event["json"]["png"])), (event["json"]["width"], event["json"]["height"]), "preview size")
+    same(names[-1], "succeeded", "the last event")
+
+
+@test
+def previews_can_be_left_out():
+    job = start(steps=300, n=2, seed=1)
+    check("preview" not in [event["event"] for event in daemon.events(f"/jobs/{job}/events?previews=0")], "a preview came")
+
+
+@test
+def an_event_arrives_at_once():
+    job = start(steps=2, seed=1)
+    daemon.wait(job)
+    running = start(steps=1000, n=8, seed=1)
+    events = []
+    reader = threading.Thread(target=lambda: events.extend(daemon.events(f"/jobs/{running}/events?previews=0")))
+    reader.start()
+    eventually(lambda: daemon.get(f"/jobs/{running}").json["state"] == "running", what="it runs")
+    time.sleep(0.3)
+    began = time.monotonic()
+    daemon.call("DELETE", f"/jobs/{running}")
+    reader.join(20)
+    same(events[-1]["event"], "canceled", "the last event")
+    check(events[-1]["at"] - began < 0.5 * SLOW, f"it came after {events[-1]['at'] - began:.3f} s")
+
+
+@test
+def unknown_jobs_have_no_stream():
+    same(daemon.get("/jobs/" + "a" * 26 + "/events").status, 404, "status")
+
+
+@test
+def a_reader_that_leaves_hurts_nobody():
+    job = start(steps=500, n=4, seed=1)
+    for _ in range(20):
+        connection = socket.create_connection(("127.0.0.1", daemon.port))
+        connection.sendall(f"GET /jobs/{job}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        connection.recv(100)
+        connection.close()
+    same(daemon.wait(job)["state"], "succeeded", "state")
+
+
+@test
+def a_client_has_at_most_one_hundred_streams():
+    job = start(steps=1000, n=32, seed=1)
+    streams = []
+    for _ in range(100):
+        connection = socket.create_connection(("127.0.0.1", daemon.port))
+        connection.sendall(f"GET /jobs/{job}/events?previews=0 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        check(b" 200 " in connection.recv(20), "a stream was refused too early")
+        streams.append(connection)
+    answer = daemon.get(f"/jobs/{job}/events")
+    same((answer.status, answer.json["code"]), (429, "quota"), "stream 101")
+    check("retry-after" in answer.headers, "Retry-After")
+    same(daemon.get("/healthz").status, 200, "health")
+    for connection in streams:
+        connection.close()
+    daemon.call("DELETE", f"/jobs/{job}")
+    daemon.wait(job)
+
+
+run(__name__)
