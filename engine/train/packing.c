@@ -48,8 +48,10 @@ static uint64_t scratch_of(const dn_plan *plan, const dn_node *node)
         return 2 * rounded(pixels * wide) + 2 * rounded(dn_shape_count(to));
     case DN_NODE_GROUP_NORM:
         return rounded(dn_shape_count(to)) + 8 * rounded(to.c);
-    case DN_NODE_ATTENTION:
-        return 2 * rounded(pixels * pixels) + 3 * rounded(pixels * to.c);
+    case DN_NODE_ATTENTION: {
+        uint64_t dim = to.c / node->heads, head = dn_pack_round((uint32_t)dim), columns = dn_pack_round((uint32_t)pixels);
+        return 5 * rounded(pixels * head) + 2 * rounded(dim * columns) + 2 * rounded(pixels * columns) + 2 * rounded(columns * head);
+    }
     case DN_NODE_GLOBAL_POOL:
         return 2 * rounded(to.c);
     default:
