@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/json_fields.h"
 #include "api/limits.h"
 #include "api/text.h"
 #include "base/limits.h"
@@ -45,24 +46,18 @@ void api_model_free(api_model *model)
     free(model);
 }
 
-static bool read_text(const cJSON *object, const char *key, char *out, size_t capacity, bool may_be_empty)
+static bool read_name(const cJSON *object, const char *key, char *out, size_t capacity)
 {
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
-    if (!cJSON_IsString(value) || strlen(value->valuestring) >= capacity || (!may_be_empty && !value->valuestring[0])) {
-        return false;
-    }
-    strcpy(out, value->valuestring);
-    return true;
+    return api_read_text(object, key, out, capacity) && out[0];
 }
 
 static bool read_count(const cJSON *object, const char *key, uint32_t minimum, uint32_t maximum, uint32_t *out)
 {
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(object, key);
-    if (!cJSON_IsNumber(value) || value->valuedouble != floor(value->valuedouble) || value->valuedouble < minimum ||
-        value->valuedouble > maximum) {
+    double value;
+    if (!api_read_whole(object, key, minimum, maximum, &value)) {
         return false;
     }
-    *out = (uint32_t)value->valuedouble;
+    *out = (uint32_t)value;
     return true;
 }
 
@@ -116,7 +111,7 @@ static bool read_defaults(api_model *model, const cJSON *root)
         return false;
     }
     model->default_guidance = guidance->valuedouble;
-    return read_text(defaults, "sampler", model->default_sampler, sizeof model->default_sampler, false) &&
+    return read_name(defaults, "sampler", model->default_sampler, sizeof model->default_sampler) &&
            read_count(defaults, "steps", 1, API_STEPS_MAX, &model->default_steps);
 }
 
@@ -124,10 +119,10 @@ static bool read_defaults(api_model *model, const cJSON *root)
 static const char *read_model(api_model *model, const cJSON *root)
 {
     const cJSON *guidance = cJSON_GetObjectItemCaseSensitive(root, "guidance");
-    if (!read_text(root, "name", model->name, sizeof model->name, false) || !api_model_name_valid(model->name)) {
+    if (!read_name(root, "name", model->name, sizeof model->name) || !api_model_name_valid(model->name)) {
         return "name";
     }
-    if (!read_text(root, "architecture", model->architecture, sizeof model->architecture, false)) {
+    if (!read_name(root, "architecture", model->architecture, sizeof model->architecture)) {
         return "architecture";
     }
     if (!read_count(root, "width", 1, DN_IMAGE_SIDE_MAX, &model->width) ||
@@ -145,9 +140,9 @@ static const char *read_model(api_model *model, const cJSON *root)
     if (!read_defaults(model, root)) {
         return "defaults";
     }
-    bool identity = read_text(root, "weights_sha256", model->weights_sha256, sizeof model->weights_sha256, true) &&
-                    read_text(root, "device", model->device, sizeof model->device, true) &&
-                    read_text(root, "build", model->build, sizeof model->build, true);
+    bool identity = api_read_text(root, "weights_sha256", model->weights_sha256, sizeof model->weights_sha256) &&
+                    api_read_text(root, "device", model->device, sizeof model->device) &&
+                    api_read_text(root, "build", model->build, sizeof model->build);
     return identity ? NULL : "weights_sha256, device or build";
 }
 

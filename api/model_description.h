@@ -35,7 +35,8 @@ bool api_model_name_valid(const char *name);
 /* The next of a class's comma-separated synonyms, blanks around it trimmed, empty ones skipped; advances *rest; false at the end. */
 bool api_next_synonym(const char **rest, const char **name, size_t *bytes);
 
-/* The wire's MODEL: model NULL is one that has never been described (its name, state and error alone are shown); state is "unloaded|loading|ready|failed", error may be NULL; classes left out in lists. malloc'd. */
+/* The wire's MODEL. model NULL: one that has never been described, whose name, state and error alone are shown. state is
+ * "unloaded|loading|ready|failed", error may be NULL; classes are left out in lists. malloc'd. */
 char *api_model_body(const api_model *model, const char *name, const char *state, const char *error, bool with_classes);
 
 #endif

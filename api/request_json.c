@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api/generate_request.h"
+#include "api/json_fields.h"
 #include "api/text.h"
 #include "format/json.h"
 
@@ -57,27 +58,6 @@ char *api_request_json(const api_request *request)
     return api_text_take(&text);
 }
 
-static bool read_whole(const cJSON *root, const char *key, double minimum, double maximum, double *out)
-{
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(root, key);
-    if (!cJSON_IsNumber(value) || value->valuedouble != floor(value->valuedouble) || value->valuedouble < minimum ||
-        value->valuedouble > maximum) {
-        return false;
-    }
-    *out = value->valuedouble;
-    return true;
-}
-
-static bool read_text(const cJSON *root, const char *key, char *out, size_t capacity)
-{
-    const cJSON *value = cJSON_GetObjectItemCaseSensitive(root, key);
-    if (!cJSON_IsString(value) || strlen(value->valuestring) >= capacity) {
-        return false;
-    }
-    strcpy(out, value->valuestring);
-    return true;
-}
-
 static bool read_class(const cJSON *root, api_request *out)
 {
     double index;
@@ -86,8 +66,8 @@ static bool read_class(const cJSON *root, api_request *out)
         return true;
     }
     out->has_class = true;
-    if (!read_whole(root, "class_label", 0, UINT32_MAX, &index) ||
-        !read_text(root, "class_name", out->class_name, sizeof out->class_name)) {
+    if (!api_read_whole(root, "class_label", 0, UINT32_MAX, &index) ||
+        !api_read_text(root, "class_name", out->class_name, sizeof out->class_name)) {
         return false;
     }
     out->class_index = (uint32_t)index;
@@ -112,7 +92,7 @@ static bool read_options(const cJSON *root, api_request *out)
 static bool read_seed(const cJSON *root, api_request *out)
 {
     char digits[24];
-    if (!read_text(root, "seed", digits, sizeof digits) || !digits[0] || digits[strspn(digits, "0123456789")]) {
+    if (!api_read_text(root, "seed", digits, sizeof digits) || !digits[0] || digits[strspn(digits, "0123456789")]) {
         return false;
     }
     char again[24];
@@ -133,10 +113,10 @@ bool api_request_from_json(api_request *out, const char *json, size_t bytes)
         goto done;
     }
     const cJSON *guidance = cJSON_GetObjectItemCaseSensitive(root, "guidance_scale");
-    ok = cJSON_IsNumber(guidance) && read_text(root, "model", request.model, sizeof request.model) && read_class(root, &request) &&
-         read_text(root, "sampler", request.sampler, sizeof request.sampler) && read_options(root, &request) && read_seed(root, &request) &&
-         read_whole(root, "steps", 1, API_STEPS_MAX, &steps) && read_whole(root, "n", 1, API_N_MAX, &n) &&
-         read_whole(root, "priority", -API_PRIORITY_MAX, API_PRIORITY_MAX, &priority);
+    ok = cJSON_IsNumber(guidance) && api_read_text(root, "model", request.model, sizeof request.model) && read_class(root, &request) &&
+         api_read_text(root, "sampler", request.sampler, sizeof request.sampler) && read_options(root, &request) &&
+         read_seed(root, &request) && api_read_whole(root, "steps", 1, API_STEPS_MAX, &steps) &&
+         api_read_whole(root, "n", 1, API_N_MAX, &n) && api_read_whole(root, "priority", -API_PRIORITY_MAX, API_PRIORITY_MAX, &priority);
     if (ok) {
         request.guidance_scale = guidance->valuedouble;
         request.steps = (uint32_t)steps;

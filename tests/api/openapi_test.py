@@ -1,0 +1,108 @@
+#!/usr/bin/env python3
+"""api/openapi.yaml, api/openapi.json and the C headers say the same. Prints PASS/FAIL lines; run from the repository root."""
+import json
+import pathlib
+import re
+import sys
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, "api")
+FAILED = 0
+
+
+def check(name, problems):
+    global FAILED
+    if problems:
+        FAILED += 1
+        print(f"FAIL openapi_{name}: {'; '.join(map(str, problems))[:600]}")
+    else:
+        print(f"PASS openapi_{name}")
+
+
+def read(path):
+    return pathlib.Path(path).read_text(encoding="utf-8")
+
+
+def defines():
+    return {name: float(value) for name, value in re.findall(r"^#define (API_\w+) ([0-9.]+)", read("api/limits.h"), re.M)}
+
+
+def references(node, at="#"):
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        for key, value in node.items():
+            yield from references(value, f"{at}/{key}")
+    elif isinstance(node, list):
+        for value in node:
+            yield from references(value, at)
+
+
+def resolves(document, reference):
+    node = document
+    for part in reference.removeprefix("#/").split("/"):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def limits_differ(schemas):
+    values = defines()
+    shown = schemas["Capabilities"]["properties"]["limits"]["properties"]
+    named = dict(re.findall(r'X\("(\w+)", (API_\w+)\)', read("api/limits.h")))
+    problems = [f"{name}: not in both" for name in set(named) ^ set(shown)]
+    problems += [f"{name}: {shown[name]['const']} and {values[macro]}" for name, macro in named.items()
+                 if name in shown and shown[name]["const"] != values[macro]]
+    left_out = {m for m in values if m not in named.values()} - {"API_ID_BYTES"}
+    return problems + [f"{macro} is shown nowhere" for macro in sorted(left_out)]
+
+
+def bounds_differ(document, schemas):
+    v = defines()
+    p = schemas["GenerateRequest"]["properties"]
+    listing = {q["name"]: q["schema"] for q in document["paths"]["/jobs"]["get"]["parameters"]}
+    body = document["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
+    key = document["components"]["parameters"]["IdempotencyKey"]["schema"]
+    rows = [
+        ("steps", (p["steps"]["minimum"], p["steps"]["maximum"]), (1, v["API_STEPS_MAX"])),
+        ("n", (p["n"]["minimum"], p["n"]["maximum"]), (1, v["API_N_MAX"])),
+        ("priority", (p["priority"]["minimum"], p["priority"]["maximum"]), (-v["API_PRIORITY_MAX"], v["API_PRIORITY_MAX"])),
+        ("guidance_scale", (p["guidance_scale"]["minimum"], p["guidance_scale"]["maximum"]), (-v["API_GUIDANCE_MAX"], v["API_GUIDANCE_MAX"])),
+        ("limit", (listing["limit"]["maximum"], listing["limit"]["default"]), (v["API_LIST_LIMIT_MAX"], v["API_LIST_LIMIT"])),
+        ("array", body[1]["maxItems"], v["API_BATCH_JOBS_MAX"]),
+        ("key", key["maxLength"], v["API_KEY_BYTES_MAX"]),
+        ("model", schemas["ModelName"]["pattern"], "^[A-Za-z0-9._-]{1,%d}$" % v["API_MODEL_NAME_BYTES_MAX"]),
+        ("id", schemas["JobId"]["pattern"], "^[a-z2-7]{%d}$" % v["API_ID_BYTES"]),
+    ]
+    return [f"{name}: {shown} and {held}" for name, shown, held in rows if shown != held]
+
+
+def main():
+    try:
+        import openapi_json
+    except ImportError:
+        print("SKIP openapi: python3-yaml is not installed")
+        return
+    document = json.loads(read("api/openapi.json"))
+    schemas = document["components"]["schemas"]
+    check("json_is_made_from_yaml", [] if openapi_json.render() == read("api/openapi.json") else ["run api/openapi_json.py"])
+    used = set(references(document))
+    check("references_resolve", [r for r in used if not resolves(document, r)])
+    kinds = ("schemas", "parameters", "headers", "responses")
+    unused = [f"{kind}/{name}" for kind in kinds for name in document["components"][kind] if f"#/components/{kind}/{name}" not in used]
+    check("every_component_is_used", unused)
+    fields = re.findall(r'^    X\(\w+, "(\w+)"\)', read("api/generate_request.c"), re.M)
+    check("fields_are_the_validators", sorted(set(fields) ^ set(schemas["GenerateRequest"]["properties"])) or ([] if fields else ["no table"]))
+    check("limits_are_limits_h", limits_differ(schemas))
+    check("bounds_are_limits_h", bounds_differ(document, schemas))
+    codes = re.findall(r'X\(\w+, \d+, "([a-z-]+)"', read("api/problem.h"))
+    check("codes_are_problem_h", sorted(set(codes) ^ set(schemas["Problem"]["properties"]["code"]["enum"])) or ([] if codes else ["no table"]))
+    states = re.findall(r'\[API_STATE_\w+\] = "(\w+)"', read("api/views.c"))
+    check("states_are_views_c", sorted(set(states) ^ set(schemas["State"]["enum"])) or ([] if states else ["no table"]))
+    accepted = set(schemas["AcceptedRequest"]["properties"]) - {"class_name"}
+    check("accepted_shows_every_field", sorted(accepted ^ set(schemas["GenerateRequest"]["properties"])))
+
+
+main()
+sys.exit(1 if FAILED else 0)
