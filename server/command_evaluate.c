@@ -267,7 +267,7 @@ static void free_job(evaluate_job *job)
 
 int dn_command_evaluate(int argc, char **argv)
 {
-    static evaluate_job job = {.sampler = "dpmpp_2m", .per_class = 100, .steps = 20, .seed = 1, .epochs = 8};
+    evaluate_job job = {.sampler = "dpmpp_2m", .per_class = 100, .steps = 20, .seed = 1, .epochs = 8};
     const dn_option options[] = {
         DN_NEEDED_OPTION("model", "DIR", job.model_path, "the model to judge"),
         DN_NEEDED_OPTION("data", "DIR", job.data_path, "real pictures: a folder of IDX files"),
