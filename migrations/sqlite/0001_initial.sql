@@ -46,11 +46,11 @@ CREATE TABLE job(
   CHECK((request IS NULL) = (expired = 1))
 ) STRICT;
 
--- Claims: partial, so that they stay small however many jobs have ended. The cost makes sums over the queue covered.
-CREATE INDEX job_ready ON job(priority, turn, row, cost) WHERE state = 0;
+-- Claims: partial, so that they stay small however many jobs have ended. State and cost make sums over the queue covered.
+CREATE INDEX job_ready ON job(priority, turn, row, state, cost) WHERE state = 0;
 CREATE INDEX job_ready_model ON job(model, priority, turn, row) WHERE state = 0;
 CREATE INDEX job_running ON job(state) WHERE state = 1;
-CREATE INDEX job_pending ON job(client) WHERE state < 2;
+CREATE INDEX job_pending ON job(client, state) WHERE state < 2;
 -- Lists, newest first.
 CREATE INDEX job_list ON job(client, created_ms, row);
 -- Retention: by age of the end, then tombstones, then what a client asked to delete while it ran.

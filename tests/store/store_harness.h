@@ -189,7 +189,7 @@ static inline outcome finish_call(store_request *r)
 static inline store_request *job_request(store_op op, const char *id, int64_t token)
 {
     store_request *r = store_request_create(op, NULL, NULL);
-    snprintf(r->id, sizeof r->id, "%s", id);
+    snprintf(r->id, sizeof r->id, "%.26s", id);
     r->token = token;
     return r;
 }
@@ -201,7 +201,7 @@ static inline store_request *image_request(const char *id, int64_t token, uint32
     r->image.view = (api_image_view){.index = index, .seed = UINT64_MAX, .width = 32, .height = 32, .bytes = 1000, .device = "cpu", .build = "b"};
     memset(r->image.view.sha256, 'a', 64);
     memset(r->image.view.pixels_sha256, 'b', 64);
-    snprintf(r->image.file, sizeof r->image.file, "%s-%u-%lld%s.png", id, index, (long long)token, suffix);
+    snprintf(r->image.file, sizeof r->image.file, "%.26s-%u-%lld%.20s.png", id, index, (long long)token, suffix);
     return r;
 }
 
@@ -305,7 +305,7 @@ static inline void make_file(const char *inside, const char *name)
 }
 
 /* One integer out of the database, on a connection of the test's own (the store must be closed, or the read is of another process's view). */
-static inline int64_t ask_database(const char *sql)
+static inline int64_t ask_database(const char *question)
 {
     char path[128];
     snprintf(path, sizeof path, "%s/denoised.db", folder);
@@ -313,7 +313,7 @@ static inline int64_t ask_database(const char *sql)
     sqlite3_stmt *statement = NULL;
     int64_t value = -1;
     if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) == SQLITE_OK &&
-        sqlite3_prepare_v2(db, sql, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
+        sqlite3_prepare_v2(db, question, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
         value = sqlite3_column_int64(statement, 0);
     }
     sqlite3_finalize(statement);
