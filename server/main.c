@@ -12,6 +12,7 @@ static const struct command {
 } commands[] = {
     {"serve", dn_command_serve, "serve models over HTTP"},
     {"health", dn_command_health, "ask a running daemon how it is"},
+    {"generate", dn_command_generate, "make pictures"},
     {"inspect", dn_command_inspect, "say what a model is, and what it costs to run"},
     {"forward", dn_command_forward, "run a network on tensors of a file"},
     {"train", dn_command_train, "train a network from a recipe and labelled pictures"},

@@ -10,44 +10,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "server/describe_model.h"
 #include "server/worker_internal.h"
-
-static void describe_classes(api_model *model, const dn_model_folder *folder, uint32_t class_count)
-{
-    model->class_names = calloc(class_count ? class_count : 1, sizeof *model->class_names);
-    for (uint32_t i = 0; model->class_names && i < class_count; i++) {
-        model->class_names[i] = strdup(i < folder->class_count && folder->class_names[i] ? folder->class_names[i] : "");
-        if (!model->class_names[i])
-            return;
-        model->class_count = i + 1;
-    }
-}
-
-static dn_status describe(api_model **out, const char *name, const dn_engine *engine, dn_error *error)
-{
-    api_model *model = calloc(1, sizeof *model);
-    if (!model)
-        return dn_fail(error, DN_NO_MEMORY, "out of memory for the description of %s", name);
-    snprintf(model->name, sizeof model->name, "%s", name);
-    snprintf(model->architecture, sizeof model->architecture, "%s", engine->model->architecture);
-    model->width = engine->model->width;
-    model->height = engine->model->height;
-    model->channels = engine->model->channels;
-    model->guidance = engine->null_class != DN_NONE;
-    snprintf(model->default_sampler, sizeof model->default_sampler, "%s", engine->default_sampler);
-    model->default_steps = engine->default_steps;
-    model->default_guidance = engine->default_guidance;
-    snprintf(model->weights_sha256, sizeof model->weights_sha256, "%s", engine->model->weights_sha256);
-    snprintf(model->device, sizeof model->device, "%s", engine->device_text);
-    snprintf(model->build, sizeof model->build, "%s", engine->build);
-    describe_classes(model, engine->folder, engine->class_count);
-    if (model->class_count != engine->class_count) {
-        api_model_free(model);
-        return dn_fail(error, DN_NO_MEMORY, "out of memory for the classes of %s", name);
-    }
-    *out = model;
-    return DN_OK;
-}
 
 /* Seconds of a tick of one row: the second of two, since the first touches its memory for the first time. */
 static dn_status measure_row(double *out, dn_engine *engine, dn_error *error)
@@ -81,7 +45,7 @@ static dn_status load(worker *w, worker_model *model)
     const dn_engine_options options = {.threads = w->options.threads};
     dn_status status = dn_engine_open(&model->engine, model->folder, &options, &model->error);
     if (status == DN_OK)
-        status = describe(&model->description, model->name, model->engine, &model->error);
+        status = dn_describe_model(&model->description, model->name, model->engine, &model->error);
     if (status == DN_OK && model->description->channels != 1 && model->description->channels != 3)
         status = dn_fail(&model->error, DN_UNSUPPORTED, "%s makes %u channels: a picture has 1 or 3", model->folder,
                          model->description->channels);

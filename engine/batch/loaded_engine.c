@@ -99,7 +99,7 @@ static void settle_build(dn_engine *engine)
                          engine->backend->device_isa(engine->device), png_get_libpng_ver(NULL), zlibVersion());
     dn_sha256_of(digest, text, (size_t)bytes);
     dn_sha256_hex(engine->build, digest);
-    engine->backend->device_describe(engine->device, engine->device_text, sizeof engine->device_text);
+    snprintf(engine->device_text, sizeof engine->device_text, "%s %s", engine->backend->name, engine->backend->device_isa(engine->device));
 }
 
 static dn_status open_files(dn_engine *engine, const char *folder, dn_error *error)

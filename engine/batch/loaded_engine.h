@@ -27,7 +27,7 @@ typedef struct dn_engine {
     char default_sampler[32];
     uint32_t default_steps;
     double default_guidance;
-    char device_text[64];            /* "cpu" */
+    char device_text[64];            /* "cpu avx512": stands in pictures, so never the number of threads */
     char build[65];                  /* hex sha256 over commit, numerics version, backend, instruction set, libpng and zlib versions */
 } dn_engine;
 

@@ -1,0 +1,44 @@
+/* The library in thirty lines: one picture of class 7 into a file.
+ *
+ *     generate MODEL-FOLDER OUTPUT.png */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/file.h"
+#include "engine.h"
+
+int main(int argc, char **argv)
+{
+    dn_error error = {DN_OK, ""};
+    dn_engine *engine = NULL;
+    uint8_t *pixels = NULL;
+    unsigned char *png = NULL;
+    size_t png_bytes = 0;
+    if (argc != 3) {
+        fprintf(stderr, "usage: generate MODEL-FOLDER OUTPUT.png\n");
+        return 64;
+    }
+    dn_status status = dn_engine_open(&engine, argv[1], NULL, &error);
+    if (status == DN_OK) {
+        const dn_model *model = engine->model;
+        dn_lane_spec spec = {.seed = 42,
+                             .has_class = true,
+                             .class_index = 7,
+                             .guidance_scale = 2.0,
+                             .steps = 20,
+                             .sampler = "dpmpp_2m",
+                             .options = DN_SAMPLER_OPTIONS_INIT};
+        pixels = malloc(dn_engine_elements(engine));
+        status = dn_generate(engine, &spec, 1, pixels, NULL, NULL, NULL, &error);
+        if (status == DN_OK)
+            status = dn_png_encode(&png, &png_bytes, pixels, model->width, model->height, model->channels, NULL, 0, &error);
+    }
+    if (status == DN_OK)
+        status = dn_file_write(argv[2], png, png_bytes, false, &error);
+    if (status != DN_OK)
+        fprintf(stderr, "%s\n", error.message);
+    free(png);
+    free(pixels);
+    dn_engine_close(engine);
+    return status == DN_OK ? 0 : 1;
+}

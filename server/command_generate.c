@@ -1,0 +1,124 @@
+/* `denoised generate`: pictures from the command line, with the engine of the service and the same bytes for the same spec.
+ * Ctrl-C stops before anything is written (exit status 130). One thread calls it; the engine brings its own. */
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/random.h>
+
+#include "server/commands.h"
+#include "server/generation.h"
+#include "server/options.h"
+#include "server/progress.h"
+
+static volatile sig_atomic_t stop;
+
+static void on_signal(int number)
+{
+    (void)number;
+    stop = 1;
+}
+
+static bool show_progress(void *payload, uint32_t done, uint32_t total)
+{
+    (void)total;
+    dn_progress_update(payload, done, "");
+    return stop == 0;
+}
+
+static dn_status open_model(generation *g, dn_error *error)
+{
+    dn_status status = generation_find_model(g, error);
+    dn_engine_options options = {.threads = (unsigned)g->threads};
+    if (status == DN_OK)
+        status = dn_engine_open(&g->engine, g->model_path, &options, error);
+    if (status != DN_OK)
+        return status;
+    uint32_t channels = g->engine->model->channels;
+    if ((g->output != NULL || g->output_dir != NULL) && channels != 1 && channels != 3)
+        return dn_fail(error, DN_UNSUPPORTED, "%s makes %u channels, which are no picture: use --output-latents", g->model_path, channels);
+    return DN_OK;
+}
+
+static dn_status run(generation *g, dn_error *error)
+{
+    dn_progress_bar bar;
+    double steps = 0.0;
+    for (uint32_t i = 0; i < g->count; i++)
+        steps += g->specs[i].steps;
+    dn_progress_begin(&bar, "denoising", steps);
+    dn_status status = dn_generate(g->engine, g->specs, g->count, g->pixels, g->floats, show_progress, &bar, error);
+    dn_progress_end(&bar);
+    return status;
+}
+
+static dn_status generate(generation *g, dn_error *error)
+{
+    if (g->output == NULL && g->output_dir == NULL && g->output_latents == NULL)
+        g->output = "generated.png";
+    dn_status status = open_model(g, error);
+    if (status == DN_OK)
+        status = generation_plan(g, error);
+    if (status == DN_OK)
+        status = run(g, error);
+    if (status == DN_OK)
+        status = generation_save(g, error);
+    if (status == DN_OK)
+        fprintf(stderr, "%u image%s, seed %llu%s%s\n", g->count, g->count == 1 ? "" : "s", (unsigned long long)g->seed,
+                g->output != NULL ? ": " : "", g->output != NULL ? g->output : "");
+    return status;
+}
+
+int dn_command_generate(int argc, char **argv)
+{
+    generation g = {.guidance_scale = NAN, .eta = NAN, .s_churn = NAN, .s_noise = NAN};
+    const dn_option options[] = {
+        DN_TEXT_OPTION("model", "DIR", g.model, "a pipeline folder; default: $DENOISED_MODEL, else the built-in model"),
+        DN_TEXT_OPTION("class", "CLASS", g.classes, "a name or number, or a list of them (2,9,...) that the images take in turn"),
+        DN_NUMBER_OPTION("guidance-scale", g.guidance_scale, -DN_GUIDANCE_SCALE_MAX, DN_GUIDANCE_SCALE_MAX,
+                         "1 is off, 0 unconditional; default: the model's"),
+        DN_COUNT_OPTION("steps", g.steps, 1, DN_STEPS_MAX, "sampler steps; default: the model's"),
+        DN_TEXT_OPTION("sampler", "NAME", g.sampler, "dpmpp_2m, ddim, heun, euler, euler_ancestral, ddpm, model; default: the model's"),
+        DN_NUMBER_OPTION("eta", g.eta, 0.0, 1.0, "fresh noise: ddim, euler_ancestral"),
+        DN_NUMBER_OPTION("s-churn", g.s_churn, 0.0, 1000.0, "churn: euler"),
+        DN_NUMBER_OPTION("s-noise", g.s_noise, 0.0, 2.0, "scale of the churn's noise: euler"),
+        DN_FLAG_OPTION("karras", g.karras, "Karras spacing of the noise levels: dpmpp_2m, heun, euler"),
+        DN_COUNT_OPTION("seed", g.seed, 0, UINT64_MAX, "of the first image, the next has one more; default: drawn, and told"),
+        {.name = "images",
+         .letter = 'n',
+         .kind = DN_OPTION_COUNT,
+         .value = "N",
+         .target = &g.n,
+         .count_low = 1,
+         .count_high = GENERATION_IMAGES_MAX,
+         .help = "how many; default: one per class of a list"},
+        DN_TEXT_OPTION("output", "FILE", g.output, "a PNG: the image, or a sheet of all; default: generated.png"),
+        DN_TEXT_OPTION("output-dir", "DIR", g.output_dir, "one PNG for each image: 00000.png, ..."),
+        DN_COUNT_OPTION("columns", g.columns, 1, GENERATION_IMAGES_MAX, "of the sheet; default: about as many as rows"),
+        DN_TEXT_OPTION("latents", "FILE", g.latents, "safetensors: latents [N,C,H,W], standard normal start noise"),
+        DN_TEXT_OPTION("output-latents", "FILE", g.output_latents, "safetensors: latents [N,C,H,W], final, before 8-bit pixels"),
+        DN_COUNT_OPTION("threads", g.threads, 0, DN_THREADS_MAX, "0, the default: all available"),
+    };
+    const dn_command_line line = {.command = "generate",
+                                  .operands = "",
+                                  .summary = "Makes pictures with a model.",
+                                  .options = options,
+                                  .option_count = sizeof options / sizeof options[0]};
+    if (getrandom(&g.seed, sizeof g.seed, 0) != (ssize_t)sizeof g.seed)
+        g.seed = 0;
+    g.seed >>= 32; /* a drawn seed is short enough to be typed again */
+    int status = dn_options_parse(&line, argc, argv, NULL, NULL);
+    if (status != DN_OPTIONS_GO_ON)
+        return status;
+
+    struct sigaction action = {.sa_handler = on_signal};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    dn_error error = {DN_OK, ""};
+    dn_status result = generate(&g, &error);
+    generation_done(&g);
+    if (result == DN_CANCELLED) {
+        fprintf(stderr, "denoised generate: interrupted; nothing was written\n");
+        return DN_EXIT_INTERRUPTED;
+    }
+    return result == DN_OK ? DN_EXIT_OK : dn_command_failed("generate", &error);
+}

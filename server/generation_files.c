@@ -1,0 +1,148 @@
+/* What `denoised generate` writes: single PNGs that carry their recipe, contact sheets, and final latents. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/png_metadata.h"
+#include "base/file.h"
+#include "base/sha256.h"
+#include "format/safetensors.h"
+#include "server/describe_model.h"
+#include "server/generation.h"
+
+#define SHEET_GAP 2u /* pixels */
+
+/* The request that would make image i alone. */
+static api_request request_of(const generation *g, const api_model *model, uint32_t i)
+{
+    const dn_lane_spec *spec = &g->specs[i];
+    api_request request = {
+        .has_class = spec->has_class,
+        .class_index = spec->class_index,
+        .guidance_scale = spec->guidance_scale,
+        .steps = spec->steps,
+        .eta = spec->options.eta,
+        .s_churn = spec->options.s_churn,
+        .s_noise = spec->options.s_noise,
+        .s_tmin = spec->options.s_tmin,
+        .s_tmax = spec->options.s_tmax,
+        .karras = spec->options.karras,
+        .has_seed = true,
+        .seed = spec->seed,
+        .n = 1,
+    };
+    snprintf(request.model, sizeof request.model, "%s", model->name);
+    snprintf(request.sampler, sizeof request.sampler, "%s", spec->sampler);
+    const char *rest = spec->has_class && spec->class_index < model->class_count ? model->class_names[spec->class_index] : "";
+    const char *name = "";
+    size_t bytes = 0;
+    if (api_next_synonym(&rest, &name, &bytes) && bytes < sizeof request.class_name)
+        memcpy(request.class_name, name, bytes);
+    return request;
+}
+
+/* One PNG. A single image carries the same texts as the service's, so that the files are equal; a sheet has the first
+ * image's parameters; images from given noise have no recipe. */
+static dn_status write_png(const generation *g, const api_model *model, const char *path, const uint8_t *pixels, uint32_t width,
+                           uint32_t height, uint32_t i, bool single, dn_error *error)
+{
+    unsigned char *png = NULL, digest[DN_SHA256_BYTES];
+    size_t png_bytes = 0, count = 0;
+    char hex[DN_SHA256_HEX_BYTES], *infotext = NULL, *recipe = NULL;
+    dn_png_text texts[2];
+    if (g->start != NULL) {
+        texts[count++] = (dn_png_text){"Software", "denoised"};
+    } else {
+        api_request request = request_of(g, model, i);
+        dn_sha256_of(digest, pixels, (size_t)width * height * model->channels);
+        dn_sha256_hex(hex, digest);
+        infotext = api_infotext(&request, model, request.seed);
+        recipe = api_recipe_json(&request, model, request.seed, hex);
+        if (infotext != NULL)
+            texts[count++] = (dn_png_text){"parameters", infotext};
+        if (recipe != NULL && single)
+            texts[count++] = (dn_png_text){"denoised", recipe};
+    }
+    dn_status status = dn_png_encode(&png, &png_bytes, pixels, width, height, model->channels, texts, count, error);
+    if (status == DN_OK)
+        status = dn_file_write(path, png, png_bytes, false, error);
+    free(png);
+    free(infotext);
+    free(recipe);
+    return status;
+}
+
+static dn_status write_singles(const generation *g, const api_model *model, dn_error *error)
+{
+    size_t elements = dn_engine_elements(g->engine);
+    dn_status status = dn_make_folder(g->output_dir, error);
+    for (uint32_t i = 0; i < g->count && status == DN_OK; i++) {
+        char path[1200];
+        snprintf(path, sizeof path, "%s/%05u.png", g->output_dir, i);
+        status = write_png(g, model, path, g->pixels + i * elements, model->width, model->height, i, true, error);
+    }
+    return status;
+}
+
+static dn_status write_sheet(const generation *g, const api_model *model, dn_error *error)
+{
+    size_t elements = dn_engine_elements(g->engine);
+    uint32_t columns = g->columns != 0 ? (uint32_t)g->columns : (uint32_t)ceil(sqrt(g->count)), width = 0, height = 0;
+    if (g->count == 1)
+        return write_png(g, model, g->output, g->pixels, model->width, model->height, 0, true, error);
+    const uint8_t **pictures = calloc(g->count, sizeof *pictures);
+    uint8_t *sheet = NULL;
+    if (pictures == NULL)
+        return dn_fail(error, DN_NO_MEMORY, "out of memory for a sheet of %u pictures", g->count);
+    for (uint32_t i = 0; i < g->count; i++)
+        pictures[i] = g->pixels + i * elements;
+    dn_status status = dn_contact_sheet(&sheet, &width, &height, pictures, g->count, model->width, model->height, model->channels, columns,
+                                        SHEET_GAP, error);
+    if (status == DN_OK)
+        status = write_png(g, model, g->output, sheet, width, height, 0, false, error);
+    free(sheet);
+    free(pictures);
+    return status;
+}
+
+static dn_status write_latents(const generation *g, dn_error *error)
+{
+    const dn_model *model = g->engine->model;
+    const uint64_t dims[4] = {g->count, model->channels, model->height, model->width};
+    dn_safetensors_writer *writer = NULL;
+    dn_status status = dn_safetensors_writer_create(&writer, error);
+    if (status == DN_OK)
+        status = dn_safetensors_writer_add_f32(writer, "latents", DN_F32, 4, dims, g->floats, error);
+    if (status == DN_OK)
+        status = dn_safetensors_writer_save(writer, g->output_latents, false, error);
+    dn_safetensors_writer_free(writer);
+    return status;
+}
+
+/* The last part of the folder's path, which is what a service would call the model. */
+static void model_name(const generation *g, char *out, size_t room)
+{
+    char path[sizeof g->model_path];
+    snprintf(path, sizeof path, "%s", g->model_path);
+    for (size_t end = strlen(path); end > 1 && path[end - 1] == '/'; end--)
+        path[end - 1] = '\0';
+    const char *slash = strrchr(path, '/');
+    snprintf(out, room, "%.*s", (int)room - 1, slash != NULL ? slash + 1 : path);
+}
+
+dn_status generation_save(const generation *g, dn_error *error)
+{
+    char name[65];
+    api_model *model = NULL;
+    model_name(g, name, sizeof name);
+    dn_status status = dn_describe_model(&model, name, g->engine, error);
+    if (status == DN_OK && g->output_latents != NULL)
+        status = write_latents(g, error);
+    if (status == DN_OK && g->output_dir != NULL)
+        status = write_singles(g, model, error);
+    if (status == DN_OK && g->output != NULL)
+        status = write_sheet(g, model, error);
+    api_model_free(model);
+    return status;
+}

@@ -1,0 +1,120 @@
+"""The generate command: goldens through latents files, pictures and their texts, refusals, Ctrl-C."""
+import struct
+
+from harness import *  # noqa: F403
+
+GOLDEN = os.path.join(ROOT, "tests", "golden", "pipe_unet_ddim10_cfg3")
+
+
+def file(name):
+    return os.path.join(scratch("generate"), name)
+
+
+def generate(*arguments, model=None, **options):
+    command = [PROGRAM, "generate", "--model", model or tiny_model(), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120 * SLOW, **options)
+
+
+def made(*arguments, **options):
+    answer = generate(*arguments, **options)
+    same(answer.returncode, 0, f"the exit status ({answer.stderr})")
+    return answer
+
+
+def tensors(path):
+    """name -> (shape, list of numbers) of a safetensors file of F32 and I64 tensors."""
+    with open(path, "rb") as stream:
+        data = stream.read()
+    size, = struct.unpack("<Q", data[:8])
+    out = {}
+    for name, info in json.loads(data[8:8 + size]).items():
+        if name != "__metadata__" and info["dtype"] in ("F32", "I64"):
+            first, last = info["data_offsets"]
+            code = "f" if info["dtype"] == "F32" else "q"
+            count = (last - first) // struct.calcsize(code)
+            out[name] = (info["shape"], struct.unpack(f"<{count}{code}", data[8 + size + first:8 + size + last]))
+    return out
+
+
+def write_latents(path, shape, values):
+    header = json.dumps({"latents": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * len(values)]}}).encode()
+    with open(path, "wb") as stream:
+        stream.write(struct.pack("<Q", len(header)) + header + struct.pack(f"<{len(values)}f", *values))
+
+
+@test
+def numbers_agree_with_another_implementation():
+    golden = tensors(os.path.join(GOLDEN, "case.safetensors"))
+    start, end = file("start.safetensors"), file("end.safetensors")
+    write_latents(start, *golden["init_noise"])
+    made("--latents", start, "--output-latents", end, "--class", ",".join(map(str, golden["class_labels"][1])), "--sampler", "model",
+         "--steps", 10, "--guidance-scale", 3, model=GOLDEN)
+    shape, values = tensors(end)["latents"]
+    same(shape, [2, 3, 8, 8], "the shape")
+    path = golden["x"][1]
+    most = max(map(abs, path))
+    off = max(abs(a - b) for a, b in zip(values, path[-len(values):]))
+    check(off <= 1e-4 * most, f"off by {off} of {most}")
+
+
+@test
+def the_same_spec_gives_the_same_files():
+    folders = [scratch("a"), scratch("b")]
+    for folder, threads in zip(folders, (1, 2)):
+        made("--class", "1,2,3", "--seed", 5, "--steps", 4, "--output-dir", folder, "--threads", threads)
+    for i in range(3):
+        with open(f"{folders[0]}/{i:05}.png", "rb") as a, open(f"{folders[1]}/{i:05}.png", "rb") as b:
+            same(a.read(), b.read(), f"image {i}")
+    single = file("single.png")
+    made("--class", "3", "--seed", 7, "--steps", 4, "--output", single)
+    with open(f"{folders[0]}/00002.png", "rb") as a, open(single, "rb") as b:
+        same(a.read(), b.read(), "image 2 made alone")
+
+
+@test
+def a_picture_carries_its_recipe():
+    path = file("one.png")
+    made("--class", "Sneaker", "--seed", 42, "--steps", 3, "--sampler", "ddim", "--eta", 0.5, "--guidance-scale", 2, "--output", path)
+    with open(path, "rb") as stream:
+        texts = png_texts(stream.read())
+    check("Steps: 3, Sampler: DDIM" in texts["parameters"] and "Seed: 42" in texts["parameters"], texts["parameters"])
+    request = json.loads(texts["denoised"])["request"]
+    same((request["seed"], request["class_label"], request["eta"]), ("42", 7, 0.5), "the recipe")
+
+
+@test
+def a_sheet_has_rows_and_columns():
+    path = file("sheet.png")
+    made("-n", 6, "--class", "Bag", "--seed", 1, "--steps", 2, "--columns", 3, "--output", path)
+    with open(path, "rb") as stream:
+        width, height = png_size(stream.read())
+    check(width > height, f"{width} x {height}")
+
+
+@test
+def refusals_name_what_is_wrong():
+    for arguments, words in [(("--class", "Sneakr"), "Sneaker"), (("--class", "10"), "classes"), (("--class", "trainer"), "several"),
+                             (("--steps", "0"), "--steps"), (("--steps", "1001"), "--steps"), (("--guidance-scale", "nan"), "--guidance-scale"),
+                             (("--sampler", "nope"), "sampler"), (("--sampler", "euler", "--eta", "0.5"), "eta"), (("--seed", "18446744073709551616"), "--seed"),
+                             (("--latents", "/nonexistent"), "/nonexistent"), (("--bogus",), "--bogus"), (("-n", "0"), "-n")]:
+        path = file("refused.png")
+        answer = generate(*arguments, "--output", path)
+        check(answer.returncode not in (0, 70) and answer.returncode > 0, f"{arguments}: status {answer.returncode}")
+        check(words.lstrip("-") in answer.stderr, f"{arguments}: {answer.stderr!r}")
+        check(not os.path.exists(path), f"{arguments}: a file was written")
+    check(generate("--output", "/nonexistent/x.png", "--steps", "1").returncode == 74, "an unwritable output")
+    check(generate(model="/nonexistent").returncode > 0, "no model")
+
+
+@test
+def ctrl_c_leaves_no_broken_file():
+    folder = scratch("interrupted")
+    process = subprocess.Popen([PROGRAM, "generate", "--model", tiny_model(), "-n", "4096", "--steps", "1000", "--output", f"{folder}/x.png"],
+                               stderr=subprocess.DEVNULL)
+    time.sleep(0.5 * SLOW)
+    process.send_signal(signal.SIGINT)
+    same(process.wait(30 * SLOW), 130, "the exit status")
+    same(os.listdir(folder), [], "the folder")
+
+
+run(__name__)
