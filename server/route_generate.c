@@ -55,8 +55,9 @@ static bool check_headers(http_request *request, generate_state *g, api_problem 
     service *s = request->application;
     const char *key = http_header(request, "Idempotency-Key");
     if (atomic_load(&s->draining)) {
+        api_refuse(problem, API_DRAINING, "", "the daemon is draining and takes no new jobs");
         problem->retry_after_seconds = 5;
-        return api_refuse(problem, API_DRAINING, "", "the daemon is draining and takes no new jobs");
+        return false;
     }
     g->form = api_negotiate(http_header(request, "Accept"));
     if (g->form == API_FORM_NONE) {
@@ -92,8 +93,8 @@ static bool parse_body(http_request *request, generate_state *g, api_request **j
         bool at_model = length >= 6 && strcmp(problem->field + length - 6, "/model") == 0;
         bool undescribed = models_lookup(s->models, NULL) == NULL;
         if (problem->code != API_MALFORMED_JSON && (at_model || undescribed) && loading(s)) {
-            *problem = (api_problem){.retry_after_seconds = 1};
-            return api_refuse(problem, API_LOADING, "", "the model is loading for the first time");
+            api_refuse(problem, API_LOADING, "", "the model is loading for the first time");
+            problem->retry_after_seconds = 1;
         }
         return false;
     }
