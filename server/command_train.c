@@ -13,6 +13,7 @@
 #include "base/limits.h"
 #include "server/commands.h"
 #include "server/options.h"
+#include "server/training_samples.h"
 #include "train/train.h"
 
 #define PATH_BYTES 4096
@@ -59,6 +60,15 @@ static void draw_bar(train_job *job, const dn_train_progress *p)
             left / 60 % 60, left % 60, job->terminal && !last ? "\033[K" : "\n");
 }
 
+/* A sheet that cannot be drawn is no reason to stop training. */
+static void draw_samples(const train_job *job, uint64_t images)
+{
+    dn_error error = {0};
+    if (dn_training_samples(job->output, images, (unsigned)job->threads, &error) != DN_OK) {
+        fprintf(job->log, "images %llu samples: %s\n", (unsigned long long)images, error.message);
+    }
+}
+
 static void on_progress(void *payload, const dn_train_progress *p)
 {
     train_job *job = payload;
@@ -69,6 +79,9 @@ static void on_progress(void *payload, const dn_train_progress *p)
         fprintf(job->log, "images %llu loss %.5f gradient %.4f rate %.3g images_per_second %.1f%s\n", (unsigned long long)p->images,
                 p->smooth_loss, p->gradient_norm, p->learning_rate, p->images_per_second, p->saved ? " saved" : "");
         fflush(job->log);
+    }
+    if (p->samples_due) {
+        draw_samples(job, p->images);
     }
 }
 

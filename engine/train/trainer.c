@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -314,13 +315,27 @@ static dn_status loop(trainer *t, dn_error *error)
     return stopped ? dn_fail(error, DN_CANCELLED, "stopped after step %llu; go on with --resume", (unsigned long long)t->step) : DN_OK;
 }
 
+/* Hours of work lie in a checkpoint: a new run never starts over one. */
+static dn_status refuse_overwriting(const trainer *t, dn_error *error)
+{
+    char path[PATH_BYTES + 32];
+    snprintf(path, sizeof path, "%s/state.safetensors", t->checkpoint);
+    if (!t->options->resume && access(path, F_OK) == 0) {
+        return dn_fail(error, DN_INVALID, "%s: a run is kept there; resume it, or choose another output", t->options->output);
+    }
+    return DN_OK;
+}
+
 dn_status dn_train(const dn_train_options *options, dn_error *error)
 {
     trainer t = {.options = options, .recipe = options->recipe};
     if (snprintf(t.checkpoint, sizeof t.checkpoint, "%s/checkpoint", options->output) >= (int)sizeof t.checkpoint) {
         return dn_fail(error, DN_INVALID, "%.200s...: the path is too long", options->output);
     }
-    dn_status status = dn_make_folder(options->output, error);
+    dn_status status = refuse_overwriting(&t, error);
+    if (status == DN_OK) {
+        status = dn_make_folder(options->output, error);
+    }
     if (status == DN_OK) {
         status = open_model(&t, error);
     }
