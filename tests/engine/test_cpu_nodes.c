@@ -203,6 +203,21 @@ static dn_value build_large_conv(dn_plan_builder *b, dn_value in)
     return conv(b, conv(b, in, "first", 65, 3, 1), "second", 33, 3, 1);
 }
 
+/* Shapes that Winograd's form takes, odd sides among them, with everything that can be added. */
+static dn_value build_winograd(dn_plan_builder *b, dn_value in)
+{
+    dn_conv_options o = DN_CONV_INIT;
+    dn_value x = conv(b, in, "widen", 16 * draw(2, 5), 1, 0);
+    o.module = "winograd";
+    o.out_channels = 16 * draw(2, 5);
+    o.scale = 0.7f;
+    if (draw(0, 1))
+        o.row_bias = dn_plan_class_embedding(b, "class", 11, o.out_channels);
+    if (draw(0, 1))
+        o.residual = conv(b, in, "shortcut", o.out_channels, 1, 0);
+    return dn_plan_conv(b, x, &o);
+}
+
 static dn_value build_linear(dn_plan_builder *b, dn_value in)
 {
     static const dn_activation activations[] = {DN_ACT_NONE, DN_ACT_SILU, DN_ACT_GELU, DN_ACT_GELU_TANH, DN_ACT_RELU, DN_ACT_MISH};
@@ -272,6 +287,11 @@ static void large_conv_matches(void)
     check_kind(build_large_conv, (dn_shape){20, 50, 1}, (dn_shape){40, 130, 3}, 3e-6);
 }
 
+static void winograd_matches(void)
+{
+    check_kind(build_winograd, (dn_shape){1, 1, 1}, (dn_shape){33, 33, 5}, 3e-6);
+}
+
 static void linear_matches(void)
 {
     check_kind(build_linear, (dn_shape){1, 1, 1}, (dn_shape){9, 15, 90}, 3e-6);
@@ -302,6 +322,7 @@ int main(void)
     RUN(conv_matches);
     RUN(conv_with_everything_matches);
     RUN(large_conv_matches);
+    RUN(winograd_matches);
     RUN(linear_matches);
     RUN(group_norm_matches);
     RUN(attention_matches);

@@ -74,8 +74,7 @@ static void attend(const attention_job *job, const float *qkv, float *out, size_
         .n = job->positions,
     };
     kernels->gemm(&score, 0, dn_cpu_panels(kernels, job->positions));
-    for (size_t i = 0; i < count; i++)
-        kernels->softmax(scores + i * job->positions, job->positions);
+    kernels->softmax(scores, count, job->positions, job->positions);
     dn_gemm answer = {
         .a = scores,
         .a_row = job->positions,

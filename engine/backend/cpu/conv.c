@@ -56,6 +56,8 @@ static size_t block_lines(const geometry *g)
 size_t dn_cpu_conv_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node)
 {
     (void)kernels;
+    if (dn_cpu_winograd_fits(plan, node))
+        return dn_cpu_winograd_scratch(plan, node);
     geometry g = measure(plan, node);
     return bordered(&g) ? input_lines(&g, block_lines(&g)) * g.pitch : 0;
 }
@@ -186,6 +188,10 @@ static double work_of(const cut *c, size_t pixels, size_t depth)
 
 void dn_cpu_conv(const dn_cpu_run *run)
 {
+    if (dn_cpu_winograd_fits(run->plan, run->node)) {
+        dn_cpu_winograd(run);
+        return;
+    }
     cut c = {.run = run, .g = measure(run->plan, run->node)};
     const geometry *g = &c.g;
     size_t row_count = run->workspace->row_count;

@@ -29,13 +29,13 @@
     }
 #define STORE_SUMS(i, p, o)                                                                                                                \
     if (mr > i) {                                                                                                                          \
-        store(tile + (i) * PANEL, low##i);                                                                                                 \
+        store(sums + (i) * sums_row, low##i);                                                                                              \
         if (nv > 1)                                                                                                                        \
-            store(tile + (i) * PANEL + DN_LANES, high##i);                                                                                 \
+            store(sums + (i) * sums_row + DN_LANES, high##i);                                                                              \
     }
 
-/* tile[mr][PANEL] = the sums of mr rows at `a` against one panel of nv vectors. mr and nv are constants where inlined. */
-INLINE void multiply(float *tile, const dn_gemm *g, const float *a, const float *b, const int mr, const int nv)
+/* sums[mr][nv vectors] of mr rows at `a` against one panel of nv vectors. mr and nv are constants where inlined. */
+INLINE void multiply(float *sums, size_t sums_row, const dn_gemm *g, const float *a, const float *b, const int mr, const int nv)
 {
     EACH_ROW(DECLARE_SUMS)
     const size_t stride = g->a_row;
@@ -52,16 +52,16 @@ INLINE void multiply(float *tile, const dn_gemm *g, const float *a, const float 
     EACH_ROW(STORE_SUMS)
 }
 
-typedef void multiply_function(float *tile, const dn_gemm *g, const float *a, const float *b);
+typedef void multiply_function(float *sums, size_t sums_row, const dn_gemm *g, const float *a, const float *b);
 
 #define DEFINE_MULTIPLY(i, p, o)                                                                                                           \
-    static void multiply_##i##_wide(float *tile, const dn_gemm *g, const float *a, const float *b)                                         \
+    static void multiply_##i##_wide(float *sums, size_t sums_row, const dn_gemm *g, const float *a, const float *b)                        \
     {                                                                                                                                      \
-        multiply(tile, g, a, b, i + 1, 2);                                                                                                 \
+        multiply(sums, sums_row, g, a, b, i + 1, 2);                                                                                       \
     }                                                                                                                                      \
-    static void multiply_##i##_narrow(float *tile, const dn_gemm *g, const float *a, const float *b)                                       \
+    static void multiply_##i##_narrow(float *sums, size_t sums_row, const dn_gemm *g, const float *a, const float *b)                      \
     {                                                                                                                                      \
-        multiply(tile, g, a, b, i + 1, 1);                                                                                                 \
+        multiply(sums, sums_row, g, a, b, i + 1, 1);                                                                                       \
     }
 EACH_ROW(DEFINE_MULTIPLY)
 #define NAME_WIDE(i, p, o) multiply_##i##_wide,
@@ -94,22 +94,34 @@ static void finish(const dn_gemm *g, const float *tile, size_t rows, const tile_
     }
 }
 
+/* Nothing to add and whole vectors to write: sums go straight to the output. */
+static bool is_plain(const dn_gemm *g, size_t width)
+{
+    return !g->bias && !g->row_bias && !g->residual && g->scale == 1.0f && g->activation == DN_ACT_NONE && width % DN_LANES == 0;
+}
+
 /* One line's rows, cut into tiles as even as possible, against one panel. */
 static void multiply_line(const dn_gemm *g, size_t line, const float *b, size_t column, size_t width)
 {
     float tile[DN_TILE_ROWS * PANEL] __attribute__((aligned(64)));
     const size_t tiles = (g->rows + DN_TILE_ROWS - 1) / DN_TILE_ROWS;
     multiply_function *const *table = width <= DN_LANES ? multiply_narrow : multiply_wide;
+    const bool plain = is_plain(g, width);
     for (size_t t = 0; t < tiles; t++) {
         const size_t first = t * g->rows / tiles, count = (t + 1) * g->rows / tiles - first;
-        table[count - 1](tile, g, g->a + line * g->a_line + first * g->a_row, b);
+        const float *a = g->a + line * g->a_line + first * g->a_row;
         const tile_target target = {
             .out = g->out + line * g->out_line + first * g->out_row,
             .residual = g->residual ? g->residual + line * g->residual_line + first * g->residual_row : NULL,
             .column = column,
             .width = width,
         };
-        finish(g, tile, count, &target);
+        if (plain) {
+            table[count - 1](target.out + column, g->out_row, g, a, b);
+        } else {
+            table[count - 1](tile, PANEL, g, a, b);
+            finish(g, tile, count, &target);
+        }
     }
 }
 

@@ -28,6 +28,21 @@ typedef struct dn_gemm {
     size_t lines, rows, segments, k, n;
 } dn_gemm;
 
+/* A run of 2x2 output tiles of a 3x3 convolution with stride 1 and a border of 1: tiles first .. first + count - 1, numbered
+ * through all rows' images. Channels are multiples of 16. */
+typedef struct dn_winograd {
+    const float *in;             /* of all rows */
+    float *out;
+    const float *bias, *row_bias, *residual;   /* NULL where absent; row_bias and residual of all rows */
+    const float *zeros;          /* channels_in of them */
+    float scale;
+    size_t height, width, channels_in, channels_out;
+    size_t tiles_y, tiles_x;     /* of one image */
+    size_t first, count;
+    float *transformed;          /* [16][count][channels_in] */
+    float *products;             /* [16][count][channels_out] */
+} dn_winograd;
+
 /* Packed B: panels of `panel` columns, [segments * k][panel]; the last panel is `lanes` wide when that is enough. */
 typedef struct dn_cpu_kernels {
     const char *isa;
@@ -42,9 +57,11 @@ typedef struct dn_cpu_kernels {
     /* out = act((x - mean[c]) * gain[c] + offset[c]) */
     void (*normalize)(float *out, const float *x, size_t pixels, size_t stride, size_t channels, const float *mean, const float *gain,
                       const float *offset, dn_activation activation);
-    /* x[0 .. count-1] <- softmax, in place. */
-    void (*softmax)(float *x, size_t count);
+    /* Each row of count floats <- its softmax, in place. */
+    void (*softmax)(float *x, size_t rows, size_t stride, size_t count);
     void (*activate)(float *out, const float *x, size_t count, dn_activation activation);
+    void (*winograd_input)(const dn_winograd *w);    /* in -> transformed */
+    void (*winograd_output)(const dn_winograd *w);   /* products -> out */
 } dn_cpu_kernels;
 
 extern const dn_cpu_kernels dn_cpu_kernels_sse2, dn_cpu_kernels_avx2, dn_cpu_kernels_avx512;

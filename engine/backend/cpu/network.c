@@ -22,7 +22,13 @@ static size_t depth_of(const dn_plan *plan, const dn_node *node)
 static size_t packed_count(const dn_network *network, const dn_node *node)
 {
     const dn_weight_info *info = &network->plan->weights[node->weight];
-    return dn_cpu_round_up(dn_cpu_packed_count(network->device->kernels, depth_of(network->plan, node), info->dims[0]), DN_CPU_LINE_FLOATS);
+    const dn_cpu_kernels *kernels = network->device->kernels;
+    size_t count;
+    if (dn_cpu_winograd_fits(network->plan, node))
+        count = dn_cpu_winograd_packed_count(kernels, info->dims[1], info->dims[0]);
+    else
+        count = dn_cpu_packed_count(kernels, depth_of(network->plan, node), info->dims[0]);
+    return dn_cpu_round_up(count, DN_CPU_LINE_FLOATS);
 }
 
 /* Marks the weights that must stay in checkpoint layout: every one that no conv or linear multiplies by. */
@@ -100,6 +106,11 @@ static void pack_node(void *payload, unsigned index, unsigned worker)
     if (!multiplies(node))
         return;
     const dn_weight_info *info = &plan->weights[node->weight];
+    const dn_cpu_kernels *kernels = job->network->device->kernels;
+    if (dn_cpu_winograd_fits(plan, node)) {
+        dn_cpu_winograd_pack(job->network->nodes[index].packed, kernels, job->weights->data[node->weight], info->dims[1], info->dims[0]);
+        return;
+    }
     size_t taps = info->rank == 4 ? (size_t)info->dims[2] * info->dims[3] : 1;
     size_t depth = depth_of(plan, node);
     for (size_t tap = 0; tap < taps; tap++) {
@@ -112,7 +123,7 @@ static void pack_node(void *payload, unsigned index, unsigned worker)
             .first = tap * (depth / taps),
             .count = depth / taps,
         };
-        dn_cpu_pack(job->network->nodes[index].packed, job->network->device->kernels, &pack);
+        dn_cpu_pack(job->network->nodes[index].packed, kernels, &pack);
     }
 }
 

@@ -2,6 +2,7 @@
  *
  * The including file defines DN_LANES. Nothing here calls libm: the polynomials are ours, so that a result depends on the
  * instruction set alone and not on the C library. Included only by files compiled with that set's flags. */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -66,25 +67,42 @@ INLINE vec at_least(vec x, float bound)
     return choose(x < splat(bound), splat(bound), x);
 }
 
+/* Lane i of the result is lane i + distance (wrapping) of v; distance is a constant where inlined. */
+INLINE vec rotate_lanes(vec v, const int distance)
+{
+    ivec index = {0};
+#pragma GCC unroll 16
+    for (int i = 0; i < DN_LANES; i++)
+        index[i] = (i + distance) % DN_LANES;
+    return __builtin_shuffle(v, index);
+}
+
+INLINE vec larger(vec a, vec b)
+{
+    return choose(a > b, a, b);
+}
+
+/* Reductions by halves: lane i with lane i + 8, then + 4, + 2, + 1. */
 INLINE float sum_lanes(vec v)
 {
-    float lane[DN_LANES];
-    memcpy(lane, &v, sizeof lane);
-    for (int width = DN_LANES / 2; width > 0; width /= 2) {
-        for (int i = 0; i < width; i++)
-            lane[i] += lane[i + width];
-    }
-    return lane[0];
+    if (DN_LANES > 8)
+        v += rotate_lanes(v, 8);
+    if (DN_LANES > 4)
+        v += rotate_lanes(v, 4);
+    v += rotate_lanes(v, 2);
+    v += rotate_lanes(v, 1);
+    return v[0];
 }
 
 INLINE float max_lanes(vec v)
 {
-    float lane[DN_LANES];
-    memcpy(lane, &v, sizeof lane);
-    float most = lane[0];
-    for (int i = 1; i < DN_LANES; i++)
-        most = lane[i] > most ? lane[i] : most;
-    return most;
+    if (DN_LANES > 8)
+        v = larger(rotate_lanes(v, 8), v);
+    if (DN_LANES > 4)
+        v = larger(rotate_lanes(v, 4), v);
+    v = larger(rotate_lanes(v, 2), v);
+    v = larger(rotate_lanes(v, 1), v);
+    return v[0];
 }
 
 /* e^x within 2 ulp; x is held inside [-87.33, 88.37], so that 2^n is a normal number. NaN stays NaN.
