@@ -17,7 +17,8 @@ typedef struct dispatcher_options {
     const char *base_path;
     unsigned threads;               /* of the worker; 0: all */
     unsigned rows_max;              /* 0: chosen by the worker */
-    double snapshot_every_seconds;  /* at least; 5 by default */
+    double snapshot_every_seconds;  /* at least; 0: 5 */
+    double freeze_seconds;          /* a worker silent for so long is replaced; 0: 30. Ten of its ticks are always allowed. */
     store *store;
     hub *hub;
     models *models;

@@ -17,6 +17,7 @@ static const struct command {
     {"forward", dn_command_forward, "run a network on tensors of a file"},
     {"train", dn_command_train, "train a network from a recipe and labelled pictures"},
     {"evaluate", dn_command_evaluate, "judge a model's pictures by a classifier trained on real ones"},
+    {"worker", dn_command_worker, "compute for a daemon (started by serve)"},
     {"version", dn_command_version, "print the version and the build"},
 };
 

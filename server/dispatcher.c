@@ -1,0 +1,356 @@
+/* The dispatcher's thread, its inbox, and what other threads may call.
+ *
+ * Invariant: other threads only append to the inbox or set an atomic, and write the eventfd; the thread alone owns jobs, lanes and
+ * the worker. Every store request of ours comes back through the inbox exactly once, in the order of commits, so that a claim is
+ * always known here before a cancel that was committed after it. */
+#include "server/dispatcher.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "server/dispatcher_internal.h"
+
+/* ---- Any thread */
+
+static void wake(dispatcher *d)
+{
+    eventfd_write(d->event_fd, 1);
+}
+
+void dispatcher_post(dispatcher *d, pending *item)
+{
+    item->next = NULL;
+    pthread_mutex_lock(&d->lock);
+    *d->inbox_tail = item;
+    d->inbox_tail = &item->next;
+    pthread_mutex_unlock(&d->lock);
+    wake(d);
+}
+
+void dispatcher_store_done(store_request *request)
+{
+    pending *item = request->payload;
+    dispatcher_post(item->d, item);
+}
+
+void dispatcher_kick(dispatcher *d)
+{
+    atomic_store(&d->kicked, true);
+    wake(d);
+}
+
+void dispatcher_cancel(dispatcher *d, const char *job_id)
+{
+    pending *item = calloc(1, sizeof *item);
+    if (!item)
+        return; /* The request is stored: the job ends as canceled with its last image. */
+    item->d = d;
+    item->kind = PENDING_CANCEL;
+    snprintf(item->id, sizeof item->id, "%s", job_id);
+    dispatcher_post(d, item);
+}
+
+bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes)
+{
+    const char *name = models_name(d->options.models, 0);
+    char cause[256] = "";
+    const model_state state = name ? models_state(d->options.models, name, cause, sizeof cause) : MODEL_FAILED;
+    const bool up = atomic_load(&d->worker_up), ready = up && state == MODEL_READY && !atomic_load(&d->draining);
+    if (!reason || !reason_bytes)
+        return ready;
+    if (ready)
+        reason[0] = 0;
+    else if (atomic_load(&d->draining))
+        snprintf(reason, reason_bytes, "draining");
+    else if (state == MODEL_FAILED)
+        snprintf(reason, reason_bytes, "model %s cannot be loaded: %s", name ? name : "(none)", cause);
+    else
+        snprintf(reason, reason_bytes, up ? "model %s is being loaded" : "the worker for %s is being started", name);
+    return ready;
+}
+
+double dispatcher_eta(dispatcher *d, uint64_t cost_ahead, uint64_t cost)
+{
+    const double row_seconds = atomic_load(&d->row_seconds);
+    if (row_seconds <= 0)
+        return -1;
+    return ((double)cost_ahead + (double)cost + atomic_load(&d->outstanding_cost)) * row_seconds;
+}
+
+void dispatcher_drain(dispatcher *d, double grace_seconds)
+{
+    atomic_store(&d->drain_deadline, dn_now_seconds() + grace_seconds);
+    atomic_store(&d->draining, true);
+    wake(d);
+}
+
+void dispatcher_hurry(dispatcher *d)
+{
+    atomic_store(&d->hurry, true);
+    wake(d);
+}
+
+bool dispatcher_drained(dispatcher *d)
+{
+    return atomic_load(&d->drained);
+}
+
+/* ---- The thread */
+
+pending *dispatcher_pending(dispatcher *d, store_op op)
+{
+    pending *item = calloc(1, sizeof *item);
+    if (!item)
+        return NULL;
+    item->d = d;
+    item->kind = PENDING_STORE;
+    item->request = store_request_create(op, dispatcher_store_done, item);
+    if (item->request)
+        return item;
+    free(item);
+    return NULL;
+}
+
+void dispatcher_submit(dispatcher *d, pending *item)
+{
+    d->store_pending++;
+    store_submit(d->options.store, item->request);
+}
+
+static void cancel_job(dispatcher *d, const char *id)
+{
+    running_job *job = job_find(d, id, 0);
+    if (job && job->end == END_NONE)
+        job_end_with(d, job, END_CANCELED, NULL, NULL);
+}
+
+static void read_inbox(dispatcher *d)
+{
+    pthread_mutex_lock(&d->lock);
+    pending *item = d->inbox;
+    d->inbox = NULL;
+    d->inbox_tail = &d->inbox;
+    pthread_mutex_unlock(&d->lock);
+    while (item) {
+        pending *next = item->next;
+        if (item->kind == PENDING_CANCEL) {
+            cancel_job(d, item->id);
+            free(item);
+        } else {
+            d->store_pending--;
+            dispatcher_result(d, item);
+        }
+        item = next;
+    }
+}
+
+static void requeue_all(dispatcher *d, bool untouched_only)
+{
+    for (running_job *job = d->jobs, *next; job; job = next) {
+        next = job->next; /* Ending one job removes no other. */
+        if (job->end != END_NONE || (untouched_only && job_count_lanes(job, PLACE_WAITING) < job->n))
+            continue;
+        job_end_with(d, job, END_REQUEUED, "shutdown", NULL);
+    }
+}
+
+static void drain(dispatcher *d, double now)
+{
+    requeue_all(d, true);
+    const bool time_is_up = atomic_load(&d->hurry) || now >= atomic_load(&d->drain_deadline);
+    if (time_is_up && !d->drain_sent) {
+        const protocol_message m = {.type = PROTOCOL_DRAIN};
+        d->drain_sent = true;
+        d->drain_sent_at = now;
+        if (d->pid)
+            worker_tell(d, &m);
+    }
+    if (d->drain_sent && d->pid && !d->worker_drained && now - d->drain_sent_at > DISPATCHER_DRAIN_SECONDS)
+        worker_lost(d, "did not let go in time", false);
+    if (d->drain_sent && (!d->pid || d->worker_drained))
+        requeue_all(d, false);
+    if (!d->jobs && !d->store_pending && !d->deferred)
+        atomic_store(&d->drained, true);
+}
+
+/* A store that has stopped takes nothing more; what runs is recovered at the next start. */
+static void give_up(dispatcher *d)
+{
+    while (d->jobs)
+        job_remove(d, d->jobs, false);
+    atomic_store(&d->drained, true);
+}
+
+static void announce_queue(dispatcher *d, double now)
+{
+    if (!d->queue_moved || now - d->last_queue_moved < DISPATCHER_QUEUE_SECONDS)
+        return;
+    d->queue_moved = false;
+    d->last_queue_moved = now;
+    hub_queue_moved(d->options.hub);
+}
+
+static int timeout_ms(const dispatcher *d, double now)
+{
+    double wait = 1.0;
+    if (d->jobs || d->deferred || d->queue_moved || atomic_load(&d->draining))
+        wait = 0.05;
+    if (!d->pid && d->respawn_at - now < wait)
+        wait = d->respawn_at > now ? d->respawn_at - now : 0;
+    return (int)(wait * 1000) + 1;
+}
+
+static void wait_for_something(dispatcher *d)
+{
+    struct pollfd fds[3] = {{.fd = d->event_fd, .events = POLLIN},
+                            {.fd = d->pid ? d->pipe.fd : -1, .events = POLLIN},
+                            {.fd = d->pid ? d->pid_fd : -1, .events = POLLIN}};
+    if (d->pid && protocol_unsent(&d->pipe))
+        fds[1].events |= POLLOUT;
+    if (poll(fds, 3, timeout_ms(d, dn_now_seconds())) > 0 && fds[0].revents) {
+        eventfd_t ignored;
+        eventfd_read(d->event_fd, &ignored);
+    }
+}
+
+static void one_turn(dispatcher *d)
+{
+    wait_for_something(d);
+    read_inbox(d);
+    const double now = dn_now_seconds();
+    worker_check(d, now);
+    if (atomic_load(&d->store_gone)) {
+        give_up(d);
+        return;
+    }
+    dispatcher_retry_deferred(d, now);
+    if (atomic_load(&d->draining))
+        drain(d, now);
+    else
+        dispatcher_claim(d, now);
+    dispatcher_feed(d);
+    dispatcher_publish_progress(d, now);
+    announce_queue(d, now);
+}
+
+/* After stop: no worker any more, and nothing of ours left with the files thread or the store. */
+static void wind_up(dispatcher *d)
+{
+    worker_stop(d);
+    while (d->store_pending) {
+        struct pollfd fd = {.fd = d->event_fd, .events = POLLIN};
+        poll(&fd, 1, 100);
+        eventfd_t ignored;
+        eventfd_read(d->event_fd, &ignored);
+        read_inbox(d);
+    }
+    files_stop(&d->files);
+}
+
+static void *dispatcher_main(void *payload)
+{
+    dispatcher *d = payload;
+    snapshot_sweep(d);
+    while (!atomic_load(&d->stop))
+        one_turn(d);
+    wind_up(d);
+    return NULL;
+}
+
+/* ---- Start and stop */
+
+/* What the store remembers of models, so that requests can be validated before the worker has spoken. */
+static void remember_models(dispatcher *d)
+{
+    for (size_t i = 0; i < models_count(d->options.models); i++) {
+        const char *name = models_name(d->options.models, i);
+        char *json = NULL;
+        api_model *model = NULL;
+        if (!models_lookup(d->options.models, name) && store_model(d->options.store, name, &json) == STORE_OK && json &&
+            api_model_from_json(&model, json, strlen(json), NULL) == DN_OK && strcmp(model->name, name) == 0) {
+            models_describe(d->options.models, model);
+            model = NULL;
+        }
+        api_model_free(model);
+        free(json);
+    }
+}
+
+static void dispatcher_free(dispatcher *d)
+{
+    while (d->deferred) {
+        pending *item = d->deferred;
+        d->deferred = item->next;
+        store_request_free(item->request);
+        free(item->png);
+        free(item);
+    }
+    while (d->inbox) {
+        pending *item = d->inbox;
+        d->inbox = item->next;
+        store_request_free(item->request);
+        free(item);
+    }
+    while (d->jobs)
+        job_remove(d, d->jobs, false);
+    protocol_pipe_done(&d->pipe);
+    if (d->event_fd >= 0)
+        close(d->event_fd);
+    pthread_mutex_destroy(&d->lock);
+    free(d->models);
+    free(d->program);
+    free(d);
+}
+
+dn_status dispatcher_start(dispatcher **out, const dispatcher_options *options, dn_error *error)
+{
+    dispatcher *d = calloc(1, sizeof *d);
+    if (!d)
+        return dn_fail(error, DN_NO_MEMORY, "out of memory for the dispatcher");
+    d->options = *options;
+    d->daemon = getpid();
+    d->pid_fd = -1;
+    d->rows_per_job = 8;
+    d->files.images_fd = d->files.snapshots_fd = -1;
+    d->inbox_tail = &d->inbox;
+    pthread_mutex_init(&d->lock, NULL);
+    protocol_pipe_init(&d->pipe, -1);
+    d->program = strdup(options->program ? options->program : "/proc/self/exe");
+    d->models = calloc(models_count(options->models) + 1, sizeof *d->models);
+    d->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    dn_status status = DN_OK;
+    if (!d->program || !d->models)
+        status = dn_fail(error, DN_NO_MEMORY, "out of memory for the dispatcher");
+    else if (d->event_fd < 0)
+        status = dn_fail(error, DN_IO, "cannot make an eventfd: %s", strerror(errno));
+    if (status == DN_OK) {
+        remember_models(d);
+        status = files_start(&d->files, d, error);
+    }
+    const int failed = status == DN_OK ? pthread_create(&d->thread, NULL, dispatcher_main, d) : 0;
+    if (failed)
+        status = dn_fail(error, DN_IO, "cannot start the dispatcher's thread: %s", strerror(failed));
+    if (status != DN_OK) {
+        files_stop(&d->files);
+        dispatcher_free(d);
+        return status;
+    }
+    *out = d;
+    return DN_OK;
+}
+
+void dispatcher_stop(dispatcher *d)
+{
+    if (!d)
+        return;
+    atomic_store(&d->stop, true);
+    wake(d);
+    pthread_join(d->thread, NULL);
+    dispatcher_free(d);
+}

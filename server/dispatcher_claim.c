@@ -1,0 +1,159 @@
+/* Claims: how many jobs, of which models, and what becomes of them here.
+ *
+ * Invariant: one claim is under way at a time; a model's jobs are claimed only while the rows of its lanes that wait or run are
+ * fewer than a tick and a little more takes, so that one job waits ahead at most and priorities keep their meaning. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "server/dispatcher_internal.h"
+
+static double rows_of_model(const dispatcher *d, size_t model_index)
+{
+    double rows = 0;
+    for (const running_job *job = d->jobs; job; job = job->next)
+        if (job->model_index == model_index)
+            rows += (double)job->rows * (job_count_lanes(job, PLACE_WAITING) + job_count_lanes(job, PLACE_SENT));
+    return rows;
+}
+
+/* Fills claim_models; returns the free rows of them all. A model that cannot be loaded is claimed too: its jobs fail with the cause. */
+static double choose_models(dispatcher *d)
+{
+    double room = 0;
+    unsigned count = 0;
+    for (size_t i = 0; i < models_count(d->options.models) && count < WORKER_MODELS_MAX; i++) {
+        const uint32_t rows_max = d->models[i].rows_max;
+        const double target = d->models[i].failed ? 1 : rows_max + (rows_max / 4 > 2 ? rows_max / 4 : 2);
+        const double free_rows = target - rows_of_model(d, i);
+        if ((!d->models[i].ready && !d->models[i].failed) || free_rows <= 0)
+            continue;
+        d->claim_models[count++] = models_name(d->options.models, i);
+        room += free_rows;
+    }
+    d->claim_models[count] = NULL;
+    return count ? room : 0;
+}
+
+static bool suspicion(const dispatcher *d)
+{
+    for (const running_job *job = d->jobs; job; job = job->next)
+        if (job->group)
+            return true;
+    return false;
+}
+
+void dispatcher_claim(dispatcher *d, double now)
+{
+    if (atomic_exchange(&d->kicked, false)) {
+        d->next_claim = 0;
+        d->claim_again = true;
+        d->queue_moved = true;
+    }
+    if (d->claiming || now < d->next_claim || !d->hello || suspicion(d))
+        return;
+    const double room = choose_models(d);
+    pending *item = room > 0 ? dispatcher_pending(d, STORE_CLAIM) : NULL;
+    if (!item)
+        return;
+    const double jobs = room / d->rows_per_job;
+    item->request->claim_max = jobs < 1 ? 1 : jobs > DISPATCHER_CLAIM_MAX ? DISPATCHER_CLAIM_MAX : (uint32_t)jobs;
+    item->request->models = d->claim_models;
+    item->request->resumed_done = snapshot_resumed_done;
+    const api_model *first = models_lookup(d->options.models, d->claim_models[0]);
+    item->request->device = first ? first->device : "";
+    d->claiming = true;
+    d->claim_again = false;
+    dispatcher_submit(d, item);
+}
+
+static size_t model_index_of(const dispatcher *d, const char *name)
+{
+    size_t i = 0;
+    while (i < models_count(d->options.models) && strcmp(models_name(d->options.models, i), name) != 0)
+        i++;
+    return i;
+}
+
+/* A guided image takes a conditional and a null row; at scale 1 or 0, or without a class, one of them is enough. */
+static uint32_t rows_of(const api_request *request)
+{
+    const bool one = !request->has_class || request->guidance_scale == 1 || request->guidance_scale == 0;
+    return one ? 1 : 2;
+}
+
+static running_job *make_job(dispatcher *d, store_claimed *claimed)
+{
+    running_job *job = calloc(1, sizeof *job);
+    job_lane *lanes = calloc(claimed->job.n ? claimed->job.n : 1, sizeof *lanes);
+    if (!job || !lanes) {
+        free(job);
+        free(lanes);
+        return NULL;
+    }
+    job->job = claimed->job;
+    claimed->job = (store_job){0};
+    job->n = job->job.n;
+    job->lanes = lanes;
+    job->rows = 1;
+    for (uint32_t i = 0; i < claimed->done_count; i++)
+        if (claimed->done_indices[i] < job->n)
+            lanes[claimed->done_indices[i]].place = PLACE_DONE;
+    running_job **link = &d->jobs;
+    while (*link)
+        link = &(*link)->next;
+    *link = job;
+    return job;
+}
+
+/* Understands the stored request; what cannot run ends at once. May free the job. */
+static void begin_job(dispatcher *d, running_job *job)
+{
+    job->model_index = model_index_of(d, job->job.model);
+    const char *json = job->job.request_json ? job->job.request_json : "";
+    const bool known = job->model_index < models_count(d->options.models);
+    if (!known || !api_request_from_json(&job->request, json, strlen(json))) {
+        job->model_index = 0;
+        job_end_with(d, job, END_FAILED, known ? "engine" : "model-load",
+                     known ? "the stored request cannot be read" : "the model is not configured");
+        return;
+    }
+    job->rows = rows_of(&job->request);
+    job->model = models_lookup(d->options.models, job->job.model);
+    job->cost_per_step = (double)job->job.cost / ((double)job->n * (job->request.steps ? job->request.steps : 1));
+    for (uint32_t i = 0; i < job->n; i++) {
+        job->lanes[i].steps_total = job->request.steps;
+        job->lanes[i].steps_done = job->lanes[i].place == PLACE_DONE ? job->request.steps : 0;
+    }
+    job->changed = true;
+    d->rows_per_job += 0.2 * ((double)job->rows * job->n - d->rows_per_job);
+    if (job->job.crashes)
+        job->group = ++d->next_group; /* It has ended a worker alone before: it stays alone. */
+    char cause[256];
+    if (job->job.cancel_requested)
+        job_end_with(d, job, END_CANCELED, NULL, NULL);
+    else if (models_state(d->options.models, job->job.model, cause, sizeof cause) == MODEL_FAILED)
+        job_end_with(d, job, END_FAILED, "model-load", cause);
+}
+
+void dispatcher_claimed(dispatcher *d, store_request *request)
+{
+    d->claiming = false;
+    if (request->result != STORE_OK || !request->claimed_count) {
+        d->next_claim = d->claim_again ? 0 : dn_now_seconds() + (request->result == STORE_OK ? DISPATCHER_CLAIM_SECONDS : 0.1);
+        return;
+    }
+    d->queue_moved = true;
+    for (size_t i = 0; i < request->claimed_count; i++) {
+        store_claimed *claimed = &request->claimed[i];
+        const double waited = (double)(claimed->job.started_ms - claimed->job.created_ms) / 1000;
+        metrics_observe(d->options.metrics, METRIC_QUEUE_WAIT_SECONDS, waited > 0 ? waited : 0);
+        hub_milestone(d->options.hub, claimed->job.id, claimed->event_seq, false);
+        running_job *job = make_job(d, claimed);
+        if (job)
+            begin_job(d, job);
+        else
+            fprintf(stderr, "dispatcher: out of memory for job %s: it goes on after a restart\n", claimed->job.id);
+    }
+}

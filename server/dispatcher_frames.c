@@ -1,0 +1,341 @@
+/* What the worker says, and what follows from it: descriptions, ticks, previews, snapshots, images, ends of lanes.
+ *
+ * Invariant: a message about a lane that is no longer outstanding is ignored (it was cancelled meanwhile); a message that only this
+ * side sends, or that breaks the protocol, ends the worker. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/sha256.h"
+#include "server/dispatcher_internal.h"
+
+static dn_status hear_hello(dispatcher *d, const protocol_message *m, dn_error *error)
+{
+    if (m->state != PROTOCOL_VERSION)
+        return dn_fail(error, DN_INVALID, "it speaks version %u of the protocol, not %u", m->state, PROTOCOL_VERSION);
+    d->hello = true;
+    d->credit = m->credit < WORKER_CREDIT ? m->credit : WORKER_CREDIT;
+    atomic_store(&d->worker_up, true);
+    metrics_set(d->options.metrics, METRIC_WORKERS, 1);
+    return DN_OK;
+}
+
+/* The store keeps the description, so that requests can be validated while no worker is there to ask. */
+static void keep_description(dispatcher *d, const char *name, protocol_bytes json)
+{
+    pending *item = dispatcher_pending(d, STORE_MODEL);
+    if (!item)
+        return;
+    snprintf(item->request->model_name, sizeof item->request->model_name, "%s", name);
+    item->request->model_json = strndup((const char *)json.bytes, json.count);
+    dispatcher_submit(d, item);
+}
+
+static dn_status model_ready(dispatcher *d, size_t index, const protocol_message *m, dn_error *error)
+{
+    const char *name = models_name(d->options.models, index);
+    api_model *model = NULL;
+    const dn_status status = api_model_from_json(&model, (const char *)m->data.bytes, m->data.count, error);
+    if (status != DN_OK)
+        return status;
+    if (strcmp(model->name, name) != 0) {
+        api_model_free(model);
+        return dn_fail(error, DN_INVALID, "it describes %s under another name", name);
+    }
+    models_describe(d->options.models, model);
+    models_set_state(d->options.models, name, MODEL_READY, NULL);
+    d->models[index] = (worker_side_model){.ready = true, .rows_max = m->rows < 2 ? 2 : m->rows};
+    if (atomic_load(&d->row_seconds) <= 0)
+        atomic_store(&d->row_seconds, m->seconds);
+    keep_description(d, name, m->data);
+    d->ever_ready = true;
+    d->backoff = 0;
+    d->next_claim = 0;
+    return DN_OK;
+}
+
+static dn_status hear_model(dispatcher *d, const protocol_message *m, dn_error *error)
+{
+    char name[65], cause[256];
+    protocol_copy_text(name, sizeof name, m->text);
+    size_t index = 0;
+    while (index < models_count(d->options.models) && strcmp(models_name(d->options.models, index), name) != 0)
+        index++;
+    if (index == models_count(d->options.models))
+        return dn_fail(error, DN_INVALID, "it has a model that it was not given");
+    switch (m->state) {
+    case PROTOCOL_MODEL_LOADING:
+        models_set_state(d->options.models, name, MODEL_LOADING, NULL);
+        return DN_OK;
+    case PROTOCOL_MODEL_READY:
+        return model_ready(d, index, m, error);
+    case PROTOCOL_MODEL_FAILED:
+        protocol_copy_text(cause, sizeof cause, m->data);
+        models_set_state(d->options.models, name, MODEL_FAILED, cause);
+        d->models[index] = (worker_side_model){.failed = true};
+        d->next_claim = 0;
+        fprintf(stderr, "dispatcher: model %s cannot be loaded: %s\n", name, cause);
+        return DN_OK;
+    default:
+        return dn_fail(error, DN_INVALID, "a model is in state %u", m->state);
+    }
+}
+
+static void set_steps(dispatcher *d, const outstanding_lane *out, uint32_t done, uint32_t total)
+{
+    job_lane *lane = &out->job->lanes[out->index];
+    if (done > lane->steps_done)
+        metrics_add(d->options.metrics, METRIC_STEPS, done - lane->steps_done);
+    lane->steps_done = done;
+    lane->steps_total = total;
+    out->job->changed = true;
+}
+
+static void hear_tick(dispatcher *d, const protocol_message *m)
+{
+    metrics *counted = d->options.metrics;
+    metrics_add(counted, METRIC_TICKS, 1);
+    metrics_add(counted, METRIC_ROWS, m->rows);
+    metrics_observe(counted, METRIC_TICK_SECONDS, m->seconds);
+    metrics_observe(counted, METRIC_TICK_ROWS, m->rows);
+    if (m->rows) {
+        const double row_seconds = atomic_load(&d->row_seconds), now = m->seconds / m->rows;
+        atomic_store(&d->row_seconds, row_seconds > 0 ? row_seconds + 0.1 * (now - row_seconds) : now);
+        d->tick_seconds += d->tick_seconds > 0 ? 0.2 * (m->seconds - d->tick_seconds) : m->seconds;
+    }
+    if (m->seconds > d->slowest_tick)
+        d->slowest_tick = m->seconds;
+    for (uint32_t i = 0; i < m->lane_count; i++) {
+        const protocol_tick_lane tick = protocol_lane_at(m, i);
+        const outstanding_lane *out = outstanding_find(d, tick.lane);
+        if (out && out->job)
+            set_steps(d, out, tick.steps_done, tick.steps_total);
+    }
+}
+
+static void hear_admitted(dispatcher *d, const protocol_message *m)
+{
+    const outstanding_lane *out = outstanding_find(d, m->lane);
+    if (!out || !out->job)
+        return;
+    job_lane *lane = &out->job->lanes[out->index];
+    lane->steps_done = m->steps_done;
+    out->job->changed = true;
+    if (m->steps_done)
+        metrics_add(d->options.metrics, METRIC_LANES_RESUMED, 1);
+    if (m->text.count) {
+        char why[256];
+        protocol_copy_text(why, sizeof why, m->text);
+        fprintf(stderr, "dispatcher: image %u of job %s starts at step 0: %s\n", out->index, out->job->job.id, why);
+    }
+}
+
+static void hear_snapshot(dispatcher *d, const protocol_message *m)
+{
+    const outstanding_lane *out = outstanding_find(d, m->lane);
+    if (!out || !out->job || out->job->lanes[out->index].place != PLACE_SENT)
+        return;
+    char name[SNAPSHOT_NAME_BYTES];
+    snapshot_name(name, out->job->job.id, out->index);
+    size_t count = 0;
+    unsigned char *file = snapshot_wrap(out->job->job.id, out->index, m->steps_done, m->data, &count);
+    files_write_snapshot(&d->files, name, file, count);
+}
+
+static void fill_image(store_request *request, const running_job *job, const outstanding_lane *out, const protocol_message *m)
+{
+    snprintf(request->id, sizeof request->id, "%s", job->job.id);
+    request->token = job->job.token;
+    request->image.index = out->index;
+    snprintf(request->image.file, sizeof request->image.file, "%s-%u-%lld.png", job->job.id, out->index, (long long)job->job.token);
+    api_image_view *view = &request->image.view;
+    view->index = out->index;
+    view->seed = job->request.seed + out->index;
+    view->width = m->width;
+    view->height = m->height;
+    view->bytes = m->data.count;
+    dn_sha256_hex(view->sha256, m->sha256);
+    dn_sha256_hex(view->pixels_sha256, m->pixels_sha256);
+    if (job->model) {
+        memcpy(view->device, job->model->device, sizeof view->device);
+        memcpy(view->build, job->model->build, sizeof view->build);
+    }
+}
+
+/* To the files thread, then the store; an image nobody wants any more is only acknowledged. */
+static void hear_image(dispatcher *d, const protocol_message *m)
+{
+    outstanding_lane *out = outstanding_find(d, m->lane);
+    if (!out)
+        return;
+    running_job *job = out->job;
+    const bool wanted = job && (job->end == END_NONE || job->end == END_REQUEUED);
+    pending *item = wanted ? dispatcher_pending(d, STORE_IMAGE) : NULL;
+    unsigned char *png = item ? malloc(m->data.count ? m->data.count : 1) : NULL;
+    if (job)
+        job->lanes[out->index].place = png ? PLACE_STORING : PLACE_WAITING;
+    if (!png) { /* Not wanted, or no memory: then the lane is made again. */
+        if (item)
+            store_request_free(item->request);
+        free(item);
+        dispatcher_acknowledge(d, m->lane);
+        return;
+    }
+    fill_image(item->request, job, out, m);
+    item->request->base_path = d->options.base_path;
+    item->lane = m->lane;
+    memcpy(png, m->data.bytes, m->data.count);
+    item->png = png;
+    item->png_bytes = m->data.count;
+    job->lanes[out->index].steps_done = job->lanes[out->index].steps_total;
+    d->store_pending++;
+    files_write_image(&d->files, item);
+}
+
+static void hear_preview(dispatcher *d, const protocol_message *m)
+{
+    const outstanding_lane *out = outstanding_find(d, m->lane);
+    if (out && out->job && out->job->end == END_NONE)
+        hub_preview(d->options.hub, out->job->job.id, out->index, m->steps_done, m->steps_total, m->width, m->height, m->data.bytes,
+                    m->data.count);
+}
+
+/* The worker holds nothing of this lane any more. */
+static running_job *lane_came_back(dispatcher *d, uint64_t number)
+{
+    outstanding_lane *out = outstanding_find(d, number);
+    running_job *job = out ? out->job : NULL;
+    if (job && job->lanes[out->index].place == PLACE_SENT)
+        job->lanes[out->index].place = PLACE_WAITING;
+    if (out)
+        outstanding_remove(d, out);
+    return job;
+}
+
+static void hear_gone(dispatcher *d, const protocol_message *m)
+{
+    running_job *job = lane_came_back(d, m->lane);
+    if (job)
+        job_try_end(d, job);
+}
+
+static void hear_failed(dispatcher *d, const protocol_message *m)
+{
+    running_job *job = lane_came_back(d, m->lane);
+    if (!job)
+        return;
+    char cause[512];
+    protocol_copy_text(cause, sizeof cause, m->text);
+    const char *code = m->state == PROTOCOL_FAILED_MODEL ? "model-load" : m->state == PROTOCOL_FAILED_MEMORY ? "out-of-memory" : "engine";
+    if (job->end == END_NONE)
+        job_end_with(d, job, END_FAILED, code, cause);
+    else
+        job_try_end(d, job);
+}
+
+static dn_status hear(dispatcher *d, const protocol_message *m, dn_error *error)
+{
+    switch (m->type) {
+    case PROTOCOL_HELLO:
+        return hear_hello(d, m, error);
+    case PROTOCOL_MODEL:
+        return hear_model(d, m, error);
+    case PROTOCOL_ADMITTED:
+        hear_admitted(d, m);
+        return DN_OK;
+    case PROTOCOL_TICK:
+        hear_tick(d, m);
+        return DN_OK;
+    case PROTOCOL_PREVIEW:
+        hear_preview(d, m);
+        return DN_OK;
+    case PROTOCOL_SNAPSHOT:
+        hear_snapshot(d, m);
+        return DN_OK;
+    case PROTOCOL_IMAGE:
+        hear_image(d, m);
+        return DN_OK;
+    case PROTOCOL_GONE:
+        hear_gone(d, m);
+        return DN_OK;
+    case PROTOCOL_FAILED:
+        hear_failed(d, m);
+        return DN_OK;
+    case PROTOCOL_DRAINED:
+        d->worker_drained = true;
+        return DN_OK;
+    case PROTOCOL_ALIVE:
+        return DN_OK;
+    default:
+        return dn_fail(error, DN_INVALID, "it sent a message that only a daemon sends (type %d)", (int)m->type);
+    }
+}
+
+dn_status dispatcher_read_frames(dispatcher *d, dn_error *error)
+{
+    dn_status status = protocol_fill(&d->pipe, error);
+    for (bool got = true; status == DN_OK && got;) {
+        protocol_message m;
+        status = protocol_receive(&d->pipe, &m, &got, error);
+        if (status != DN_OK || !got)
+            break;
+        d->last_heard = dn_now_seconds();
+        status = hear(d, &m, error);
+    }
+    metrics_set(d->options.metrics, METRIC_LANES_RUNNING, d->outstanding_count);
+    return status;
+}
+
+/* ---- Progress */
+
+/* Seconds until the job's images are made: with all its lanes running, the slowest of them at the pace of ticks; else everything
+ * that is here at the pace of rows. */
+static double eta_of(const dispatcher *d, const running_job *job)
+{
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < job->n; i++) {
+        const job_lane *lane = &job->lanes[i];
+        if (lane->place == PLACE_WAITING)
+            return atomic_load(&d->outstanding_cost) * atomic_load(&d->row_seconds);
+        if (lane->place == PLACE_SENT && lane->steps_total > lane->steps_done && lane->steps_total - lane->steps_done > most)
+            most = lane->steps_total - lane->steps_done;
+    }
+    return most * (job->cost_per_step / job->rows) * d->tick_seconds;
+}
+
+/* Previews cost the worker time: they are asked for only while somebody watches. */
+static void watch(dispatcher *d, running_job *job, double now)
+{
+    if (now - job->last_watch < DISPATCHER_WATCH_SECONDS)
+        return;
+    job->last_watch = now;
+    const bool wanted = hub_previews_wanted(d->options.hub, job->job.id);
+    for (uint32_t i = 0; i < job->n; i++) {
+        job_lane *lane = &job->lanes[i];
+        if (lane->place != PLACE_SENT || lane->watched == wanted)
+            continue;
+        lane->watched = wanted;
+        const protocol_message m = {.type = PROTOCOL_WATCH, .lane = lane->number, .state = wanted};
+        worker_tell(d, &m);
+    }
+}
+
+void dispatcher_publish_progress(dispatcher *d, double now)
+{
+    for (running_job *job = d->jobs; job; job = job->next) {
+        if (job->end != END_NONE)
+            continue;
+        watch(d, job, now);
+        if (!job->changed || now - job->last_progress < DISPATCHER_PROGRESS_SECONDS)
+            continue;
+        uint64_t done = 0, total = 0;
+        for (uint32_t i = 0; i < job->n; i++) {
+            done += job->lanes[i].steps_done;
+            total += job->lanes[i].steps_total;
+        }
+        job->changed = false;
+        job->last_progress = now;
+        hub_progress(d->options.hub, job->job.id, done, total, job_count_lanes(job, PLACE_DONE), eta_of(d, job));
+    }
+}

@@ -1,0 +1,207 @@
+/* The parts of the dispatcher, for its own files only. Everything belongs to the dispatcher's thread except where a comment
+ * says otherwise.
+ *
+ * A job is ACTIVE until something ends it here: then its lanes are called back from the worker, and once none is out, one store
+ * request says what became of it. A lane waits, is sent, is being stored, is done. */
+#ifndef SERVER_DISPATCHER_INTERNAL_H
+#define SERVER_DISPATCHER_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "api/generate_request.h"
+#include "server/dispatcher.h"
+#include "server/protocol.h"
+#include "server/worker.h"
+
+#define DISPATCHER_FREEZE_SECONDS 30.0 /* silence after which a worker counts as frozen */
+#define DISPATCHER_FREEZE_TICKS 10.0 /* ... but never before so many of its slowest ticks */
+#define DISPATCHER_PING_SECONDS 5.0
+#define DISPATCHER_PROGRESS_SECONDS 0.1 /* between two progress reports of a job */
+#define DISPATCHER_WATCH_SECONDS 0.2 /* how soon a new watcher gets previews */
+#define DISPATCHER_QUEUE_SECONDS 0.2 /* between two wake-ups of everybody who waits in the queue */
+#define DISPATCHER_CLAIM_SECONDS 1.0 /* an empty queue is looked at again, if nobody says that it filled */
+#define DISPATCHER_CLAIM_MAX 16u
+#define DISPATCHER_DRAIN_SECONDS 10.0 /* a worker that cannot let go in this time is ended */
+#define DISPATCHER_BACKOFF_MAX_SECONDS 5.0
+#define DISPATCHER_REFUSALS_MAX 60u /* times a result is offered to a full disk, one second apart */
+#define SNAPSHOT_NAME_BYTES 64
+
+/* ---- What comes in from other threads, and results on their way to the store. */
+typedef enum pending_kind { PENDING_STORE, PENDING_CANCEL } pending_kind;
+
+typedef struct pending {
+    struct pending *next;
+    dispatcher *d;
+    pending_kind kind;
+    char id[27];
+    store_request *request; /* PENDING_STORE: owned */
+    uint64_t lane; /* STORE_IMAGE: to be acknowledged */
+    unsigned char *png; /* STORE_IMAGE: owned until the file is durable */
+    size_t png_bytes;
+    unsigned refusals; /* times the disk was full */
+    double due; /* when to try again */
+} pending;
+
+/* ---- The files thread: image and snapshot files, in order. */
+typedef enum file_kind { FILE_IMAGE, FILE_SNAPSHOT, FILE_UNLINK_IMAGE, FILE_UNLINK_SNAPSHOT } file_kind;
+
+typedef struct file_task {
+    struct file_task *next;
+    file_kind kind;
+    char name[96];
+    pending *image; /* FILE_IMAGE: goes on to the store, or back to the inbox when the disk refuses */
+    unsigned char *bytes; /* FILE_SNAPSHOT: owned */
+    size_t count;
+    bool failed; /* FILE_IMAGE: written by the thread */
+} file_task;
+
+typedef struct files_thread {
+    pthread_t thread;
+    bool started;
+    dispatcher *d;
+    int images_fd, snapshots_fd; /* folders; read-only after start */
+    pthread_mutex_t lock; /* all below */
+    pthread_cond_t work;
+    file_task *head, **tail;
+    bool stop;
+} files_thread;
+
+dn_status files_start(files_thread *files, dispatcher *d, dn_error *error);
+void files_stop(files_thread *files); /* everything queued is done first */
+void files_write_image(files_thread *files, pending *image); /* takes it */
+void files_write_snapshot(files_thread *files, const char *name, unsigned char *bytes, size_t count); /* takes bytes */
+void files_unlink(files_thread *files, file_kind kind, const char *name);
+
+/* ---- Snapshot files (dispatcher_snapshots.c) */
+void snapshot_name(char out[SNAPSHOT_NAME_BYTES], const char *job_id, uint32_t index);
+/* A whole file's bytes, malloc'd; NULL: out of memory. */
+unsigned char *snapshot_wrap(const char *job_id, uint32_t index, uint32_t steps, protocol_bytes payload, size_t *out_bytes);
+/* The payload of a file that is whole and of this lane, malloc'd; NULL: none. */
+unsigned char *snapshot_read(int folder_fd, const char *job_id, uint32_t index, uint32_t *steps, size_t *out_bytes);
+void snapshot_sweep(dispatcher *d); /* at start: files of jobs that no longer run or wait */
+uint64_t snapshot_resumed_done(void *payload, const store_job *job); /* store_request.resumed_done; payload: a pending */
+
+/* ---- Jobs */
+typedef enum lane_place { PLACE_WAITING, PLACE_SENT, PLACE_STORING, PLACE_DONE } lane_place;
+
+typedef struct job_lane {
+    lane_place place;
+    bool watched;
+    uint32_t steps_done, steps_total;
+    uint64_t number; /* while SENT or STORING: the worker's name for it */
+} job_lane;
+
+typedef enum job_end { END_NONE, END_CANCELED, END_FAILED, END_REQUEUED, END_DROPPED } job_end;
+
+typedef struct running_job {
+    struct running_job *next; /* in order of claim */
+    store_job job;
+    api_request request;
+    const api_model *model;
+    size_t model_index;
+    uint32_t n, rows; /* rows: of one lane in one tick, as far as can be told from here */
+    job_lane *lanes;
+    double cost_per_step; /* network rows */
+    unsigned group; /* > 0: suspected of having ended a worker; runs only with its group */
+    job_end end;
+    bool end_submitted;
+    char error_code[24], error_detail[512], reason[24];
+    bool crashed_alone;
+    double last_progress, last_watch;
+    bool changed; /* progress not yet published */
+} running_job;
+
+typedef struct outstanding_lane {
+    uint64_t number;
+    running_job *job; /* NULL: the job is gone; only the acknowledgement is due */
+    uint32_t index;
+} outstanding_lane;
+
+typedef struct worker_side_model {
+    bool ready, failed;
+    uint32_t rows_max;
+} worker_side_model;
+
+struct dispatcher {
+    dispatcher_options options; /* read-only after start */
+    char *program;
+    pthread_t thread;
+    int event_fd; /* read-only after start */
+    pid_t daemon;
+    files_thread files;
+
+    pthread_mutex_t lock; /* the inbox */
+    pending *inbox, **inbox_tail;
+
+    atomic_bool kicked, stop, hurry, drained, worker_up, store_gone;
+    atomic_bool draining;
+    _Atomic double drain_deadline; /* monotonic */
+    _Atomic double row_seconds; /* measured, 0: not yet */
+    _Atomic double outstanding_cost; /* rows still to run for the jobs that are here */
+
+    /* the worker */
+    pid_t pid; /* 0: none */
+    int pid_fd;
+    protocol_pipe pipe;
+    bool hello, ever_ready, drain_sent, worker_drained;
+    uint32_t credit;
+    double started, last_heard, last_ping, respawn_at, backoff, drain_sent_at;
+    double tick_seconds, slowest_tick;
+    worker_side_model *models; /* [models_count] */
+    unsigned starts;
+
+    /* jobs */
+    running_job *jobs;
+    uint64_t next_number;
+    outstanding_lane outstanding[WORKER_CREDIT];
+    uint32_t outstanding_count;
+    unsigned next_group;
+    unsigned store_pending; /* results on their way, the files thread included */
+    pending *deferred;
+    bool claiming, claim_again;
+    double next_claim, rows_per_job;
+    const char *claim_models[WORKER_MODELS_MAX + 1];
+    bool queue_moved;
+    double last_queue_moved;
+};
+
+/* dispatcher.c: the inbox (any thread), and the store */
+void dispatcher_post(dispatcher *d, pending *item);
+pending *dispatcher_pending(dispatcher *d, store_op op); /* with its request; NULL: out of memory */
+void dispatcher_submit(dispatcher *d, pending *item);
+void dispatcher_store_done(store_request *request); /* the done() of every request of ours */
+
+/* dispatcher_results.c */
+void dispatcher_result(dispatcher *d, pending *item);
+void dispatcher_retry_deferred(dispatcher *d, double now);
+
+/* dispatcher_claim.c */
+void dispatcher_claim(dispatcher *d, double now);
+void dispatcher_claimed(dispatcher *d, store_request *request);
+
+/* dispatcher_jobs.c */
+running_job *job_find(dispatcher *d, const char *id, int64_t token); /* token 0: any */
+uint32_t job_count_lanes(const running_job *job, lane_place place);
+void job_end_with(dispatcher *d, running_job *job, job_end end, const char *code_or_reason, const char *detail);
+void job_try_end(dispatcher *d, running_job *job);
+void job_remove(dispatcher *d, running_job *job, bool ended);
+void dispatcher_feed(dispatcher *d);
+void dispatcher_suspect(dispatcher *d); /* the worker died: who did it? */
+outstanding_lane *outstanding_find(dispatcher *d, uint64_t number);
+void outstanding_remove(dispatcher *d, outstanding_lane *lane);
+void dispatcher_acknowledge(dispatcher *d, uint64_t number);
+
+/* dispatcher_frames.c */
+dn_status dispatcher_read_frames(dispatcher *d, dn_error *error);
+void dispatcher_publish_progress(dispatcher *d, double now);
+
+/* dispatcher_worker.c */
+void worker_start(dispatcher *d, double now);
+void worker_lost(dispatcher *d, const char *why, bool blame); /* ends the process if it still runs */
+void worker_check(dispatcher *d, double now);
+void worker_stop(dispatcher *d);
+void worker_tell(dispatcher *d, const protocol_message *message); /* a broken pipe is noticed by the next read */
+
+#endif
