@@ -162,4 +162,4 @@ image-test:
 clean:
 	rm -rf build
 
--include $(shell find build -name '*.d' 2>/dev/null)
+-include $(shell find build -path build/image -prune -o -type f -name '*.d' -print 2>/dev/null)
