@@ -46,7 +46,7 @@ static void log_message(void *unused, int code, const char *message)
     (void)unused;
     int primary = code & 0xff;
     if (primary != SQLITE_NOTICE && primary != SQLITE_SCHEMA && primary != SQLITE_CONSTRAINT) {
-        fprintf(stderr, "sqlite: %s (%d)\n", message, code);
+        fprintf(stderr, "sqlite: %.*s (%d)\n", (int)strcspn(message, "\n"), message, code);
     }
 }
 

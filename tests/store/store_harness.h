@@ -1,4 +1,5 @@
-/* What the store's tests share: a store in a folder of its own under /tmp with a clock that the test turns, and one-line calls.
+/* What the store's tests share: a store in a folder of its own (in memory where there is /dev/shm: hundreds of opens would otherwise
+ * wait for the disk) with a clock that the test turns, and one-line calls.
  *
  * One thread, except where a test says otherwise. open_store on the same folder again is a restart. */
 #ifndef DN_TESTS_STORE_HARNESS_H
@@ -27,7 +28,7 @@ static store *st;
 static store_options options;
 static int64_t clock_ms;
 static dn_error error;
-static unsigned next_id;
+static atomic_uint next_id;
 
 static inline int64_t test_clock(void *unused)
 {
@@ -55,13 +56,18 @@ static inline void drop_folder(void)
     folder[0] = 0;
 }
 
+static inline bool make_test_folder(void)
+{
+    snprintf(folder, sizeof folder, "%s/denoised-store-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    return mkdtemp(folder) != NULL;
+}
+
 /* The folder of the last test goes; a new empty one comes. */
 static inline void new_folder(void)
 {
     close_store();
     drop_folder();
-    snprintf(folder, sizeof folder, "/tmp/denoised-store-XXXXXX");
-    if (!mkdtemp(folder)) {
+    if (!make_test_folder()) {
         perror("mkdtemp");
         exit(1);
     }
@@ -93,7 +99,7 @@ static inline void make_id(char out[27])
     static const char digits[] = "abcdefghijklmnopqrstuvwxyz234567";
     memset(out, 'a', 26);
     out[26] = 0;
-    unsigned value = ++next_id;
+    unsigned value = atomic_fetch_add(&next_id, 1) + 1;
     for (int i = 25; value; i--, value /= 32) {
         out[i] = digits[value % 32];
     }
