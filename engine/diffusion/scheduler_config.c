@@ -123,7 +123,7 @@ static void read_tables(dn_config_reader *reader, dn_scheduler_config *out)
     out->rescale_betas_zero_snr = read_bool(reader, "rescale_betas_zero_snr", false);
     out->sigma_min = read_number(reader, "sigma_min", NAN, 0.0, 1e6);
     out->sigma_max = read_number(reader, "sigma_max", NAN, 1e-6, 1e9);
-    out->lambda_min_clipped = read_number(reader, "lambda_min_clipped", -INFINITY, -INFINITY, 1e3);
+    out->lambda_min_clipped = read_number(reader, "lambda_min_clipped", (double)-INFINITY, (double)-INFINITY, 1e3);
     if (out->use_karras_sigmas + out->use_exponential_sigmas + out->use_beta_sigmas + out->use_lu_lambdas > 1)
         dn_config_fail(reader, DN_INVALID, "use_karras_sigmas", "only one of the use_*_sigmas and use_lu_lambdas may be true");
     if (read_bool(reader, "use_flow_sigmas", false))

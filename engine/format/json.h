@@ -32,5 +32,7 @@ bool dn_json_raw_number(const char *bytes, size_t count, const char *key, const 
 
 /* Reads and parses one JSON file; refusals name the file. */
 dn_status dn_json_read_file(cJSON **out, const char *path, size_t bytes_max, dn_error *error);
+/* The same, but Python's word -Infinity, which diffusers writes into scheduler_config.json, is read as -1e308. */
+dn_status dn_json_read_python_file(cJSON **out, const char *path, size_t bytes_max, dn_error *error);
 
 #endif

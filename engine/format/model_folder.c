@@ -173,7 +173,7 @@ static dn_status read_bare(dn_model_folder *folder, cJSON *root, const char *fil
 static dn_status read_object(cJSON **out, const char *file, dn_error *error)
 {
     cJSON *root = NULL;
-    dn_status status = dn_json_read_file(&root, file, DN_CONFIG_BYTES_MAX, error);
+    dn_status status = dn_json_read_python_file(&root, file, DN_CONFIG_BYTES_MAX, error);
     if (status == DN_OK && !cJSON_IsObject(root)) {
         cJSON_Delete(root);
         return dn_fail(error, DN_INVALID, "%s: not an object", file);
