@@ -11,8 +11,6 @@
 #include "api/json_walk.h"
 #include "format/json.h"
 
-const api_model api_model_undescribed = {.name = ""};
-
 #define REQUEST_FIELDS(X)                                                                                                                  \
     X(MODEL, "model")                                                                                                                      \
     X(CLASS_LABEL, "class_label")                                                                                                          \
@@ -164,8 +162,8 @@ static bool read_model(reader *r, api_request *out, api_model_lookup *lookup, vo
         }
     }
     r->model = lookup(payload, name);
-    if (r->model == &api_model_undescribed || (!r->model && !name)) {
-        api_refuse(r->problem, API_LOADING, m->value ? pointer_to(r, "model").text : r->at, "the model is not loaded yet");
+    if (!r->model && !name) {
+        api_refuse(r->problem, API_LOADING, r->at, "the default model is not loaded yet");
         r->problem->retry_after_seconds = 2;
         return false;
     }

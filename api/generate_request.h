@@ -23,10 +23,9 @@ typedef struct api_request {
     int priority;
 } api_request;
 
-/* Finds a model's description by name; NULL: unknown. name NULL asks for the default model. A model that is configured but has
- * never been described may be answered by &api_model_undescribed: the request is then refused as `loading`, not as unknown. */
+/* Finds a model's description by name; NULL: unknown. name NULL asks for the default model, which is
+ * refused as `loading` when nothing is known of it yet. */
 typedef const api_model *api_model_lookup(void *payload, const char *name);
-extern const api_model api_model_undescribed;
 
 /* Parses one JSON object, or an array of 1..API_BATCH_JOBS_MAX of them (all or nothing; fields are then "/3/steps").
  * *out is malloc'd, *count its length, *is_array how it came. Returns false with *problem filled. */

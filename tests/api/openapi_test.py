@@ -78,6 +78,15 @@ def bounds_differ(document, schemas):
     return [f"{name}: {shown} and {held}" for name, shown, held in rows if shown != held]
 
 
+def routes_differ(document):
+    """The daemon's table and the paths; `open` in the one is `security: [{}]` in the other."""
+    served = {(m, path, keyless == "true") for m, path, keyless in
+              re.findall(r'^    \{"(\w+)", "([^"]+)", \w+, \w+, (true|false)\},', read("server/routes.c"), re.M)}
+    shown = {(m.upper(), re.sub(r"\{\w+\}", "{}", path).removesuffix(".png"), operation.get("security") == [{}])
+             for path, item in document["paths"].items() for m, operation in item.items() if m in ("get", "post", "delete")}
+    return sorted(served ^ shown) or ([] if served else ["no table"])
+
+
 def main():
     try:
         import openapi_json
@@ -101,6 +110,7 @@ def main():
     states = re.findall(r'\[API_STATE_\w+\] = "(\w+)"', read("api/views.c"))
     check("states_are_views_c", sorted(set(states) ^ set(schemas["State"]["enum"])) or ([] if states else ["no table"]))
     accepted = set(schemas["AcceptedRequest"]["properties"]) - {"class_name"}
+    check("paths_are_the_daemons_routes", routes_differ(document))
     check("accepted_shows_every_field", sorted(accepted ^ set(schemas["GenerateRequest"]["properties"])))
 
 

@@ -125,7 +125,6 @@ static const struct {
     /* model */
     {"{\"model\":\"nope\"}", API_INVALID_FIELD, "/model", "model is not one of GET /models"},
     {"{\"model\":\"FASHION-MNIST\"}", API_INVALID_FIELD, "/model", "model is not one of GET /models"},
-    {"{\"model\":\"soon\"}", API_LOADING, "/model", "the model is not loaded yet"},
     {"{\"model\":\"\"}", MODEL},
     {"{\"model\":\"../etc\"}", MODEL},
     {"{\"model\":\"a b\"}", MODEL},
@@ -350,6 +349,17 @@ static void an_escaped_key_is_the_same_key(void)
     CHECK(r.steps == 12 && r.n == 2 && r.seed == UINT64_MAX - 1);
 }
 
+static void an_unknown_default_model_is_still_loading(void)
+{
+    api_request *requests = NULL;
+    api_problem problem;
+    size_t count;
+    bool is_array;
+    int nothing_loaded = 1;
+    CHECK(!api_parse_generate(&requests, &count, &is_array, "{}", 2, find_model, &nothing_loaded, &problem));
+    CHECK(problem.code == API_LOADING && problem.retry_after_seconds > 0);
+}
+
 static void an_array_keeps_its_order(void)
 {
     static const char body[] = " [ {\"seed\":5, \"class_label\" : \"Bag\"} , {\"seed\":18446744073709551615},{\"n\":2}]";
@@ -446,88 +456,6 @@ static void damaged_bodies_are_answered(void)
     }
 }
 
-static void the_stored_form_round_trips(void)
-{
-    static const char *const bodies[] = {
-        "{}",
-        "{\"class_label\":7,\"seed\":18446744073709551615,\"n\":64,\"priority\":-10,\"guidance_scale\":0.1}",
-        "{\"sampler\":\"ddim\",\"eta\":0.30000000000000004}",
-        "{\"sampler\":\"euler\",\"s_churn\":1,\"s_noise\":1.007,\"karras\":true}",
-        "{\"model\":\"birds\",\"class_label\":\"\\u00e9toile\",\"karras\":false,\"sampler\":\"heun\"}",
-        "{\"model\":\"plain\",\"sampler\":\"model\"}"};
-    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
-        api_request first, second;
-        CHECK(parse_one(&first, bodies[i]));
-        char *json = api_request_json(&first);
-        CHECK(json);
-        bool read = api_request_from_json(&second, json, strlen(json));
-        char *again = read ? api_request_json(&second) : NULL;
-        bool same = again && strcmp(json, again) == 0 && second.has_seed && second.seed == first.seed && second.steps == first.steps;
-        free(again);
-        free(json);
-        CHECK_MSG(same, "%s", bodies[i]);
-    }
-}
-
-static void the_stored_form_is_the_wires(void)
-{
-    api_request r;
-    CHECK(parse_one(&r, "{\"class_label\":7,\"seed\":42,\"n\":4}"));
-    char *json = api_request_json(&r);
-    bool same =
-        json &&
-        strcmp(json, "{\"model\":\"fashion-mnist\",\"class_label\":7,\"class_name\":\"Sneaker\",\"guidance_scale\":2.0,\"steps\":20,"
-                     "\"sampler\":\"dpmpp_2m\",\"seed\":\"42\",\"n\":4,\"priority\":0}") == 0;
-    free(json);
-    CHECK(same);
-}
-
-static void a_damaged_stored_form_is_refused(void)
-{
-    static const char *const rows[] = {
-        "",
-        "{}",
-        "[]",
-        "{\"model\":\"m\"}",
-        "{\"model\":\"m\",\"class_label\":1,\"class_name\":\"x\",\"guidance_scale\":1,\"steps\":20,\"sampler\":\"ddim\",\"seed\":"
-        "\"18446744073709551616\","
-        "\"n\":1,\"priority\":0}",
-        "{\"model\":\"m\",\"class_label\":1,\"class_name\":\"x\",\"guidance_scale\":1,\"steps\":0,\"sampler\":\"ddim\",\"seed\":\"1\","
-        "\"n\":1,\"priority\":0}",
-        "{\"model\":\"m\",\"class_label\":-1,\"class_name\":\"x\",\"guidance_scale\":1,\"steps\":2,\"sampler\":\"ddim\",\"seed\":\"1\","
-        "\"n\":1,\"priority\":0}",
-        "{\"model\":\"m\",\"class_label\":1,\"class_name\":\"x\",\"guidance_scale\":1,\"steps\":2,\"sampler\":\"ddim\",\"seed\":1,\"n\":1,"
-        "\"priority\":0}",
-        "{\"model\":\"m\",\"class_label\":1,\"class_name\":\"x\",\"guidance_scale\":1,\"steps\":2,\"sampler\":\"ddim\",\"eta\":\"0\","
-        "\"seed\":\"1\",\"n\":1,"
-        "\"priority\":0}",
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        api_request r;
-        CHECK_MSG(!api_request_from_json(&r, rows[i], strlen(rows[i])), "row %zu", i);
-    }
-}
-
-static void cost_counts_images_steps_evaluations_and_rows(void)
-{
-    static const struct {
-        const char *body;
-        uint64_t cost;
-    } rows[] = {
-        {"{\"class_label\":7,\"guidance_scale\":2,\"steps\":20,\"n\":4,\"sampler\":\"ddim\"}", 160},
-        {"{\"class_label\":7,\"guidance_scale\":1,\"steps\":20,\"n\":4,\"sampler\":\"ddim\"}", 80},
-        {"{\"class_label\":7,\"guidance_scale\":0,\"steps\":20,\"n\":4,\"sampler\":\"ddim\"}", 80},
-        {"{\"guidance_scale\":2,\"steps\":20,\"n\":1,\"sampler\":\"ddim\"}", 20},
-        {"{\"class_label\":7,\"guidance_scale\":2,\"steps\":10,\"n\":1,\"sampler\":\"heun\"}", 40},
-        {"{\"class_label\":7,\"guidance_scale\":2,\"steps\":1000,\"n\":64,\"sampler\":\"model\"}", 128000},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        api_request r;
-        CHECK(parse_one(&r, rows[i].body));
-        CHECK_MSG(api_request_cost(&r) == rows[i].cost, "%s: %llu", rows[i].body, (unsigned long long)api_request_cost(&r));
-    }
-}
-
 int main(void)
 {
     RUN(every_row_is_answered_as_written);
@@ -535,13 +463,10 @@ int main(void)
     RUN(defaults_are_the_models);
     RUN(values_arrive_exactly);
     RUN(an_escaped_key_is_the_same_key);
+    RUN(an_unknown_default_model_is_still_loading);
     RUN(an_array_keeps_its_order);
     RUN(limits_of_the_body_hold);
     RUN(too_many_tokens_are_refused);
     RUN(damaged_bodies_are_answered);
-    RUN(the_stored_form_round_trips);
-    RUN(the_stored_form_is_the_wires);
-    RUN(a_damaged_stored_form_is_refused);
-    RUN(cost_counts_images_steps_evaluations_and_rows);
     return test_end();
 }
