@@ -118,7 +118,8 @@ static dn_status open_parts(serve_run *run, dn_error *error)
                                        .queue_cost_max = API_QUEUE_EVALUATIONS_MAX,
                                        .client_jobs_max = API_CLIENT_JOBS_MAX,
                                        .db_bytes_max = DB_BYTES_MAX,
-                                       .space_min_bytes = SPACE_MIN_BYTES};
+                                       .space_min_bytes = SPACE_MIN_BYTES,
+                                       .keep_ms = (int64_t)o->keep_days * DAY_MS};
         status = store_open(&s->store, &options, error);
     }
     if (status == DN_OK) {

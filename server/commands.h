@@ -3,6 +3,7 @@
 #ifndef DN_SERVER_COMMANDS_H
 #define DN_SERVER_COMMANDS_H
 
+int dn_command_backup(int argc, char **argv);
 int dn_command_evaluate(int argc, char **argv);
 int dn_command_forward(int argc, char **argv);
 int dn_command_generate(int argc, char **argv);

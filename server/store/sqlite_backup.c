@@ -1,11 +1,18 @@
-/* A consistent copy of a database that others may be writing, by SQLite's online backup. Any thread with a connection of its own. */
+/* A consistent copy of a database that others may be writing, by SQLite's online backup, and of the images it names.
+ *
+ * The database goes first: an image that it names was there at that moment, and images never change, so a link is as good as a copy
+ * where both folders share a file system. Any thread, any process: nothing here needs the lock on the data directory. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "server/store/sqlite_store.h"
+
+#define BACKUP_IMAGE_BYTES_MAX (256u << 20)
 
 static int copy_pages(sqlite3 *from, sqlite3 *to)
 {
@@ -52,5 +59,108 @@ dn_status store_copy_database(sqlite3 *from, const char *path, dn_error *error)
         unlink(temporary);
     }
     free(temporary);
+    return status;
+}
+
+/* "A/B" or "A/B/C", malloc'd. */
+static char *join(const char *a, const char *b, const char *c)
+{
+    size_t room = strlen(a) + strlen(b) + strlen(c) + 3;
+    char *path = malloc(room);
+    if (path) {
+        snprintf(path, room, "%s/%s%s%s", a, b, c[0] ? "/" : "", c);
+    }
+    return path;
+}
+
+static dn_status copy_image(const char *from, const char *to, bool *missing, dn_error *error)
+{
+    if (link(from, to) == 0) {
+        return DN_OK;
+    }
+    if (access(from, F_OK) != 0 && errno == ENOENT) {
+        *missing = true;
+        return DN_OK;
+    }
+    unsigned char *bytes = NULL;
+    size_t count = 0;
+    dn_status status = dn_file_read(&bytes, &count, from, BACKUP_IMAGE_BYTES_MAX, error);
+    if (status == DN_OK) {
+        status = dn_file_write(to, bytes, count, true, error);
+    }
+    free(bytes);
+    return status;
+}
+
+static dn_status copy_images(sql *copy, const char *folder, const char *destination, size_t *images, size_t *missing, dn_error *error)
+{
+    dn_status status = DN_OK;
+    sqlite3_stmt *statement = sql_row(copy, SQL_IMAGE_FILES, "");
+    for (bool more = statement != NULL; more && status == DN_OK; more = sql_next(copy, statement)) {
+        bool gone = false;
+        char *from = join(folder, "images", sql_column(statement, 0)), *to = join(destination, "images", sql_column(statement, 0));
+        status = from && to ? copy_image(from, to, &gone, error) : dn_fail(error, DN_NO_MEMORY, "out of memory");
+        *images += status == DN_OK && !gone;
+        *missing += gone;
+        free(from);
+        free(to);
+    }
+    sql_end(statement);
+    if (status == DN_OK && copy->code) {
+        status = dn_fail(error, DN_IO, "%s: the copy cannot be read: %s", destination, copy->text);
+    }
+    return status;
+}
+
+/* A backup goes where nothing is: it must never replace another, or a data directory in use. */
+static dn_status make_destination(const char *destination, dn_error *error)
+{
+    char *images = join(destination, "images", "");
+    dn_status status = images ? dn_make_folder(destination, error) : dn_fail(error, DN_NO_MEMORY, "out of memory");
+    DIR *listing = status == DN_OK ? opendir(destination) : NULL;
+    if (status == DN_OK && !listing) {
+        status = dn_fail(error, DN_IO, "%s: %s", destination, strerror(errno));
+    }
+    for (struct dirent *entry; listing && status == DN_OK && (entry = readdir(listing));) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            status = dn_fail(error, DN_INVALID, "%s is not empty", destination);
+        }
+    }
+    if (listing) {
+        closedir(listing);
+    }
+    if (status == DN_OK) {
+        status = dn_make_folder(images, error);
+    }
+    free(images);
+    return status;
+}
+
+dn_status store_backup(const char *folder, const char *destination, size_t *images, size_t *missing, dn_error *error)
+{
+    sql from = {0}, copy = {0};
+    char *source = join(folder, "denoised.db", ""), *target = join(destination, "denoised.db", "");
+    size_t copied = 0, gone = 0;
+    dn_status status = source && target ? sql_open(&from, source, false, error) : dn_fail(error, DN_NO_MEMORY, "out of memory");
+    if (status == DN_OK) {
+        status = make_destination(destination, error);
+    }
+    if (status == DN_OK) {
+        status = store_copy_database(from.db, target, error);
+    }
+    if (status == DN_OK) {
+        status = sql_open(&copy, target, false, error);
+    }
+    if (status == DN_OK) {
+        status = copy_images(&copy, folder, destination, &copied, &gone, error);
+    }
+    sql_close(&copy);
+    sql_close(&from);
+    free(source);
+    free(target);
+    if (status == DN_OK) {
+        *images = copied;
+        *missing = gone;
+    }
     return status;
 }

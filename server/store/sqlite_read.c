@@ -65,7 +65,7 @@ store_result store_get(store *s, const char *client, const char *id, store_job *
         return STORE_NONE;
     }
     *out = job;
-    return job.expired ? STORE_GONE : STORE_OK;
+    return STORE_OK;
 }
 
 static size_t read_list(sql *c, sqlite3_stmt *statement, store_job *jobs, size_t room)

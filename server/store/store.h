@@ -158,7 +158,7 @@ void store_submit(store *s, store_request *request);
 /* Submits and waits: for tests, the command line and boot. `done` is replaced. */
 store_result store_call(store *s, store_request *request);
 
-/* ---- Reading (any thread). GONE: retention has taken it (store_get fills *out all the same); UNKNOWN: the database cannot be read. */
+/* ---- Reading (any thread). GONE: retention has taken it (store_get says so by `expired`); UNKNOWN: the database cannot be read. */
 store_result store_get(store *s, const char *client, const char *id, store_job *out);      /* NONE: unknown or another client's; client NULL: any */
 store_result store_list(store *s, const char *client, const api_state *state, const char *model, const char *cursor, uint32_t limit, store_job **out,
                         size_t *count, char next_cursor[64]);                              /* next_cursor "" at the end; NONE: bad cursor */
@@ -195,6 +195,9 @@ bool store_stopped(const store *s);
 bool store_space_low(store *s);     /* the free-space gate */
 /* Gives the ballast back to a full disk, so that a running job can write its images; true: there was some. Any thread. */
 bool store_release_ballast(store *s);
+/* A copy of a data directory that may be in use: its database as of one moment, and every image that it names. The result is a data
+ * directory itself. destination must be new or empty. *missing counts images that retention took meanwhile. Any process. */
+dn_status store_backup(const char *folder, const char *destination, size_t *images, size_t *missing, dn_error *error);
 /* The path of a file of the data directory ("images/NAME"), malloc'd. */
 char *store_path(const store *s, const char *folder, const char *name);
 

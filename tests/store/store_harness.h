@@ -266,7 +266,7 @@ static inline store_job job_of(const char *id)
     store_result result = store_get(st, NULL, id, &job);
     store_job copy = job;
     copy.request_json = copy.error_detail = NULL;
-    if (result != STORE_OK && result != STORE_GONE) {
+    if (result != STORE_OK) {
         copy.state = (api_state)-1;
     } else {
         store_job_done(&job);
