@@ -40,7 +40,7 @@ bool api_state_ended(api_state state)
 void api_time_text(char out[32], int64_t ms)
 {
     int64_t fraction = (ms % 1000 + 1000) % 1000;
-    time_t seconds = (time_t)((ms - fraction) / 1000);
+    time_t seconds = (time_t)(ms / 1000 - (ms % 1000 < 0));
     struct tm parts;
     if (!gmtime_r(&seconds, &parts) || parts.tm_year < 0 || parts.tm_year > 8099) {
         parts = (struct tm){.tm_mday = 1, .tm_year = 70};
