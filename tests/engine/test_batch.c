@@ -1,6 +1,10 @@
 /* The running batch: an image's bytes depend on its spec alone; turns; failures; refusals. */
 #include "batch_cases.h"
 
+#include <unistd.h>
+
+#include "base/file.h"
+
 static picture alone[CASES];
 
 /* All cases in one batch with staggered admission and strangers who come and are sent away midway. */
@@ -194,6 +198,52 @@ static void bad_specs_are_refused_by_field(void)
     dn_engine_close(engine);
 }
 
+/* A network that answers with a variance half: its folder is made of the golden network and a scheduler beside it. */
+static dn_engine *open_learned(const char *variance)
+{
+    char folder[] = "/tmp/denoised-learned-XXXXXX", text[512], path[512], target[1024];
+    dn_engine *engine = NULL;
+    if (mkdtemp(folder) == NULL || getcwd(path, sizeof path) == NULL)
+        abort();
+    static const char *const files[] = {"config.json", "diffusion_pytorch_model.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(target, sizeof target, "%s/tests/golden/unet_noattn/%s", path, files[i]);
+        snprintf(text, sizeof text, "%s/%s", folder, files[i]);
+        if (symlink(target, text) != 0)
+            abort();
+    }
+    int bytes = snprintf(text, sizeof text, "{\"_class_name\":\"DDPMScheduler\",\"variance_type\":\"%s\"}", variance);
+    snprintf(target, sizeof target, "%s/scheduler_config.json", folder);
+    if (dn_file_write(target, text, (size_t)bytes, false, &error) != DN_OK || dn_engine_open(&engine, folder, NULL, &error) != DN_OK)
+        engine = NULL;
+    for (int i = 0; i < 3; i++) {
+        snprintf(target, sizeof target, "%s/%s", folder, i < 2 ? files[i] : "scheduler_config.json");
+        (void)unlink(target);
+    }
+    (void)rmdir(folder);
+    return engine;
+}
+
+static void learned_variance(void)
+{
+    uint8_t pixels[3][ELEMENTS], fixed[ELEMENTS];
+    dn_lane_spec specs[3] = {case_spec(6), case_spec(0), case_spec(6)};
+    specs[2].has_class = false;
+    dn_engine *engine = open_learned("learned_range");
+    CHECK_MSG(engine != NULL, "%s", error.message);
+    CHECK_OK(dn_generate(engine, specs, 3, pixels[0], NULL, NULL, NULL, &error), error);
+    for (int i = 0; i < 3; i++) {
+        uint8_t single[ELEMENTS];
+        CHECK_OK(dn_generate(engine, &specs[i], 1, single, NULL, NULL, NULL, &error), error);
+        CHECK_MSG(memcmp(single, pixels[i], ELEMENTS) == 0, "image %d differs from itself made alone", i);
+    }
+    dn_engine_close(engine);
+    engine = open_learned("fixed_small");
+    CHECK_OK(dn_generate(engine, specs, 1, fixed, NULL, NULL, NULL, &error), error);
+    CHECK(memcmp(fixed, pixels[0], ELEMENTS) != 0);
+    dn_engine_close(engine);
+}
+
 static bool stop_after_three(void *payload, uint32_t done, uint32_t total)
 {
     (void)total;
@@ -220,6 +270,7 @@ int main(void)
     RUN(one_bad_lane_harms_nobody);
     RUN(previews_before_and_between_steps);
     RUN(bad_specs_are_refused_by_field);
+    RUN(learned_variance);
     RUN(generation_can_be_cancelled);
     return test_end();
 }
