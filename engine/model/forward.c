@@ -12,7 +12,7 @@ struct dn_forward {
     dn_workspace *workspace;
     dn_buffer *in, *out; /* [rows_max] samples and answers */
     dn_row *rows; /* [rows_max] */
-    float *pixels_first; /* one value, [H,W,C], on its way to [C,H,W] */
+    float *staging; /* one value, [H,W,C], on its way to [C,H,W] */
     uint32_t rows_max;
     size_t in_count, out_count; /* floats of one row */
 };
@@ -40,8 +40,8 @@ dn_status dn_forward_open(dn_forward **out, const dn_model *model, const dn_forw
     f->in_count = dn_shape_count(model->plan->values[model->plan->input].shape);
     f->out_count = dn_shape_count(model->plan->values[model->plan->output].shape);
     f->rows = calloc(f->rows_max, sizeof *f->rows);
-    f->pixels_first = calloc(largest_value(model->plan), sizeof *f->pixels_first);
-    if (f->rows == NULL || f->pixels_first == NULL) {
+    f->staging = calloc(largest_value(model->plan), sizeof *f->staging);
+    if (f->rows == NULL || f->staging == NULL) {
         status = dn_fail(error, DN_NO_MEMORY, "out of memory");
         goto done;
     }
@@ -82,7 +82,7 @@ void dn_forward_close(dn_forward *f)
         f->backend->network_free(f->network);
     if (f->device != NULL)
         f->backend->device_close(f->device);
-    free(f->pixels_first);
+    free(f->staging);
     free(f->rows);
     free(f);
 }
@@ -144,20 +144,13 @@ dn_status dn_forward_run(dn_forward *f, const dn_forward_rows *rows, float *answ
 
 dn_status dn_forward_value(dn_forward *f, dn_value value, uint32_t row, float *out, dn_error *error)
 {
-    dn_status status = f->backend->read_value(f->network, f->workspace, value, row, f->pixels_first, error);
+    dn_status status = f->backend->read_value(f->network, f->workspace, value, row, f->staging, error);
     if (status != DN_OK)
         return status;
     dn_shape shape = f->model->plan->values[value].shape;
     size_t pixels = (size_t)shape.h * shape.w;
     for (size_t p = 0; p < pixels; p++)
         for (uint32_t c = 0; c < shape.c; c++)
-            out[c * pixels + p] = f->pixels_first[p * shape.c + c];
+            out[c * pixels + p] = f->staging[p * shape.c + c];
     return DN_OK;
-}
-
-const dn_backend *dn_forward_backend(const dn_forward *f, dn_device **device, dn_network **network)
-{
-    *device = f->device;
-    *network = f->network;
-    return f->backend;
 }

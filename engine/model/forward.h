@@ -37,6 +37,4 @@ dn_status dn_forward_run(dn_forward *forward, const dn_forward_rows *rows, float
 /* Inside an observer of a forward with keep_values: value of row `row` of this pass, [C,H,W]. */
 dn_status dn_forward_value(dn_forward *forward, dn_value value, uint32_t row, float *out, dn_error *error);
 
-const dn_backend *dn_forward_backend(const dn_forward *forward, dn_device **device, dn_network **network);
-
 #endif
