@@ -47,11 +47,12 @@ double dn_loss_squared(const dn_example *example, const float *output, float *d,
 
 double dn_loss_cross_entropy(const dn_example *example, const float *output, float *d, size_t count)
 {
-    double top = (double)output[0], total = 0;
+    double top = (double)output[0];
     for (size_t i = 1; i < count; i++) {
         top = (double)output[i] > top ? (double)output[i] : top;
     }
-    for (size_t i = 0; i < count; i++) {
+    double total = exp((double)output[0] - top);
+    for (size_t i = 1; i < count; i++) {
         total += exp((double)output[i] - top);
     }
     for (size_t i = 0; i < count; i++) {

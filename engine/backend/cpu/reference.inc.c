@@ -255,7 +255,7 @@ dn_status NAME(dn_reference_table)(real ***out, const dn_plan *plan, uint32_t ro
     if (!table) {
         return dn_fail(error, DN_NO_MEMORY, "no memory for the values of %u rows", row_count);
     }
-    real *next = (real *)((char *)table + head);
+    real *next = (real *)(void *)((char *)table + head);
     for (uint32_t v = 0; v < plan->value_count; v++) {
         table[v] = next;
         next += row_count * dn_shape_count(plan->values[v].shape);
