@@ -309,4 +309,9 @@ def png_texts(data):
 
 
 __all__ = ["Answer", "CLASSES", "Daemon", "PROGRAM", "ROOT", "SLOW", "Skip", "base64", "check", "eventually", "json", "os", "png_size", "png_texts",
-           "read_events", "run", "same", "scratch", "signal", "socket", "sqlite3", "subprocess", "sys", "test", "threading", "time", "tiny_model"]
+           "PROXIED", "read_events", "run", "same", "scratch", "signal", "socket", "sqlite3", "subprocess", "sys", "test", "threading", "time", "tiny_model"]
+
+# DENOISED_PROXY=1: every daemon of a test stands behind nginx and is spoken to through it (proxy_test.py runs the API's tests so).
+PROXIED = os.environ.get("DENOISED_PROXY") == "1"
+if PROXIED:
+    from proxy import ProxiedDaemon as Daemon  # noqa: E402,F811,F401

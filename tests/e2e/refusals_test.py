@@ -135,7 +135,8 @@ def methods_and_paths():
     for path in ("/nothing", "/jobs/", "/jobs//events", "/models/none", "//", "/jobs/abc/images/0.png", "/generate/"):
         same(daemon.get(path).status, 404, f"status of {path}")
     for job in ("a" * 26, "A" * 26, "../../../etc/passwd", "a" * 25, "1" * 26):
-        same(daemon.get(f"/jobs/{job}").status, 404, f"status of job {job}")
+        # nginx refuses a path above the root as malformed before the daemon sees it.
+        same(daemon.get(f"/jobs/{job}").status, 400 if PROXIED and job[0] == "." else 404, f"status of job {job}")
     same(daemon.get("/jobs?limit=0").status, 422, "limit 0")
     same(daemon.get("/jobs?limit=101").status, 422, "limit 101")
     same(daemon.get("/jobs?state=odd").status, 422, "an unknown state")
