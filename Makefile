@@ -118,7 +118,7 @@ run: deps
 	@$(MAKE) --no-print-directory build
 	exec build/denoised serve --listen 127.0.0.1:$(PORT) --data ./data --model fashion-mnist=models/fashion-mnist
 
-tests-build: $(TESTS) $(OUT)/denoised build/denoised
+tests-build: $(TESTS) $(OUT)/denoised build/denoised $(OUT)/examples/generate
 
 SCRIPTS := $(sort $(shell find tests -name '*_test.py' -o -name '*_test.sh'))
 # Under a sanitizer the first error ends the program, and leaks count.

@@ -82,6 +82,27 @@ def a_picture_carries_its_recipe():
     same((request["seed"], request["class_label"], request["eta"]), ("42", 7, 0.5), "the recipe")
 
 
+def compressed_pixels(path):
+    with open(path, "rb") as stream:
+        data, at, out = stream.read(), 8, b""
+    while at < len(data):
+        length, kind = int.from_bytes(data[at:at + 4], "big"), data[at + 4:at + 8]
+        out += data[at + 8:at + 8 + length] if kind == b"IDAT" else b""
+        at += 12 + length
+    return out
+
+
+@test
+def the_library_example_makes_the_same_picture():
+    example, theirs, ours = os.path.join(os.path.dirname(PROGRAM), "examples", "generate"), file("example.png"), file("command.png")
+    if not os.path.exists(example):
+        raise Skip(f"{example} is not built (make examples)")
+    subprocess.run([example, tiny_model(), theirs], check=True, timeout=60 * SLOW)
+    made("--class", "7", "--seed", 42, "--steps", 20, "--sampler", "dpmpp_2m", "--guidance-scale", 2, "--output", ours)
+    check(len(compressed_pixels(theirs)) > 20, "an empty picture")
+    same(compressed_pixels(theirs), compressed_pixels(ours), "the pixels")
+
+
 @test
 def a_sheet_has_rows_and_columns():
     path = file("sheet.png")
