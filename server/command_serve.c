@@ -209,16 +209,14 @@ static void start_retention(serve_run *run)
     }
 }
 
-/* The model that cannot be loaded, when no other can serve either: nothing will ever work, so say it and end. */
+/* No model can be loaded, so nothing will ever work: the daemon ends (the dispatcher has said which and why). */
 static bool all_models_failed(service *s)
 {
-    char error[512];
     for (size_t i = 0; i < models_count(s->models); i++) {
-        if (models_state(s->models, models_name(s->models, i), error, sizeof error) != MODEL_FAILED) {
+        if (models_state(s->models, models_name(s->models, i), NULL, 0) != MODEL_FAILED) {
             return false;
         }
     }
-    fprintf(stderr, "denoised serve: model %s cannot be loaded: %s\n", models_name(s->models, 0), error);
     return true;
 }
 

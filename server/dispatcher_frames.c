@@ -75,7 +75,7 @@ static dn_status hear_model(dispatcher *d, const protocol_message *m, dn_error *
         models_set_state(d->options.models, name, MODEL_FAILED, cause);
         d->models[index] = (worker_side_model){.failed = true};
         d->next_claim = 0;
-        fprintf(stderr, "dispatcher: model %s cannot be loaded: %s\n", name, cause);
+        fprintf(stderr, "denoised: model %s cannot be loaded: %s\n", name, cause);
         return DN_OK;
     default:
         return dn_fail(error, DN_INVALID, "a model is in state %u", m->state);
@@ -296,7 +296,7 @@ static double eta_of(const dispatcher *d, const running_job *job)
     uint32_t most = 0;
     for (uint32_t i = 0; i < job->n; i++) {
         const job_lane *lane = &job->lanes[i];
-        if (lane->place == PLACE_WAITING)
+        if (lane->place == PLACE_WAITING || d->tick_seconds <= 0)
             return atomic_load(&d->outstanding_cost) * atomic_load(&d->row_seconds);
         if (lane->place == PLACE_SENT && lane->steps_total > lane->steps_done && lane->steps_total - lane->steps_done > most)
             most = lane->steps_total - lane->steps_done;

@@ -228,34 +228,45 @@ static bool check_key(http_request *request)
     return false;
 }
 
-/* First call of a request: everything that can be said before its body. False: answered. */
+/* Whether the request announces a body. */
+static bool has_body(const http_request *request)
+{
+    const char *length = http_header(request, "Content-Length");
+    return http_header(request, "Transfer-Encoding") != NULL || (length != NULL && strspn(length, "0") != strlen(length));
+}
+
+static bool refuse_and_close(http_request *request, const api_problem *problem)
+{
+    http_add_header(request, "Connection", "close");
+    http_problem(request, problem);
+    return false;
+}
+
+/* First call of a request: everything that can be said before its body. False: answered. Without a body the route waits for the
+ * second call, because an answer queued in the first one ends the connection. */
 static bool admit(http_request *request, const char *method, const char *version)
 {
     http *server = request->server;
     api_problem problem = {0};
     snprintf(request->method, sizeof request->method, "%s", method);
-    bool fine = !request->uri_refused;
-    if (!fine) {
+    if (request->uri_refused) {
         api_refuse(&problem, API_MALFORMED_HTTP, "", "the request target has a control character or a broken escape");
+        return refuse_and_close(request, &problem);
     }
     /* The route's own limit is known only once it is found; until then the largest body of all is the bound. */
-    fine = fine && gate_check_headers(request->connection, version, API_BODY_IMAGE_BYTES_MAX, &problem);
-    fine = fine && gate_check_host(request->connection, server->options.allowed_hosts, server->unix_socket, &problem);
-    if (!fine) {
-        http_add_header(request, "Connection", "close");
-        http_problem(request, &problem);
-        return false;
+    if (!gate_check_headers(request->connection, version, API_BODY_IMAGE_BYTES_MAX, &problem) ||
+        !gate_check_host(request->connection, server->options.allowed_hosts, server->unix_socket, &problem)) {
+        return refuse_and_close(request, &problem);
+    }
+    http_deadline(request, HTTP_BODY_SECONDS);
+    if (!has_body(request)) {
+        return true;
     }
     if (!find_route(request) || !check_key(request)) {
         return false;
     }
-    if (!gate_check_headers(request->connection, version, request->route->body_bytes_max, &problem)) {
-        http_add_header(request, "Connection", "close");
-        http_problem(request, &problem);
-        return false;
-    }
-    http_deadline(request, HTTP_BODY_SECONDS);
-    return true;
+    return gate_check_headers(request->connection, version, request->route->body_bytes_max, &problem) ||
+           refuse_and_close(request, &problem);
 }
 
 static bool take_body(http_request *request, const char *data, size_t size)
@@ -307,6 +318,9 @@ static enum MHD_Result on_request(void *payload, struct MHD_Connection *connecti
         return MHD_YES;
     }
     http_deadline(request, 0.0);
+    if (request->route == NULL && (!find_route(request) || !check_key(request))) {
+        return request->queued;
+    }
     if (request->body_bytes > request->route->body_bytes_max) {
         http_add_header(request, "Connection", "close");
         http_refuse(request, API_TOO_LARGE, "the body is larger than this request may carry");
