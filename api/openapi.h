@@ -3,11 +3,13 @@
 #define API_OPENAPI_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* The document; *bytes is its length. Static: never freed. */
 const char *api_openapi_json(size_t *bytes);
 
-/* Where the assembler put it; api/openapi.c alone uses these. */
-extern const char api_openapi_first[], api_openapi_end[];
+/* What the assembler put there; api/openapi.c alone uses these. */
+extern const char api_openapi_first[];
+extern const uint64_t api_openapi_bytes;
 
 #endif
