@@ -9,19 +9,20 @@
 #include "batch/loaded_engine.h"
 
 typedef struct dn_batch dn_batch;
-typedef uint64_t dn_lane_id;                   /* chosen by the caller, unique among live lanes */
+typedef uint64_t dn_lane_id; /* chosen by the caller, unique among live lanes */
 
 typedef struct dn_lane_spec {
     uint64_t seed;
-    bool has_class;                            /* false: unconditional */
+    bool has_class; /* false: unconditional */
     uint32_t class_index;
     double guidance_scale;
     uint32_t steps;
-    char sampler[32];                          /* a name, or "model" */
+    char sampler[32]; /* a name, or "model" */
     dn_sampler_options options;
-    const float *start;                        /* given start noise [C*H*W], NULL: philox from seed; read during admit */
-    const float *noise;                        /* given noise [draws][C*H*W] of the steps, NULL: philox from seed; borrowed until
-                                                * the lane is gone, and such a lane has no snapshot. For comparing implementations. */
+    const float *start; /* given start noise [C*H*W], NULL: philox from seed; read during admit */
+    /* Given noise [draws][C*H*W] of the steps, NULL: philox from seed; borrowed until the lane is gone, and such a lane has
+     * no snapshot. For comparing implementations. */
+    const float *noise;
 } dn_lane_spec;
 
 typedef enum dn_lane_state { DN_LANE_RUNNING, DN_LANE_DONE, DN_LANE_FAILED } dn_lane_state;
@@ -31,20 +32,20 @@ typedef struct dn_lane_report {
     dn_lane_id id;
     dn_lane_state state;
     uint32_t steps_done, steps_total;
-    dn_error error;                            /* DN_LANE_FAILED: step and cause (NaN in the network's answer) */
+    dn_error error; /* DN_LANE_FAILED: step and cause (NaN in the network's answer) */
 } dn_lane_report;
 
 typedef struct dn_tick_report {
-    uint32_t rows;                             /* rows evaluated */
+    uint32_t rows; /* rows evaluated */
     double seconds;
     uint32_t lane_count;
-    dn_lane_report lanes[DN_LANES_MAX];        /* every lane in flight when the tick began */
+    dn_lane_report lanes[DN_LANES_MAX]; /* every lane in flight when the tick began */
 } dn_tick_report;
 
 dn_status dn_batch_create(dn_batch **out, dn_engine *engine, uint32_t rows_max, dn_error *error);
 void dn_batch_free(dn_batch *batch);
 uint32_t dn_batch_lanes(const dn_batch *batch);
-uint32_t dn_batch_rows_wanted(const dn_batch *batch);      /* rows the next tick will run, were there room for all */
+uint32_t dn_batch_rows_wanted(const dn_batch *batch); /* rows the next tick will run, were there room for all */
 
 /* Checks a spec against the engine without admitting it: refusals name the field ("steps must be ..."). */
 dn_status dn_lane_spec_check(const dn_engine *engine, const dn_lane_spec *spec, dn_error *error);
@@ -54,7 +55,7 @@ uint32_t dn_lane_spec_rows(const dn_engine *engine, const dn_lane_spec *spec);
 uint32_t dn_lane_spec_evaluations(const dn_engine *engine, const dn_lane_spec *spec);
 
 dn_status dn_batch_admit(dn_batch *batch, dn_lane_id id, const dn_lane_spec *spec, dn_error *error);
-dn_status dn_batch_evict(dn_batch *batch, dn_lane_id id);                              /* DN_INVALID: no such lane */
+dn_status dn_batch_evict(dn_batch *batch, dn_lane_id id); /* DN_INVALID: no such lane */
 
 /* Runs at most rows_max rows: lanes that do not fit wait their turn (round robin). DN_OK even when lanes failed. */
 dn_status dn_batch_tick(dn_batch *batch, dn_tick_report *report, dn_error *error);

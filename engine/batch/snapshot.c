@@ -168,7 +168,7 @@ dn_status dn_batch_snapshot(dn_batch *batch, dn_lane_id id, unsigned char **out,
 
 static dn_status check_origin(dn_cursor *c, const dn_engine *engine, dn_error *error)
 {
-    unsigned char mine[DN_SNAPSHOT_HEAD_BYTES_MAX], theirs[DN_SNAPSHOT_HEAD_BYTES_MAX], digest[DN_SHA256_BYTES];
+    unsigned char mine[DN_SNAPSHOT_HEAD_BYTES_MAX] = {0}, theirs[DN_SNAPSHOT_HEAD_BYTES_MAX], digest[DN_SHA256_BYTES];
     dn_cursor origin = {.bytes = mine};
     put_origin(&origin, engine);
     get_bytes(c, theirs, origin.at);

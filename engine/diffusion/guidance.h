@@ -8,7 +8,7 @@
 
 typedef struct dn_guidance {
     double scale;
-    bool has_null;              /* the network has a null row */
+    bool has_null; /* the network has a null row */
 } dn_guidance;
 
 /* Which rows an evaluation needs. */

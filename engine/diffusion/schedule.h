@@ -16,23 +16,27 @@
 typedef enum dn_prediction { DN_PREDICT_EPSILON, DN_PREDICT_SAMPLE, DN_PREDICT_V } dn_prediction;
 typedef enum dn_spacing { DN_SPACING_LEADING, DN_SPACING_TRAILING, DN_SPACING_LINSPACE } dn_spacing;
 typedef enum dn_variance {
-    DN_VARIANCE_FIXED_SMALL, DN_VARIANCE_FIXED_SMALL_LOG, DN_VARIANCE_FIXED_LARGE, DN_VARIANCE_FIXED_LARGE_LOG,
-    DN_VARIANCE_LEARNED, DN_VARIANCE_LEARNED_RANGE
+    DN_VARIANCE_FIXED_SMALL,
+    DN_VARIANCE_FIXED_SMALL_LOG,
+    DN_VARIANCE_FIXED_LARGE,
+    DN_VARIANCE_FIXED_LARGE_LOG,
+    DN_VARIANCE_LEARNED,
+    DN_VARIANCE_LEARNED_RANGE
 } dn_variance;
 
 /* What training fixed: kept whichever sampler is chosen by name. */
 typedef struct dn_training_schedule {
-    uint32_t timesteps;             /* 1000 */
+    uint32_t timesteps; /* 1000 */
     dn_prediction prediction;
-    double *alphas_cumprod;         /* [timesteps], owned */
-    double *betas;                  /* [timesteps], owned */
-    uint32_t alphas_offset;         /* reserved for tables that do not start at 0; always 0 */
-    bool cosine;                    /* made by squaredcos_cap_v2: some tables round their times differently */
+    double *alphas_cumprod; /* [timesteps], owned */
+    double *betas; /* [timesteps], owned */
+    uint32_t alphas_offset; /* reserved for tables that do not start at 0; always 0 */
+    bool cosine; /* made by squaredcos_cap_v2: some tables round their times differently */
 } dn_training_schedule;
 
 /* What a scheduler_config.json says of sampling: per-class defaults of diffusers for missing keys (engine-facts, 2.2). */
 typedef struct dn_scheduler_config {
-    char class_name[64];            /* "DDIMScheduler" */
+    char class_name[64]; /* "DDIMScheduler" */
     dn_spacing spacing;
     uint32_t steps_offset;
     bool clip_sample;
@@ -43,12 +47,12 @@ typedef struct dn_scheduler_config {
     bool use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_lu_lambdas;
     bool rescale_betas_zero_snr;
     dn_variance variance;
-    uint32_t solver_order;          /* 1..3 */
+    uint32_t solver_order; /* 1..3 */
     char algorithm_type[24], solver_type[16], interpolation_type[16], timestep_type[16];
     bool lower_order_final, euler_at_final;
-    bool final_sigma_min;           /* final_sigmas_type "sigma_min" instead of "zero" */
-    double sigma_min, sigma_max;    /* Euler's optional range; NaN: the table's own */
-    double lambda_min_clipped;      /* DPM-Solver: lowest log(alpha/sigma) visited; -INFINITY: the whole table */
+    bool final_sigma_min; /* final_sigmas_type "sigma_min" instead of "zero" */
+    double sigma_min, sigma_max; /* Euler's optional range; NaN: the table's own */
+    double lambda_min_clipped; /* DPM-Solver: lowest log(alpha/sigma) visited; -INFINITY: the whole table */
 } dn_scheduler_config;
 
 /* config may be NULL (DDPMScheduler with its defaults). Refusals name path and key. */
@@ -63,17 +67,17 @@ double dn_training_sigma(const dn_training_schedule *schedule, double time);
 
 /* One level a sampler visits. VP samplers keep (alpha, sigma) with alpha^2 + sigma^2 = 1; VE samplers alpha = 1. */
 typedef struct dn_level {
-    double time;                    /* what the network is told; may be fractional */
+    double time; /* what the network is told; may be fractional */
     double alpha, sigma;
 } dn_level;
 
 /* steps + 1 levels: level[i] is where step i starts, level[i+1] where it ends. The last may be clean (sigma 0). */
 typedef struct dn_schedule {
-    uint32_t steps;                 /* network visits in order; Heun's second evaluations are not listed */
-    double start_scale;             /* standard normals times this are the start (diffusers' init_noise_sigma) */
+    uint32_t steps; /* network visits in order; Heun's second evaluations are not listed */
+    double start_scale; /* standard normals times this are the start (diffusers' init_noise_sigma) */
     dn_level level[DN_STEPS_MAX + 1];
-    double beta_tilde[DN_STEPS_MAX];/* DDPM's posterior variance of each step where used, else 0 */
-    double beta[DN_STEPS_MAX];      /* DDPM's effective beta of each step where used, else 0 */
+    double beta_tilde[DN_STEPS_MAX]; /* DDPM's posterior variance of each step where used, else 0 */
+    double beta[DN_STEPS_MAX]; /* DDPM's effective beta of each step where used, else 0 */
 } dn_schedule;
 
 #endif

@@ -167,7 +167,7 @@ dn_status dn_scheduler_config_from_json(dn_scheduler_config *out, const cJSON *c
     if (config == NULL)
         return dn_scheduler_config_defaults(out, "DDPMScheduler", error);
     const dn_scheduler_class *row = NULL;
-    dn_scheduler_config read;
+    dn_scheduler_config read = {0};
     dn_config_reader reader;
     dn_status status = dn_config_reader_init(&reader, config, path, error);
     if (status != DN_OK)
