@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/blas.h"
 #include "base/clock.h"
 #include "engine.h"
 #include "evaluate/judge_training.h"
@@ -235,6 +236,10 @@ static dn_status evaluate(evaluate_job *job, dn_error *error)
     dn_status status = dn_engine_open(&job->engine, job->model_path, &options, error);
     if (status == DN_OK)
         status = open_data(job, error);
+    if (status == DN_OK)
+        status = dn_blas_open(error);
+    if (status == DN_OK)
+        fprintf(stderr, "linear algebra: %s, 1 thread\n", dn_blas_describe());
     if (status == DN_OK)
         status = find_judge(job, error);
     if (status == DN_OK)

@@ -1,5 +1,5 @@
 /* Two sets of feature vectors compared: the distance between their Gaussian fits, and precision and recall by nearest
- * neighbours. Pure functions in double; any thread. */
+ * neighbours. In double, on OpenBLAS (base/blas.h); any thread. */
 #ifndef DN_EVALUATE_FRECHET_H
 #define DN_EVALUATE_FRECHET_H
 
@@ -20,9 +20,6 @@ void dn_gaussian_free(dn_gaussian *gaussian); /* accepts NULL */
 /* Squared Frechet (2-Wasserstein) distance of two Gaussians, as Heusel et al. 2017 (eq. 6) use it:
  * |m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2). */
 dn_status dn_frechet_distance(double *out, const dn_gaussian *a, const dn_gaussian *b, dn_error *error);
-
-/* Eigenvalues (unordered) and orthonormal eigenvectors (columns) of a symmetric [n][n] matrix, which is destroyed. */
-dn_status dn_symmetric_eigen(double *values, double *vectors, double *matrix, uint32_t n, dn_error *error);
 
 /* Improved precision and recall (Kynkaanniemi et al. 2019): the share of generated vectors inside the union of balls around
  * real ones, each reaching to its k-th nearest real neighbour, and the other way round. */
