@@ -108,7 +108,8 @@ typedef struct dn_backend {
     void (*workspace_free)(dn_workspace *workspace);
     size_t (*workspace_bytes)(const dn_network *network, uint32_t rows, bool keep_values);   /* planned arena */
 
-    /* Runs 1..rows_max rows. Each row's bytes depend on that row alone, whatever shares the call. */
+    /* Runs 1..rows_max rows. Each row's bytes depend on that row alone, whatever shares the call. A row's output may
+     * overwrite its own input, but no other row's. */
     dn_status (*run)(dn_network *network, dn_workspace *workspace, dn_row *rows, uint32_t row_count, dn_error *error);
     /* After a run with keep_values: a value of row `row`, NHWC floats, to the host. */
     dn_status (*read_value)(dn_network *network, dn_workspace *workspace, dn_value value, uint32_t row, float *out, dn_error *error);

@@ -1,7 +1,7 @@
 /* Self-attention of each row and head: scores, softmax and answer by the same matrix product as everything else.
  *
  * Invariant: one head's keys and values are packed once a task and its queries go through in blocks; a query's answer
- * depends on its head alone. Tasks run on the workspace's pool. */
+ * depends on its head alone. Tasks run on the run's pool. */
 #include <math.h>
 
 #include "backend/cpu/state.h"
@@ -100,7 +100,7 @@ static void attention_task(void *payload, unsigned index, unsigned worker)
     layout l = measure(run->kernels, job->positions, job->depth);
     float *keys = dn_cpu_scratch(run, worker), *values = keys + l.keys, *scores = values + l.values;
     const float *qkv = dn_cpu_in(run, 0) + row * job->positions * 3 * job->channels + head * job->depth;
-    float *out = run->workspace->values[run->node->out] + row * job->positions * job->channels + head * job->depth;
+    float *out = dn_cpu_out(run) + row * job->positions * job->channels + head * job->depth;
     pack_head(job, qkv, keys, values);
     size_t end = (block + 1) * job->positions / job->blocks;
     for (size_t first = block * job->positions / job->blocks; first < end; first += QUERY_ROWS)
@@ -119,7 +119,7 @@ void dn_cpu_attention(const dn_cpu_run *run)
         .heads = run->node->heads,
         .blocks = 1,
     };
-    size_t heads = job.heads * run->workspace->row_count, threads = dn_cpu_threads(run);
+    size_t heads = job.heads * run->row_count, threads = dn_cpu_threads(run);
     if (threads > 1 && heads < 2 * threads)
         job.blocks = dn_cpu_min(job.positions, (2 * threads + heads - 1) / heads);
     double work = (double)(4 * job.depth + 20) * (double)job.positions * (double)job.positions * (double)heads;

@@ -3,7 +3,7 @@
  * A convolution needs no im2col: in NHWC the kw * C inputs under one row of the kernel lie together, so an output pixel
  * is kh runs of kw * C floats, and neighbouring pixels' runs overlap. A task copies the input lines it needs into its
  * scratch with their zero border; without padding it reads the input in place.
- * Invariant: tasks cut outputs only, never a sum. Tasks run on the workspace's pool. */
+ * Invariant: tasks cut outputs only, never a sum. Tasks run on the run's pool. */
 #include <string.h>
 
 #include "backend/cpu/state.h"
@@ -152,7 +152,7 @@ static void conv_task(void *payload, unsigned index, unsigned worker)
     gemm.rows = g->out.w;
     gemm.out_line = gemm.residual_line = (size_t)g->out.w * g->out.c;
     size_t offset = row * dn_shape_count(g->out) + first * gemm.out_line;
-    gemm.out = run->workspace->values[run->node->out] + offset;
+    gemm.out = dn_cpu_out(run) + offset;
     gemm.row_bias = dn_cpu_in(run, 1) ? dn_cpu_in(run, 1) + row * g->out.c : NULL;
     gemm.residual = dn_cpu_in(run, 2) ? dn_cpu_in(run, 2) + offset : NULL;
     multiply_group(c, &gemm, group);
@@ -175,7 +175,7 @@ static void pixel_task(void *payload, unsigned index, unsigned worker)
     gemm.a_row = depth;
     gemm.k = depth;
     gemm.rows = count;
-    gemm.out = run->workspace->values[run->node->out] + pixel * columns;
+    gemm.out = dn_cpu_out(run) + pixel * columns;
     gemm.row_bias = row_bias ? row_bias + row * columns : NULL;
     gemm.residual = residual ? residual + pixel * columns : NULL;
     multiply_group(c, &gemm, group);
@@ -194,7 +194,7 @@ void dn_cpu_conv(const dn_cpu_run *run)
     }
     cut c = {.run = run, .g = measure(run->plan, run->node)};
     const geometry *g = &c.g;
-    size_t row_count = run->workspace->row_count;
+    size_t row_count = run->row_count;
     c.rows = (size_t)g->out.h * g->out.w;
     double work = work_of(&c, row_count * c.rows, g->kernel * g->kernel * g->in.c);
     bool pointwise = g->kernel == 1 && g->stride == 1 && !bordered(g);
@@ -211,7 +211,7 @@ void dn_cpu_linear(const dn_cpu_run *run)
     cut c = {.run = run};
     c.g.in = dn_cpu_shape(run, run->node->in[0]);
     c.g.out = dn_cpu_shape(run, run->node->out);
-    c.rows = (size_t)c.g.out.h * c.g.out.w * run->workspace->row_count;
+    c.rows = (size_t)c.g.out.h * c.g.out.w * run->row_count;
     c.blocks = choose_blocks(run, c.rows, BLOCK_PIXELS, TILE_PIXELS_MIN, 1);
     choose_groups(&c, c.blocks, c.g.out.c);
     dn_cpu_parallel(run, work_of(&c, c.rows, c.g.in.c), c.blocks * c.groups, pixel_task, &c);

@@ -10,7 +10,7 @@ struct dn_buffer {
     float *data;                 /* 64-byte aligned */
 };
 
-/* Where a value of every row lives: value v of row r is at base[v] + r * dn_shape_count(shape of v), so that the rows of
+/* Where a value of every row lives in a workspace that keeps values: value v of row r is at base[v] + r * dn_shape_count(shape of v), so that the rows of
  * a value are one [rows,H,W,C] tensor. */
 float *dn_cpu_value(const dn_workspace *workspace, dn_value value);
 

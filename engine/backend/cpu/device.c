@@ -95,10 +95,10 @@ static size_t network_bytes(const dn_network *network)
 
 static dn_status read_value(dn_network *network, dn_workspace *workspace, dn_value value, uint32_t row, float *out, dn_error *error)
 {
-    if (value >= network->plan->value_count || row >= workspace->row_count)
-        return dn_fail(error, DN_INTERNAL, "no value %u of row %u", value, row);
+    if (!workspace->keep_values || value >= network->plan->value_count || row >= workspace->row_count)
+        return dn_fail(error, DN_INTERNAL, "no value %u of row %u is kept", value, row);
     size_t count = dn_shape_count(network->plan->values[value].shape);
-    memcpy(out, workspace->values[value] + row * count, count * sizeof *out);
+    memcpy(out, dn_cpu_value(workspace, value) + row * count, count * sizeof *out);
     return DN_OK;
 }
 

@@ -1,7 +1,7 @@
 /* Group norm with scale, shift and activation in one node; global pooling, which needs the same channel sums.
  *
  * Invariant: statistics are sums over one image in an order given by its shape; a task owns whole groups.
- * Tasks run on the workspace's pool. */
+ * Tasks run on the run's pool. */
 #include <math.h>
 
 #include "backend/cpu/state.h"
@@ -81,7 +81,7 @@ static void norm_task(void *payload, unsigned index, unsigned worker)
     size_t channels = job->slice_groups * width, first = index % job->slices * channels;
     size_t start = row * dn_shape_count(job->shape) + first;
     const float *x = dn_cpu_in(run, 0) + start;
-    float *out = run->workspace->values[run->node->out] + start;
+    float *out = dn_cpu_out(run) + start;
     statistics s = carve(dn_cpu_scratch(run, worker), channels);
     double factor = 1.0 / ((double)job->pixels * (double)width);
     run->kernels->channel_sums(s.sums, x, job->pixels, stride, channels, NULL, 1);
@@ -100,8 +100,8 @@ void dn_cpu_group_norm(const dn_cpu_run *run)
     norm_job job = {.run = run, .shape = shape, .pixels = (size_t)shape.h * shape.w};
     job.slice_groups = groups_of_slice(shape.c, run->node->groups);
     job.slices = run->node->groups / job.slice_groups;
-    double work = 30.0 * (double)dn_shape_count(shape) * run->workspace->row_count;
-    dn_cpu_parallel(run, work, run->workspace->row_count * job.slices, norm_task, &job);
+    double work = 30.0 * (double)dn_shape_count(shape) * run->row_count;
+    dn_cpu_parallel(run, work, run->row_count * job.slices, norm_task, &job);
 }
 
 /* Task: one row's mean over its pixels. */
@@ -112,7 +112,7 @@ static void pool_task(void *payload, unsigned index, unsigned worker)
     size_t channels = job->shape.c;
     statistics s = carve(dn_cpu_scratch(run, worker), channels);
     const float *x = dn_cpu_in(run, 0) + index * dn_shape_count(job->shape);
-    float *out = run->workspace->values[run->node->out] + index * channels;
+    float *out = dn_cpu_out(run) + index * channels;
     run->kernels->channel_sums(s.sums, x, job->pixels, channels, channels, NULL, 1);
     for (size_t c = 0; c < channels; c++)
         s.mean[c] = (float)(s.sums[c] / (double)job->pixels);
@@ -123,6 +123,6 @@ void dn_cpu_global_pool(const dn_cpu_run *run)
 {
     dn_shape shape = dn_cpu_shape(run, run->node->in[0]);
     norm_job job = {.run = run, .shape = shape, .pixels = (size_t)shape.h * shape.w};
-    double work = (double)dn_shape_count(shape) * run->workspace->row_count;
-    dn_cpu_parallel(run, work, run->workspace->row_count, pool_task, &job);
+    double work = (double)dn_shape_count(shape) * run->row_count;
+    dn_cpu_parallel(run, work, run->row_count, pool_task, &job);
 }

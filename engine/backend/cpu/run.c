@@ -1,25 +1,19 @@
 /* One forward pass: rows in (CHW to NHWC, scaled), every node in order, rows out (NHWC to CHW), each checked for NaN.
  *
- * Invariant: a row's output depends on that row alone. The workspace's owner calls; nodes use its pool. */
+ * Threads share the work in two ways. Rows that divide evenly go in chunks, each through the whole network on one thread:
+ * threads meet once a pass. The few rows left over go through the network together, every node cut into tasks.
+ * Invariant: a row's output depends on that row alone, so the way it takes does not show. The workspace's owner calls. */
 #include <string.h>
 
 #include "backend/cpu/state.h"
 
-typedef struct row_job {
-    dn_workspace *workspace;
-    dn_row *rows;
-} row_job;
-
-/* Task: one row's sample into the input value. */
-static void gather_row(void *payload, unsigned index, unsigned worker)
+/* One row's sample into the input value. */
+static void gather_row(const dn_cpu_run *run, uint32_t index)
 {
-    (void)worker;
-    const row_job *job = payload;
-    const dn_row *row = &job->rows[index];
-    const dn_plan *plan = job->workspace->network->plan;
-    dn_shape shape = plan->values[plan->input].shape;
+    const dn_row *row = &run->workspace->rows[run->row_first + index];
+    dn_shape shape = run->plan->values[run->plan->input].shape;
     size_t pixels = (size_t)shape.h * shape.w;
-    float *to = job->workspace->values[plan->input] + index * dn_shape_count(shape);
+    float *to = dn_cpu_rows_of(run, run->plan->input) + index * dn_shape_count(shape);
     const float *from = row->in->data + row->in_offset;
     for (size_t c = 0; c < shape.c; c++) {
         for (size_t p = 0; p < pixels; p++)
@@ -27,16 +21,13 @@ static void gather_row(void *payload, unsigned index, unsigned worker)
     }
 }
 
-/* Task: one row of the output value to where the caller wants it. */
-static void scatter_row(void *payload, unsigned index, unsigned worker)
+/* One row of the output value to where the caller wants it. */
+static void scatter_row(const dn_cpu_run *run, uint32_t index)
 {
-    (void)worker;
-    const row_job *job = payload;
-    dn_row *row = &job->rows[index];
-    const dn_plan *plan = job->workspace->network->plan;
-    dn_shape shape = plan->values[plan->output].shape;
+    dn_row *row = &run->workspace->rows[run->row_first + index];
+    dn_shape shape = run->plan->values[run->plan->output].shape;
     size_t pixels = (size_t)shape.h * shape.w;
-    const float *from = job->workspace->values[plan->output] + index * dn_shape_count(shape);
+    const float *from = dn_cpu_rows_of(run, run->plan->output) + index * dn_shape_count(shape);
     float *to = row->out->data + row->out_offset;
     const uint32_t exponent = 0x7F800000u; /* all ones in NaN and infinity only */
     uint32_t infinite = 0;
@@ -57,7 +48,7 @@ void dn_cpu_parallel(const dn_cpu_run *run, double work, size_t count, dn_pool_t
         const void *in;
         void *out;
     } cast = {.in = payload}; /* the pool's payload is not const; tasks only read it */
-    dn_pool_run(work < DN_CPU_PARALLEL_WORK_MIN ? NULL : run->workspace->pool, (unsigned)count, task, cast.out);
+    dn_pool_run(work < DN_CPU_PARALLEL_WORK_MIN ? NULL : run->pool, (unsigned)count, task, cast.out);
 }
 
 static void run_node(const dn_cpu_run *run)
@@ -96,6 +87,61 @@ static dn_status check_row(const dn_plan *plan, const dn_row *row, uint32_t inde
     return DN_OK;
 }
 
+/* Rows first .. first + count - 1 in, through every node, and out. At most region_rows of them. */
+static void run_network(const dn_workspace *workspace, dn_pool *pool, unsigned worker, uint32_t first, uint32_t count)
+{
+    const dn_network *network = workspace->network;
+    dn_cpu_run run = {
+        .workspace = workspace,
+        .pool = pool,
+        .worker = worker,
+        .row_first = first,
+        .row_count = count,
+        .region = workspace->arena + (workspace->keep_values ? 0 : worker * workspace->region_floats),
+        .region_first = workspace->keep_values ? first : 0,
+        .plan = network->plan,
+        .kernels = network->device->kernels,
+    };
+    for (uint32_t r = 0; r < count; r++)
+        gather_row(&run, r);
+    for (uint32_t n = 0; n < network->plan->node_count; n++) {
+        run.node = &network->plan->nodes[n];
+        run.compiled = &network->nodes[n];
+        run_node(&run);
+    }
+    for (uint32_t r = 0; r < count; r++)
+        scatter_row(&run, r);
+}
+
+typedef struct chunk_job {
+    const dn_workspace *workspace;
+    uint32_t rows, chunks;
+} chunk_job;
+
+/* Task: a chunk of rows, on one thread from end to end. */
+static void run_chunk(void *payload, unsigned index, unsigned worker)
+{
+    const chunk_job *job = payload;
+    uint32_t first = index * job->rows / job->chunks, end = (index + 1) * job->rows / job->chunks;
+    run_network(job->workspace, NULL, worker, first, end - first);
+}
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static void run_all_rows(const dn_workspace *workspace)
+{
+    uint32_t threads = dn_pool_size(workspace->pool), count = workspace->row_count;
+    chunk_job job = {.workspace = workspace, .rows = count - count % threads};
+    job.chunks = threads * ((job.rows / threads + DN_CPU_CHUNK_ROWS - 1) / DN_CPU_CHUNK_ROWS);
+    if (job.rows)
+        dn_pool_run(workspace->pool, job.chunks, run_chunk, &job);
+    for (uint32_t first = job.rows; first < count; first += workspace->region_rows)
+        run_network(workspace, workspace->pool, 0, first, smaller(count - first, workspace->region_rows));
+}
+
 dn_status dn_cpu_run_rows(dn_network *network, dn_workspace *workspace, dn_row *rows, uint32_t row_count, dn_error *error)
 {
     if (workspace->network != network || row_count == 0 || row_count > workspace->rows_max)
@@ -107,18 +153,8 @@ dn_status dn_cpu_run_rows(dn_network *network, dn_workspace *workspace, dn_row *
     }
     memcpy(workspace->rows, rows, row_count * sizeof *rows);
     workspace->row_count = row_count;
-    row_job job = {.workspace = workspace, .rows = rows};
-    dn_pool_run(workspace->pool, row_count, gather_row, &job);
-    for (uint32_t n = 0; n < network->plan->node_count; n++) {
-        dn_cpu_run run = {
-            .workspace = workspace,
-            .plan = network->plan,
-            .node = &network->plan->nodes[n],
-            .compiled = &network->nodes[n],
-            .kernels = network->device->kernels,
-        };
-        run_node(&run);
-    }
-    dn_pool_run(workspace->pool, row_count, scatter_row, &job);
+    run_all_rows(workspace);
+    for (uint32_t r = 0; r < row_count; r++)
+        rows[r].finite = workspace->rows[r].finite;
     return DN_OK;
 }

@@ -1,19 +1,19 @@
 /* The nodes that move or map elements one by one: embeddings, affine, resampling, concat, activation.
  *
  * Invariant: each task writes one row's output (one line of it for resampling). Compiled without fused multiply-add,
- * so these agree on every instruction set. Tasks run on the workspace's pool. */
+ * so these agree on every instruction set. Tasks run on the run's pool. */
 #include <string.h>
 
 #include "backend/cpu/state.h"
 
 static double elements_of(const dn_cpu_run *run, dn_value value)
 {
-    return (double)dn_shape_count(dn_cpu_shape(run, value)) * run->workspace->row_count;
+    return (double)dn_shape_count(dn_cpu_shape(run, value)) * run->row_count;
 }
 
 static float *out_row(const dn_cpu_run *run, size_t row)
 {
-    return run->workspace->values[run->node->out] + row * dn_shape_count(dn_cpu_shape(run, run->node->out));
+    return dn_cpu_out(run) + row * dn_shape_count(dn_cpu_shape(run, run->node->out));
 }
 
 static const float *in_row(const dn_cpu_run *run, int index, size_t row)
@@ -24,12 +24,12 @@ static const float *in_row(const dn_cpu_run *run, int index, size_t row)
 void dn_cpu_time_embedding(const dn_cpu_run *run)
 {
     size_t half = dn_cpu_shape(run, run->node->out).c / 2;
-    for (size_t r = 0; r < run->workspace->row_count; r++) {
+    for (size_t r = 0; r < run->row_count; r++) {
         float *out = out_row(run, r);
         float *sines = run->node->flip_sin_to_cos ? out + half : out, *cosines = run->node->flip_sin_to_cos ? out : out + half;
         for (size_t i = 0; i < half; i++) {
             double sine, cosine;
-            dn_cpu_sine_cosine((double)run->workspace->rows[r].time * run->compiled->frequency[i], &sine, &cosine);
+            dn_cpu_sine_cosine((double)run->workspace->rows[run->row_first + r].time * run->compiled->frequency[i], &sine, &cosine);
             sines[i] = (float)sine;
             cosines[i] = (float)cosine;
         }
@@ -40,8 +40,8 @@ void dn_cpu_class_embedding(const dn_cpu_run *run)
 {
     size_t width = dn_cpu_shape(run, run->node->out).c;
     const float *table = dn_cpu_weight(run, run->node->weight);
-    for (size_t r = 0; r < run->workspace->row_count; r++) {
-        const dn_condition *condition = &run->workspace->rows[r].condition;
+    for (size_t r = 0; r < run->row_count; r++) {
+        const dn_condition *condition = &run->workspace->rows[run->row_first + r].condition;
         float *out = out_row(run, r);
         for (size_t i = 0; i < width; i++) {
             float sum = 0.0f;
@@ -65,7 +65,7 @@ static void affine_task(void *payload, unsigned index, unsigned worker)
 
 void dn_cpu_affine(const dn_cpu_run *run)
 {
-    dn_cpu_parallel(run, elements_of(run, run->node->out), run->workspace->row_count, affine_task, run);
+    dn_cpu_parallel(run, elements_of(run, run->node->out), run->row_count, affine_task, run);
 }
 
 static void activation_task(void *payload, unsigned index, unsigned worker)
@@ -78,7 +78,7 @@ static void activation_task(void *payload, unsigned index, unsigned worker)
 
 void dn_cpu_activation(const dn_cpu_run *run)
 {
-    dn_cpu_parallel(run, 20.0 * elements_of(run, run->node->out), run->workspace->row_count, activation_task, run);
+    dn_cpu_parallel(run, 20.0 * elements_of(run, run->node->out), run->row_count, activation_task, run);
 }
 
 /* Task: one line of one input image to two lines of the output. */
@@ -89,7 +89,7 @@ static void upsample_task(void *payload, unsigned index, unsigned worker)
     dn_shape in = dn_cpu_shape(run, run->node->in[0]);
     size_t line = (size_t)in.w * in.c;
     const float *from = dn_cpu_in(run, 0) + index * line;
-    float *to = run->workspace->values[run->node->out] + index * 4 * line;
+    float *to = dn_cpu_out(run) + index * 4 * line;
     for (size_t x = 0; x < in.w; x++) {
         memcpy(to + 2 * x * in.c, from + x * in.c, in.c * sizeof *to);
         memcpy(to + (2 * x + 1) * in.c, from + x * in.c, in.c * sizeof *to);
@@ -99,7 +99,7 @@ static void upsample_task(void *payload, unsigned index, unsigned worker)
 
 void dn_cpu_upsample_nearest2(const dn_cpu_run *run)
 {
-    size_t lines = dn_cpu_shape(run, run->node->in[0]).h * (size_t)run->workspace->row_count;
+    size_t lines = dn_cpu_shape(run, run->node->in[0]).h * (size_t)run->row_count;
     dn_cpu_parallel(run, elements_of(run, run->node->out), lines, upsample_task, run);
 }
 
@@ -122,7 +122,7 @@ static void average_task(void *payload, unsigned index, unsigned worker)
 
 void dn_cpu_average_pool2(const dn_cpu_run *run)
 {
-    dn_cpu_parallel(run, elements_of(run, run->node->in[0]), run->workspace->row_count, average_task, run);
+    dn_cpu_parallel(run, elements_of(run, run->node->in[0]), run->row_count, average_task, run);
 }
 
 /* Task: one row's image. */
@@ -141,5 +141,5 @@ static void concat_task(void *payload, unsigned index, unsigned worker)
 
 void dn_cpu_concat(const dn_cpu_run *run)
 {
-    dn_cpu_parallel(run, elements_of(run, run->node->out), run->workspace->row_count, concat_task, run);
+    dn_cpu_parallel(run, elements_of(run, run->node->out), run->row_count, concat_task, run);
 }

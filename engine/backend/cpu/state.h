@@ -28,16 +28,23 @@ struct dn_network {
     size_t bytes; /* of storage */
 };
 
+/* Activations live in regions. With keep_values one region holds every row of every value; otherwise each worker has a
+ * region for a few rows, in which values give way to one another, and rows pass through it chunk by chunk. */
 struct dn_workspace {
-    const dn_network *network; /* borrowed */
-    dn_pool *pool; /* borrowed; NULL: inline */
+    const dn_network *network;   /* borrowed */
+    dn_pool *pool;               /* borrowed; NULL: inline */
+    bool keep_values;
     uint32_t rows_max, row_count;
-    dn_row *rows; /* copies of the last run's */
-    float *arena;
-    float **values; /* per plan value; value v of row r at values[v] + r * dn_shape_count */
-    float *scratch; /* scratch_floats for each worker of the pool */
+    uint32_t region_rows;        /* rows that a region holds */
+    size_t region_floats;
+    dn_row *rows;                /* copies of the last run's */
+    float *arena;                /* the regions */
+    size_t *offsets;             /* per plan value; row r of value v at region + offsets[v] + r * dn_shape_count */
+    float *scratch;              /* scratch_floats for each worker of the pool */
     size_t scratch_floats;
 };
+
+#define DN_CPU_CHUNK_ROWS 4u /* rows that share a pass over the weights and still leave the caches some room */
 
 static inline size_t dn_cpu_round_up(size_t count, size_t unit)
 {
@@ -56,19 +63,36 @@ static inline size_t dn_cpu_max(size_t a, size_t b)
 
 float *dn_cpu_alloc(size_t floats); /* 64-byte aligned, not zeroed; free() */
 
-/* What a node's function sees. */
+/* What a node's function sees: some of the workspace's rows, and the threads that share them. */
 typedef struct dn_cpu_run {
     const dn_workspace *workspace;
+    dn_pool *pool;               /* NULL: the calling thread alone */
+    unsigned worker;             /* whose scratch the calling thread uses when alone */
+    uint32_t row_first, row_count;
+    float *region;
+    uint32_t region_first;       /* the run's first row inside its region */
     const dn_plan *plan;
     const dn_node *node;
     const dn_cpu_node *compiled;
     const dn_cpu_kernels *kernels;
 } dn_cpu_run;
 
+/* A value of the run's first row; the others follow. NULL for DN_NONE. */
+static inline float *dn_cpu_rows_of(const dn_cpu_run *run, dn_value value)
+{
+    if (value == DN_NONE)
+        return NULL;
+    return run->region + run->workspace->offsets[value] + run->region_first * dn_shape_count(run->plan->values[value].shape);
+}
+
 static inline const float *dn_cpu_in(const dn_cpu_run *run, int index)
 {
-    dn_value value = run->node->in[index];
-    return value == DN_NONE ? NULL : run->workspace->values[value];
+    return dn_cpu_rows_of(run, run->node->in[index]);
+}
+
+static inline float *dn_cpu_out(const dn_cpu_run *run)
+{
+    return dn_cpu_rows_of(run, run->node->out);
 }
 
 static inline const float *dn_cpu_weight(const dn_cpu_run *run, dn_weight weight)
@@ -84,18 +108,18 @@ static inline dn_shape dn_cpu_shape(const dn_cpu_run *run, dn_value value)
 /* Below this many elementary operations a node runs on the calling thread: waking another costs more. */
 #define DN_CPU_PARALLEL_WORK_MIN 500000.0
 
-/* Runs a node's tasks on the workspace's pool, or inline when `work` (operations in all) is small. */
+/* Runs a node's tasks on the run's pool, or inline when `work` (operations in all) is small. */
 void dn_cpu_parallel(const dn_cpu_run *run, double work, size_t count, dn_pool_task *task, const void *payload);
 
 /* Threads that share the node's work. */
 static inline size_t dn_cpu_threads(const dn_cpu_run *run)
 {
-    return dn_pool_size(run->workspace->pool);
+    return dn_pool_size(run->pool);
 }
 
 static inline float *dn_cpu_scratch(const dn_cpu_run *run, unsigned worker)
 {
-    return run->workspace->scratch + worker * run->workspace->scratch_floats;
+    return run->workspace->scratch + (run->worker + worker) * run->workspace->scratch_floats;
 }
 
 /* Whether a convolution is computed by Winograd's F(2x2, 3x3): a function of its shape alone, so that a row's bytes depend

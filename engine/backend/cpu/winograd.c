@@ -2,7 +2,7 @@
  * scratch, multiplies 16 times, and transforms back. 2.25 times fewer multiplications than the direct form, and in float
  * as accurate (the transforms of F(2x2) hold only 0, 1 and 1/2; larger tiles lose a digit).
  *
- * Invariant: which convolutions come here depends on their shape alone. Tasks run on the workspace's pool. */
+ * Invariant: which convolutions come here depends on their shape alone. Tasks run on the run's pool. */
 #include <string.h>
 
 #include "backend/cpu/state.h"
@@ -116,7 +116,7 @@ static void winograd_task(void *payload, unsigned index, unsigned worker)
     size_t first = index * job->tiles / job->blocks, count = (index + 1) * job->tiles / job->blocks - first;
     dn_winograd w = {
         .in = dn_cpu_in(run, 0),
-        .out = run->workspace->values[run->node->out],
+        .out = dn_cpu_out(run),
         .bias = dn_cpu_weight(run, run->node->bias),
         .row_bias = dn_cpu_in(run, 1),
         .residual = dn_cpu_in(run, 2),
@@ -144,7 +144,7 @@ void dn_cpu_winograd(const dn_cpu_run *run)
     winograd_job job = {.run = run, .in = dn_cpu_shape(run, run->node->in[0]), .out = dn_cpu_shape(run, run->node->out)};
     job.tiles_y = (job.out.h + 1) / 2;
     job.tiles_x = (job.out.w + 1) / 2;
-    job.tiles = job.tiles_y * job.tiles_x * run->workspace->row_count;
+    job.tiles = job.tiles_y * job.tiles_x * run->row_count;
     size_t most = tiles_of_task(job.in.c, job.out.c), wanted = 2 * dn_cpu_threads(run);
     job.blocks = (job.tiles + most - 1) / most;
     if (dn_cpu_threads(run) > 1 && job.blocks < wanted)

@@ -1,6 +1,6 @@
-/* Activations of up to rows_max rows in one allocation, and each worker's scratch.
+/* Activations in one allocation, and each worker's scratch.
  *
- * Invariant: two values overlap only when one's last reader comes before the other's writer. One thread owns a workspace. */
+ * Invariant: two values of a region overlap only when one's last reader comes before the other's writer. One thread owns a workspace. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,10 +85,16 @@ static size_t scratch_floats(const dn_network *network)
     return dn_cpu_round_up(most, DN_CPU_LINE_FLOATS);
 }
 
+static uint32_t region_rows(uint32_t rows, bool keep_values)
+{
+    return keep_values || rows < DN_CPU_CHUNK_ROWS ? rows : DN_CPU_CHUNK_ROWS;
+}
+
 size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool keep_values)
 {
-    size_t floats = plan_arena(network->plan, rows, keep_values, NULL);
-    return floats == SIZE_MAX ? 0 : (floats + scratch_floats(network) * dn_pool_size(network->device->pool)) * sizeof(float);
+    size_t region = plan_arena(network->plan, region_rows(rows, keep_values), keep_values, NULL);
+    size_t workers = dn_pool_size(network->device->pool), regions = keep_values ? 1 : workers;
+    return region == SIZE_MAX ? 0 : (region * regions + scratch_floats(network) * workers) * sizeof(float);
 }
 
 void dn_cpu_workspace_free(dn_workspace *workspace)
@@ -97,57 +103,42 @@ void dn_cpu_workspace_free(dn_workspace *workspace)
         return;
     free(workspace->rows);
     free(workspace->arena);
-    free(workspace->values);
+    free(workspace->offsets);
     free(workspace->scratch);
     free(workspace);
-}
-
-/* Allocates what a workspace of known size points to. */
-static bool allocate(dn_workspace *workspace, const size_t *offsets, size_t floats)
-{
-    const dn_plan *plan = workspace->network->plan;
-    workspace->rows = calloc(workspace->rows_max, sizeof *workspace->rows);
-    workspace->values = calloc(plan->value_count, sizeof *workspace->values);
-    workspace->arena = dn_cpu_alloc(floats);
-    workspace->scratch = dn_cpu_alloc(workspace->scratch_floats * dn_pool_size(workspace->pool));
-    if (!workspace->rows || !workspace->values || !workspace->arena || !workspace->scratch)
-        return false;
-    for (dn_value v = 0; v < plan->value_count; v++)
-        workspace->values[v] = workspace->arena + offsets[v];
-    return true;
 }
 
 dn_status dn_cpu_workspace_create(dn_workspace **out, dn_network *network, const dn_workspace_options *options, dn_error *error)
 {
     if (options->rows_max == 0 || options->rows_max > DN_BATCH_ROWS_MAX)
         return dn_fail(error, DN_INVALID, "a workspace has 1 to %u rows, not %u", DN_BATCH_ROWS_MAX, options->rows_max);
-    dn_status status = DN_OK;
-    size_t *offsets = calloc(network->plan->value_count, sizeof *offsets);
-    dn_workspace *workspace = calloc(1, sizeof *workspace);
-    size_t floats = offsets ? plan_arena(network->plan, options->rows_max, options->keep_values, offsets) : SIZE_MAX;
-    if (!workspace || floats == SIZE_MAX) {
-        status = dn_fail(error, DN_NO_MEMORY, "no memory for a workspace");
-        goto done;
+    dn_workspace *w = calloc(1, sizeof *w);
+    if (!w)
+        return dn_fail(error, DN_NO_MEMORY, "no memory for a workspace");
+    w->network = network;
+    w->pool = options->inline_threads ? NULL : network->device->pool;
+    w->keep_values = options->keep_values;
+    w->rows_max = options->rows_max;
+    w->region_rows = region_rows(options->rows_max, options->keep_values);
+    w->scratch_floats = scratch_floats(network);
+    w->rows = calloc(w->rows_max, sizeof *w->rows);
+    w->offsets = calloc(network->plan->value_count, sizeof *w->offsets);
+    w->region_floats = w->offsets ? plan_arena(network->plan, w->region_rows, w->keep_values, w->offsets) : SIZE_MAX;
+    if (w->rows && w->region_floats != SIZE_MAX) {
+        w->arena = dn_cpu_alloc(w->region_floats * (w->keep_values ? 1 : dn_pool_size(w->pool)));
+        w->scratch = dn_cpu_alloc(w->scratch_floats * dn_pool_size(w->pool));
     }
-    workspace->network = network;
-    workspace->pool = options->inline_threads ? NULL : network->device->pool;
-    workspace->rows_max = options->rows_max;
-    workspace->scratch_floats = scratch_floats(network);
-    if (!allocate(workspace, offsets, floats))
-        status =
-            dn_fail(error, DN_NO_MEMORY, "no memory for activations of %u rows (%zu MB)", options->rows_max, floats * sizeof(float) >> 20);
-done:
-    free(offsets);
-    if (status == DN_OK)
-        *out = workspace;
-    else
-        dn_cpu_workspace_free(workspace);
-    return status;
+    if (!w->arena || !w->scratch) {
+        dn_cpu_workspace_free(w);
+        return dn_fail(error, DN_NO_MEMORY, "no memory for activations of %u rows", options->rows_max);
+    }
+    *out = w;
+    return DN_OK;
 }
 
 float *dn_cpu_value(const dn_workspace *workspace, dn_value value)
 {
-    return workspace->values[value];
+    return workspace->arena + workspace->offsets[value];
 }
 
 const dn_row *dn_cpu_rows(const dn_workspace *workspace, uint32_t *row_count)
