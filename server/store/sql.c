@@ -41,16 +41,14 @@ bool sql_text(sql *c, const char *text)
 }
 
 /* journal_mode answers with the mode that holds: a file system that cannot do WAL says something else. */
-static bool is_wal(sql *c)
+dn_status sql_use_wal(sql *c, const char *path, dn_error *error)
 {
     sqlite3_stmt *statement = NULL;
     bool wal = sqlite3_prepare_v2(c->db, "PRAGMA journal_mode=WAL", -1, &statement, NULL) == SQLITE_OK &&
                sqlite3_step(statement) == SQLITE_ROW && strcmp(sql_column(statement, 0), "wal") == 0;
-    if (!wal) {
-        remember(c);
-    }
+    dn_status status = wal ? DN_OK : dn_fail(error, DN_IO, "%s: no write-ahead log can be kept: %s", path, sqlite3_errmsg(c->db));
     sqlite3_finalize(statement);
-    return wal;
+    return status;
 }
 
 static void limit(sqlite3 *db)
@@ -77,13 +75,10 @@ dn_status sql_open(sql *out, const char *path, bool writer, dn_error *error)
     sqlite3_extended_result_codes(out->db, 1);
     sqlite3_busy_timeout(out->db, SQL_BUSY_TIMEOUT_MS);
     limit(out->db);
-    bool fine = (!writer || is_wal(out)) && sql_text(out, settings) && (!writer || sql_text(out, durable));
-    if (!fine) {
-        int code = out->code & 0xff;
-        bool bad = code == SQLITE_NOTADB || code == SQLITE_CORRUPT;
-        dn_status status =
-            bad ? dn_fail(error, DN_INVALID, "%s is not a sound SQLite database (%s): restore a backup", path, out->text)
-                : dn_fail(error, DN_IO, "%s: %s", path, out->code ? out->text : "its file system cannot keep a write-ahead log");
+    if (!sql_text(out, settings) || (writer && !sql_text(out, durable))) {
+        bool bad = (out->code & 0xff) == SQLITE_NOTADB || (out->code & 0xff) == SQLITE_CORRUPT;
+        dn_status status = bad ? dn_fail(error, DN_INVALID, "%s is not a sound SQLite database (%s): restore a backup", path, out->text)
+                               : dn_fail(error, DN_IO, "%s: %s", path, out->text);
         sql_close(out);
         return status;
     }

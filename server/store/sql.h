@@ -25,8 +25,10 @@ typedef struct sql {
     char text[200]; /* what SQLite says about it */
 } sql;
 
-/* Opens with the connection settings of the store (durability, checks, limits). A writer may create the file. */
+/* Opens with the connection settings of the store (durability, checks, limits). A writer may create the file; the file itself is
+ * changed first by sql_use_wal, once it is known to be ours. */
 dn_status sql_open(sql *out, const char *path, bool writer, dn_error *error);
+dn_status sql_use_wal(sql *c, const char *path, dn_error *error);
 void sql_close(sql *c);
 
 /* format: one letter for each parameter: i (int64_t), t (const char *, NULL: null), b (const void *, size_t). Text and blobs are

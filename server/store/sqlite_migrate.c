@@ -119,6 +119,9 @@ dn_status store_migrate(store *s, dn_error *error)
     if (status == DN_OK) {
         status = check_owner(s, version, error);
     }
+    if (status == DN_OK) {
+        status = sql_use_wal(&s->writer, s->database, error);
+    }
     for (int next = version + 1; status == DN_OK && next <= store_schema_newest(); next++) {
         if (version > 0) {
             status = keep_copy(s, next - 1, error);

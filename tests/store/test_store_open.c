@@ -228,6 +228,7 @@ static void anothers_database_is_refused(void)
     CHECK(rc == SQLITE_OK && open_store() == DN_INVALID);
     CHECK_MSG(strstr(error.message, "not made by"), "%s", error.message);
     CHECK(ask_database("SELECT count(*) FROM sqlite_schema") == 1);
+    CHECK(ask_database("SELECT journal_mode!='wal' FROM pragma_journal_mode") == 1);
 }
 
 /* A closed store with some hundred jobs, so that there are pages to damage. */
