@@ -186,22 +186,29 @@ static void say_ready(serve_run *run)
     fflush(stdout);
 }
 
+static void start_retention(serve_run *run);
+
+/* Unlinks what the commit has forgotten; a long list comes in pieces. */
 static void on_retention(store_request *done)
 {
-    store *s = done->payload;
+    serve_run *run = done->payload;
+    bool more = done->result == STORE_OK && done->more;
     for (size_t i = 0; done->result == STORE_OK && i < done->file_count; i++) {
-        char *path = store_path(s, "images", done->files[i]);
+        char *path = store_path(run->service.store, "images", done->files[i]);
         if (path != NULL) {
             unlink(path);
         }
         free(path);
     }
     store_request_free(done);
+    if (more) {
+        start_retention(run);
+    }
 }
 
 static void start_retention(serve_run *run)
 {
-    store_request *request = store_request_create(STORE_RETENTION, on_retention, run->service.store);
+    store_request *request = store_request_create(STORE_RETENTION, on_retention, run);
     if (request != NULL) {
         request->keep_ms = (int64_t)run->options.keep_days * DAY_MS;
         request->keep_bytes = run->options.keep_bytes;
