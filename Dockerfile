@@ -9,7 +9,7 @@ FROM ${BASE} AS build
 WORKDIR /src
 COPY deploy/deps.mk deploy/packages.sh deploy/
 RUN sh deploy/packages.sh install build
-COPY Makefile ./
+COPY Makefile LICENSE ./
 COPY engine engine
 COPY api api
 COPY server server

@@ -39,7 +39,7 @@ LIBS := -lmicrohttpd -lsqlite3 -lcjson -lpng16 -lz -lm -ldl
 ENGINE_SRC := $(sort $(shell find engine -name '*.c' ! -name '*.inc.c'))
 API_SRC := $(sort $(shell find api -name '*.c' -not -name '*.inc.c'))
 SERVER_SRC := $(sort $(shell find server -name '*.c'))
-TEST_SRC := $(sort $(shell find tests -name 'test_*.c'))
+TEST_SRC := $(sort $(shell find tests -name 'test_*.c' 2>/dev/null))
 BENCH_SRC := $(sort $(shell find tests/bench -name 'bench_*.c' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 ENGINE_OBJ := $(call obj,$(ENGINE_SRC))
@@ -120,7 +120,7 @@ run: deps
 
 tests-build: $(TESTS) $(OUT)/denoised build/denoised $(OUT)/examples/generate
 
-SCRIPTS := $(sort $(shell find tests -name '*_test.py' -o -name '*_test.sh'))
+SCRIPTS := $(sort $(shell find tests -name '*_test.py' -o -name '*_test.sh' 2>/dev/null))
 # Under a sanitizer the first error ends the program, and leaks count.
 export ASAN_OPTIONS = abort_on_error=0:detect_leaks=1
 export UBSAN_OPTIONS = print_stacktrace=1:halt_on_error=1
