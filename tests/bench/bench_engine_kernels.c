@@ -3,16 +3,19 @@
  *     bench_engine_kernels [SECONDS_PER_ROW]
  *
  * One-core rows count the thread's own CPU time, best of many rounds, so that a busy neighbour disturbs little; rows on
- * the pool count wall time. The probe runs between the rows and its best is the peak. */
+ * the pool count wall time and mean something on a quiet machine only. Rates of convolutions count the direct form's
+ * operations, so that Winograd's form can pass the peak. The probe runs between the rows and its best is the peak. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "backend/backend.h"
-#include "backend/cpu/kernels.h"
+#include "backend/cpu/state.h"
 #include "base/clock.h"
 #include "model/model.h"
+
+#define NODE_ROWS 8u
 
 static double seconds_per_row = 0.3;
 static double peak; /* FLOP/s */
@@ -227,8 +230,48 @@ static dn_value build_attention(dn_plan_builder *builder, dn_value in, uint32_t 
     return dn_plan_attention(builder, in, "attention", heads);
 }
 
-/* One node over 8 rows on one core. */
-static void bench_node(dn_device *device, const dn_cpu_kernels *kernels, const char *name, build_function *build, dn_shape shape,
+/* A node's own function over rows that already lie in its workspace: no gathering, no scattering. */
+typedef struct lone_node {
+    dn_cpu_run run;
+    void (*function)(const dn_cpu_run *);
+} lone_node;
+
+static void run_lone_node(void *payload)
+{
+    const lone_node *lone = payload;
+    lone->function(&lone->run);
+}
+
+static double time_node(dn_device *device, const dn_plan *plan, const dn_weights *weights, void (*function)(const dn_cpu_run *))
+{
+    dn_network *network = NULL;
+    dn_workspace *workspace = NULL;
+    dn_error error;
+    dn_network_options options = {.plan = plan, .weights = weights};
+    dn_workspace_options space = {.rows_max = NODE_ROWS, .keep_values = true, .inline_threads = true};
+    check(dn_cpu_network_create(&network, device, &options, &error), &error);
+    check(dn_cpu_workspace_create(&workspace, network, &space, &error), &error);
+    workspace->row_count = NODE_ROWS;
+    size_t count = NODE_ROWS * dn_shape_count(plan->values[plan->input].shape);
+    float *values = randoms(count);
+    memcpy(dn_cpu_value(workspace, plan->input), values, count * sizeof *values);
+    free(values);
+    lone_node lone = {.function = function,
+                      .run = {.workspace = workspace,
+                              .row_count = NODE_ROWS,
+                              .region = workspace->arena,
+                              .plan = plan,
+                              .node = &plan->nodes[0],
+                              .compiled = &network->nodes[0],
+                              .kernels = device->kernels}};
+    double best = best_time(run_lone_node, &lone, thread_seconds);
+    dn_cpu_workspace_free(workspace);
+    dn_cpu_network_free(network);
+    return best;
+}
+
+/* One node over NODE_ROWS rows on one core. */
+static void bench_node(dn_device *device, const char *name, build_function *build, void (*function)(const dn_cpu_run *), dn_shape shape,
                        uint32_t parameter)
 {
     dn_plan_builder builder;
@@ -239,15 +282,53 @@ static void bench_node(dn_device *device, const dn_cpu_kernels *kernels, const c
     check(dn_plan_end(&plan, &builder, out, &error), &error);
     dn_weights *weights = random_weights(plan);
     char text[96];
-    snprintf(text, sizeof text, "%s 8x%ux%ux%u -> %u", name, shape.h, shape.w, shape.c, parameter);
-    probe(kernels);
-    double best = time_plan(plan, weights, device, 8, true);
+    snprintf(text, sizeof text, "%s %ux%ux%ux%u -> %u", name, NODE_ROWS, shape.h, shape.w, shape.c, parameter);
+    probe(device->kernels);
+    double best = time_node(device, plan, weights, function), bytes = 8.0 * NODE_ROWS * (double)dn_shape_count(shape);
     if (dn_plan_flops(plan) > 0.0)
-        print_flops(text, best, 8.0 * dn_plan_flops(plan));
+        print_flops(text, best, NODE_ROWS * dn_plan_flops(plan));
     else
-        printf("%-46s %9.4f ms %8.1f GB/s read and written\n", text, best * 1e3, 64.0 * (double)dn_shape_count(shape) / best * 1e-9);
+        printf("%-46s %9.4f ms %8.1f GB/s read and written\n", text, best * 1e3, bytes / best * 1e-9);
     dn_weights_free(weights);
     dn_plan_free(plan);
+}
+
+static void bench_nodes(dn_device *device)
+{
+    static const struct {
+        uint32_t side, in, out;
+    } convs[] = {{32, 1, 32}, {32, 32, 32}, {32, 96, 32}, {32, 32, 1}, {16, 64, 64}, {8, 96, 96}, {8, 192, 96}};
+    for (size_t i = 0; i < sizeof convs / sizeof convs[0]; i++)
+        bench_node(device, "conv 3x3", build_conv, dn_cpu_conv, (dn_shape){convs[i].side, convs[i].side, convs[i].in}, convs[i].out);
+    bench_node(device, "group norm, groups", build_norm, dn_cpu_group_norm, (dn_shape){32, 32, 32}, 8);
+    bench_node(device, "group norm, groups", build_norm, dn_cpu_group_norm, (dn_shape){16, 16, 64}, 8);
+    bench_node(device, "group norm, groups", build_norm, dn_cpu_group_norm, (dn_shape){8, 8, 96}, 8);
+    bench_node(device, "attention, heads", build_attention, dn_cpu_attention, (dn_shape){8, 8, 288}, 12);
+    bench_node(device, "attention, heads", build_attention, dn_cpu_attention, (dn_shape){16, 16, 1152}, 6);
+}
+
+typedef struct updater {
+    dn_network *network;
+    const dn_weights *weights;
+} updater;
+
+static void run_update(void *payload)
+{
+    updater *u = payload;
+    dn_error error;
+    check(dn_cpu_network_update(u->network, u->weights, &error), &error);
+}
+
+/* What a training step pays to give the network its new weights. */
+static void bench_update(dn_device *device, const dn_plan *plan, const dn_weights *weights)
+{
+    updater u = {.weights = weights};
+    dn_network_options options = {.plan = plan, .weights = weights};
+    dn_error error;
+    check(dn_cpu_network_create(&u.network, device, &options, &error), &error);
+    printf("%-46s %9.4f ms, %.1f MB packed\n", "unet weights packed anew, pool", best_time(run_update, &u, dn_now_seconds) * 1e3,
+           (double)u.network->bytes * 1e-6);
+    dn_cpu_network_free(u.network);
 }
 
 static const char unet_config[] =
@@ -255,7 +336,7 @@ static const char unet_config[] =
     "\"layers_per_block\":1,\"down_block_types\":[\"DownBlock2D\",\"DownBlock2D\",\"AttnDownBlock2D\"],"
     "\"up_block_types\":[\"AttnUpBlock2D\",\"UpBlock2D\",\"UpBlock2D\"],\"norm_num_groups\":8,\"num_class_embeds\":11}";
 
-static void bench_unet(dn_device *device, const dn_cpu_kernels *kernels)
+static void bench_unet(dn_device *device)
 {
     static const uint32_t row_counts[] = {1, 2, 8, 16};
     dn_model *model = NULL;
@@ -271,17 +352,13 @@ static void bench_unet(dn_device *device, const dn_cpu_kernels *kernels)
         for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
             char name[64];
             snprintf(name, sizeof name, "unet forward, %u rows, %s (per image)", row_counts[i], pooled ? "pool" : "one core");
-            probe(kernels);
+            probe(device->kernels);
             print_flops(name, time_plan(model->plan, weights, device, row_counts[i], !pooled) / row_counts[i], flops);
         }
     }
+    bench_update(device, model->plan, weights);
     dn_weights_free(weights);
     dn_model_free(model);
-}
-
-static const dn_cpu_kernels *kernels_named(const char *isa)
-{
-    return strcmp(isa, "avx512") == 0 ? &dn_cpu_kernels_avx512 : strcmp(isa, "avx2") == 0 ? &dn_cpu_kernels_avx2 : &dn_cpu_kernels_sse2;
 }
 
 int main(int argc, char **argv)
@@ -292,7 +369,7 @@ int main(int argc, char **argv)
     dn_device *device = NULL;
     dn_error error;
     check(backend->device_open(&device, NULL, &error), &error);
-    const dn_cpu_kernels *kernels = kernels_named(backend->device_isa(device));
+    const dn_cpu_kernels *kernels = device->kernels;
     char text[128];
     backend->device_describe(device, text, sizeof text);
     for (int i = 0; i < 20; i++)
@@ -303,19 +380,8 @@ int main(int argc, char **argv)
     bench_product(kernels, 256, 1152, 1152);
     bench_product(kernels, 64, 864, 96);
     bench_product(kernels, 8, 128, 384);
-    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){32, 32, 1}, 32);
-    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){32, 32, 32}, 32);
-    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){32, 32, 96}, 32);
-    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){32, 32, 32}, 1);
-    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){16, 16, 64}, 64);
-    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){8, 8, 96}, 96);
-    bench_node(device, kernels, "conv 3x3", build_conv, (dn_shape){8, 8, 192}, 96);
-    bench_node(device, kernels, "group norm, groups", build_norm, (dn_shape){32, 32, 32}, 8);
-    bench_node(device, kernels, "group norm, groups", build_norm, (dn_shape){16, 16, 64}, 8);
-    bench_node(device, kernels, "group norm, groups", build_norm, (dn_shape){8, 8, 96}, 8);
-    bench_node(device, kernels, "attention, heads", build_attention, (dn_shape){8, 8, 288}, 12);
-    bench_node(device, kernels, "attention, heads", build_attention, (dn_shape){16, 16, 1152}, 6);
-    bench_unet(device, kernels);
+    bench_nodes(device);
+    bench_unet(device);
     printf("multiply-add peak of one core, best of the run: %.1f GF/s\n", peak * 1e-9);
     backend->device_close(device);
     return 0;
