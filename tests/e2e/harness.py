@@ -42,7 +42,8 @@ def run(name):
     if name != "__main__":
         return
     failed = False
-    for function in _tests:
+    named = sys.argv[1:]  # only these, if any are named
+    for function in [one for one in _tests if not named or one.__name__ in named]:
         try:
             function()
             print(f"PASS {function.__name__}", flush=True)

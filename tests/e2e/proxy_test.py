@@ -270,6 +270,8 @@ def a_daemon_drains_and_comes_back_behind_it():
 
 def api_tests(name):
     """Every test of a file, its daemon behind nginx. The limits stand as they are: the tests stay below them."""
+    if SLOW > 1:
+        raise Skip("the release build's run shows it")
     environment = dict(os.environ, DENOISED_PROXY="1")
     done = subprocess.run([sys.executable, os.path.join(ROOT, "tests/e2e", name)], env=environment, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
@@ -289,7 +291,4 @@ def the_api_tests_pass_through_it():
     api_tests("generate_test.py")
 
 
-if len(sys.argv) > 1:
-    import harness
-    harness._tests[:] = [t for t in harness._tests if t.__name__ in sys.argv[1:]]
 run(__name__)
