@@ -144,7 +144,9 @@ typedef struct dn_conv_options {
     dn_value row_bias, residual; /* DN_NONE where absent: use DN_CONV_INIT */
     float scale;
 } dn_conv_options;
-#define DN_CONV_INIT {.kernel = 3, .stride = 1, .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1, .row_bias = DN_NONE, .residual = DN_NONE, .scale = 1.0f}
+#define DN_CONV_INIT                                                                                                                       \
+    {.kernel = 3, .stride = 1, .pad_top = 1, .pad_left = 1, .pad_bottom = 1, .pad_right = 1, .row_bias = DN_NONE, .residual = DN_NONE,     \
+     .scale = 1.0f}
 dn_value dn_plan_conv(dn_plan_builder *builder, dn_value in, const dn_conv_options *options);
 
 typedef struct dn_linear_options {

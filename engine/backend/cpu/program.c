@@ -16,7 +16,7 @@ static float *reg(const dn_program *program, uint32_t index)
 static void run_linear(const dn_program *program, const dn_op *op)
 {
     float *dst = reg(program, op->dst);
-    const float *src[DN_OP_TERMS_MAX];
+    const float *src[DN_OP_TERMS_MAX] = {0};
     for (uint32_t t = 0; t < op->terms; t++)
         src[t] = reg(program, op->src[t]);
     for (size_t i = 0; i < program->elements; i++) {

@@ -5,7 +5,7 @@
  * kernels.inc.c. */
 
 /* B^T d along one direction. */
-INLINE void input_line(vec t[4], vec a, vec b, vec c, vec d)
+INLINE void input_line(vec *t, vec a, vec b, vec c, vec d)
 {
     t[0] = a - c;
     t[1] = b + c;
