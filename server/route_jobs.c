@@ -149,6 +149,7 @@ void route_job_get(http_request *request)
 
 typedef struct delete_state {
     store_request *cancel, *purge;
+    char *body;        /* the job as it was before its files went: the answer to a purge */
     int status;
 } delete_state;
 
@@ -157,6 +158,7 @@ static void delete_state_free(void *payload)
     delete_state *d = payload;
     store_request_free(d->cancel);
     store_request_free(d->purge);
+    free(d->body);
     free(d);
 }
 
@@ -215,7 +217,8 @@ static void purged(http_request *request, delete_state *d)
         }
         free(path);
     }
-    http_answer_empty(request, 204);
+    http_answer_json(request, 200, d->body);
+    d->body = NULL;
 }
 
 void route_job_delete(http_request *request)
@@ -253,6 +256,14 @@ void route_job_delete(http_request *request)
         return;
     }
     if (purge != NULL && purge[0] == '1' && d->status == 200) {
+        job_view held;
+        store_result result = job_view_get(&held, s, request->client, request->segment[0]);
+        if (result != STORE_OK) {
+            route_missing(request, result);
+            return;
+        }
+        d->body = api_job_body(&held.view, s->base_path);
+        job_view_done(&held);
         d->purge = submit(request, STORE_PURGE);
         if (d->purge != NULL) {
             http_suspend(request, -1.0);
