@@ -1,7 +1,7 @@
 /* Reads the keys of a component's config.json, with a default for each missing key and one rule per value.
  *
  * Like the plan builder it remembers its first failure, so that a parser reads as a list; values read after it are the
- * defaults. Private to this folder; used by one thread. */
+ * defaults. For this room and for diffusion; used by one thread. */
 #ifndef DN_MODEL_CONFIG_READER_H
 #define DN_MODEL_CONFIG_READER_H
 
