@@ -2,6 +2,7 @@
  *
  * A classifier trained on the real training split labels generated pictures; its features give Frechet distances, precision
  * and recall against the real test split, beside those of real training pictures. One thread; Ctrl-C leaves no broken file. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,11 @@
 #define NEIGHBOURS 3u
 #define PER_CLASS_MAX 10000
 
+typedef struct evaluation_plan {
+    double guidance_scale;
+    uint32_t steps;
+} evaluation_plan;
+
 typedef struct evaluate_job {
     const char *model_path, *data_path, *classifier_path, *output_path, *sampler;
     uint64_t per_class, steps, seed, threads, epochs;
@@ -31,6 +37,9 @@ typedef struct evaluate_job {
     uint8_t *wanted, *pixels; /* of one generated set: [count], [count][H][W][C] */
     uint32_t count;
     size_t picture_bytes;
+    dn_option_list settings; /* as given */
+    evaluation_plan plan[EVALUATION_SETTINGS_MAX];
+    uint32_t plan_count;
     evaluation result;
 } evaluate_job;
 
@@ -228,10 +237,38 @@ static dn_status measure_setting(evaluate_job *job, double guidance_scale, uint3
     return status;
 }
 
-static dn_status evaluate(evaluate_job *job, dn_error *error)
+static void plan_setting(evaluate_job *job, double guidance_scale, uint32_t steps)
+{
+    job->plan[job->plan_count++] = (evaluation_plan){guidance_scale, steps};
+}
+
+/* The settings asked for by --setting, else guidance scales at --steps, and a scale of 2 at few and many steps. */
+static dn_status plan_settings(evaluate_job *job, dn_error *error)
 {
     static const double scales[] = {1.0, 1.5, 2.0, 3.0};
     static const uint32_t other_steps[] = {10, 50};
+    for (uint32_t i = 0; i < job->settings.count; i++) {
+        double scale = 0.0;
+        unsigned steps = 0;
+        char rest = '\0';
+        if (sscanf(job->settings.values[i], "%lf:%u%c", &scale, &steps, &rest) != 2 || !(fabs(scale) <= DN_GUIDANCE_SCALE_MAX) ||
+            steps < 1 || steps > DN_STEPS_MAX || job->plan_count == EVALUATION_SETTINGS_MAX)
+            return dn_fail(error, DN_INVALID, "--setting %s: must be a guidance scale, a colon and a number of steps; at most %d of them",
+                           job->settings.values[i], EVALUATION_SETTINGS_MAX);
+        plan_setting(job, scale, steps);
+    }
+    if (job->plan_count > 0)
+        return DN_OK;
+    for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++)
+        plan_setting(job, scales[i], (uint32_t)job->steps);
+    for (size_t i = 0; i < sizeof other_steps / sizeof other_steps[0]; i++)
+        if (other_steps[i] != job->steps)
+            plan_setting(job, 2.0, other_steps[i]);
+    return DN_OK;
+}
+
+static dn_status evaluate(evaluate_job *job, dn_error *error)
+{
     dn_engine_options options = {.threads = (unsigned)job->threads};
     dn_status status = dn_engine_open(&job->engine, job->model_path, &options, error);
     if (status == DN_OK)
@@ -248,11 +285,8 @@ static dn_status evaluate(evaluate_job *job, dn_error *error)
     job->result.sampler = job->sampler;
     job->result.per_class = (uint32_t)job->per_class;
     job->result.seed = job->seed;
-    for (size_t i = 0; i < sizeof scales / sizeof scales[0] && status == DN_OK; i++)
-        status = measure_setting(job, scales[i], (uint32_t)job->steps, error);
-    for (size_t i = 0; i < sizeof other_steps / sizeof other_steps[0] && status == DN_OK; i++)
-        if (other_steps[i] != job->steps)
-            status = measure_setting(job, 2.0, other_steps[i], error);
+    for (uint32_t i = 0; i < job->plan_count && status == DN_OK; i++)
+        status = measure_setting(job, job->plan[i].guidance_scale, job->plan[i].steps, error);
     if (status == DN_OK && job->output_path != NULL)
         status = evaluation_save(&job->result, job->output_path, error);
     return status;
@@ -281,6 +315,7 @@ int dn_command_evaluate(int argc, char **argv)
         DN_FLAG_OPTION("no-flip", job.no_flip, "train it without mirrored pictures (digits, letters)"),
         DN_COUNT_OPTION("per-class", job.per_class, 2, PER_CLASS_MAX, "generated pictures of each class; 100"),
         DN_COUNT_OPTION("steps", job.steps, 1, DN_STEPS_MAX, "sampler steps for s = 1, 1.5, 2, 3; 20"),
+        DN_LIST_OPTION("setting", "S:STEPS", job.settings, "only this scale and steps; may be given several times"),
         DN_TEXT_OPTION("sampler", "NAME", job.sampler, "dpmpp_2m"),
         DN_COUNT_OPTION("seed", job.seed, 0, UINT64_MAX, "of the first picture; 1"),
         DN_TEXT_OPTION("output", "FILE", job.output_path, "the numbers as JSON"),
@@ -295,6 +330,10 @@ int dn_command_evaluate(int argc, char **argv)
     if (status != DN_OPTIONS_GO_ON)
         return status;
     dn_error error = {DN_OK, ""};
+    if (plan_settings(&job, &error) != DN_OK) {
+        (void)dn_command_failed("evaluate", &error);
+        return DN_EXIT_USAGE;
+    }
     dn_status result = evaluate(&job, &error);
     if (result == DN_OK)
         evaluation_print(&job.result);

@@ -30,8 +30,8 @@ static void print_classes(const dn_engine *engine)
     if (engine->null_class != DN_NONE)
         printf(", null class in row %u", engine->null_class);
     for (uint32_t i = 0; i < folder->class_count && i < CLASSES_SHOWN_MAX; i++)
-        printf("%s%s", i ? ", " : ": ", folder->class_names[i]);
-    printf("%s\n", folder->class_count > CLASSES_SHOWN_MAX ? ", ..." : "");
+        printf("%s%s", i ? "; " : ": ", folder->class_names[i]);
+    printf("%s\n", folder->class_count > CLASSES_SHOWN_MAX ? "; ..." : "");
 }
 
 static double mib(size_t bytes)

@@ -5,7 +5,7 @@
 #include "format/safetensors.h"
 #include "model/classifier.h"
 
-/* Measured on Fashion-MNIST: 8 epochs end above 92.5 % on its test split. */
+/* Measured on the test split of Fashion-MNIST: 91.4 % after 6 epochs. */
 #define BATCH 64u
 #define LEARNING_RATE 2e-3
 #define WARMUP_IMAGES 4000.0

@@ -142,6 +142,15 @@ static void a_missing_model_is_refused(void)
     CHECK(dn_command_evaluate(3, words) == DN_EXIT_USAGE);
 }
 
+static void settings_are_checked(void)
+{
+    static const char *const wrong[] = {"2", "2:", ":20", "x:20", "2:0", "2:20x", "nan:20", "2:100000"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        char *words[] = {"evaluate", "--model", at(1, "model"), "--data", root, "--setting", (char *)(uintptr_t)wrong[i]};
+        CHECK_MSG(dn_command_evaluate(7, words) == DN_EXIT_USAGE, "%s", wrong[i]);
+    }
+}
+
 static void remove_everything(void)
 {
     static const char *const names[] = {"train-images-idx3-ubyte",
@@ -166,6 +175,7 @@ int main(void)
     snprintf(root, sizeof root, "/tmp/denoised-evaluate-%ld", (long)getpid());
     RUN(every_number_is_there);
     RUN(a_missing_model_is_refused);
+    RUN(settings_are_checked);
     remove_everything();
     return test_end();
 }
