@@ -14,6 +14,7 @@
 #include "backend/cpu/state.h"
 #include "base/clock.h"
 #include "model/model.h"
+#include "tests/bench/fma_probe.h"
 
 #define NODE_ROWS 8u
 
@@ -27,36 +28,11 @@ static double thread_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- The probe: independent chains of multiply-adds in registers. */
-#define PROBE_LOOPS 20000
-#define CHAINS 12
-#define DEFINE_PROBE(name, lanes, flags)                                                                                                   \
-    __attribute__((target(flags), optimize("O3", "fp-contract=fast"))) static float name(float seed)                                       \
-    {                                                                                                                                      \
-        typedef float v __attribute__((vector_size(4 * lanes)));                                                                           \
-        v sum[CHAINS], factor = (v){0} + 0.999f, term = (v){0} + seed;                                                                     \
-        for (int i = 0; i < CHAINS; i++)                                                                                                   \
-            sum[i] = term + (float)i;                                                                                                      \
-        for (int loop = 0; loop < PROBE_LOOPS; loop++) {                                                                                   \
-            _Pragma("GCC unroll 12") for (int i = 0; i < CHAINS; i++) sum[i] = sum[i] * factor + term;                                     \
-        }                                                                                                                                  \
-        float total = 0.0f;                                                                                                                \
-        for (int i = 0; i < CHAINS; i++)                                                                                                   \
-            total += sum[i][0];                                                                                                            \
-        return total;                                                                                                                      \
-    }
-DEFINE_PROBE(probe_sse2, 4, "sse2")
-DEFINE_PROBE(probe_avx2, 8, "avx2,fma")
-DEFINE_PROBE(probe_avx512, 16, "avx512f,fma")
-
-static volatile float sink;
-
 static void probe(const dn_cpu_kernels *kernels)
 {
     for (int round = 0; round < 5; round++) {
         double start = thread_seconds();
-        sink = kernels->lanes == 16 ? probe_avx512(1.0f) : kernels->lanes == 8 ? probe_avx2(1.0f) : probe_sse2(1.0f);
-        double rate = 2.0 * CHAINS * PROBE_LOOPS * (double)kernels->lanes / (thread_seconds() - start);
+        double rate = fma_probe_once(kernels->lanes) / (thread_seconds() - start);
         peak = rate > peak ? rate : peak;
     }
 }
@@ -382,7 +358,8 @@ int main(int argc, char **argv)
     bench_product(kernels, 8, 128, 384);
     bench_nodes(device);
     bench_unet(device);
-    printf("multiply-add peak of one core, best of the run: %.1f GF/s\n", peak * 1e-9);
+    printf("multiply-add peak of one core, best of the run: %.1f GF/s; of %u threads together, by the wall: %.1f GF/s\n", peak * 1e-9,
+           dn_pool_size(device->pool), fma_probe_all(device->kernels->lanes, dn_pool_size(device->pool), seconds_per_row) * 1e-9);
     backend->device_close(device);
     return 0;
 }
