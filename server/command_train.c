@@ -1,5 +1,5 @@
-/* `denoised train`: a network trained from a recipe and labelled pictures, with a bar on standard error and a line of
- * train.log for every hundredth of the run. SIGINT and SIGTERM end it after its step, with a checkpoint. One thread calls
+/* `denoised train`: a network trained from a recipe and labelled pictures, with a bar on standard error and 400 lines of
+ * train.log in a whole run. SIGINT and SIGTERM end it after its step, with a checkpoint. One thread calls
  * the trainer, which owns a pool. */
 #include <errno.h>
 #include <signal.h>
@@ -103,6 +103,7 @@ static dn_status read_recipe(train_job *job, dn_error *error)
     return dn_recipe_from_json(&job->recipe, json, job->recipe_path, error);
 }
 
+/* Always appended to: what a finished or refused run left there is the record of hours. */
 static dn_status open_log(train_job *job, dn_error *error)
 {
     char path[PATH_BYTES];
@@ -111,7 +112,7 @@ static dn_status open_log(train_job *job, dn_error *error)
         return status;
     }
     snprintf(path, sizeof path, "%.4000s/train.log", job->output);
-    job->log = fopen(path, job->resume ? "ae" : "we");
+    job->log = fopen(path, "ae");
     return job->log ? DN_OK : dn_fail(error, DN_IO, "%s: %s", path, strerror(errno));
 }
 

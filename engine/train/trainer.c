@@ -298,6 +298,9 @@ static dn_status loop(trainer *t, dn_error *error)
     bool stopped = false;
     t->first_step = t->step;
     t->started = dn_now_seconds();
+    if (t->step >= steps) { /* resumed at its end: the process may have died between checkpoint and model */
+        return dn_export_model(t->model, t->average, t->recipe, o->output, error);
+    }
     while (t->step < steps && !stopped) {
         dn_train_progress p = {0};
         dn_status status = one_step(t, &p, error);
