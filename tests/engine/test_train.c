@@ -217,7 +217,7 @@ static void losses_have_their_slopes(void)
     }
 }
 
-/* Two steps by hand: the first moves every weight by the rate against its gradient's sign, whatever its size. */
+/* The first step moves every weight by the rate against its gradient's sign, whatever its size. */
 static void adamw_takes_known_steps(void)
 {
     dn_error error = {0};
