@@ -106,6 +106,15 @@ def peak_of(result):
     return min(result["peak_before_gflops"], result["peak_after_gflops"])
 
 
+def cpu_seconds(*pids):
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat", encoding="utf8") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 def bench_images():
     """(a) and the floor."""
     with BenchDaemon(model=options.model, data=on_disk("a")) as daemon:
@@ -113,11 +122,14 @@ def bench_images():
         found = []
         for number in range(options.rounds):
             engine = engine_round(options.images)
+            processes = (daemon.process.pid, *daemon.worker_pids())
+            cpu = cpu_seconds(*processes)
             server = saturated(daemon, 1000 * number, options.images)
+            cpu = (cpu_seconds(*processes) - cpu) / options.images
             after = engine_round(options.images)
             found.append((min(peak_of(engine), peak_of(after)), server, (engine["images_per_second"] + after["images_per_second"]) / 2, engine))
             print(f"  round {number}: engine {engine['images_per_second']:.2f} and {after['images_per_second']:.2f}, server {server:.2f} images/s, "
-                  f"peak {found[-1][0]:.0f} GF/s", flush=True)
+                  f"peak {found[-1][0]:.0f} GF/s, CPU s an image {engine['cpu_seconds'] / options.images:.4f} and {cpu:.4f}", flush=True)
     best = max(max(f[3]["peak_before_gflops"], f[3]["peak_after_gflops"]) for f in found)
     kept = [f for f in found if f[0] >= GOOD * best]
     print(f"  {len(kept)} of {len(found)} rounds kept")
