@@ -161,6 +161,16 @@ static dn_status write_parts_to(const char *path, const dn_file_part *parts, siz
     return status;
 }
 
+/* A rename puts a plain file in place of whatever stands there: of a device (as root, /dev/null itself), a pipe or a link too. */
+static dn_status check_replaceable(const char *path, dn_error *error)
+{
+    struct stat info;
+    if (lstat(path, &info) != 0 || S_ISREG(info.st_mode) || S_ISDIR(info.st_mode)) {
+        return DN_OK; /* the rename refuses a folder by itself */
+    }
+    return dn_fail(error, DN_INVALID, "%s: exists and is not a plain file", path);
+}
+
 dn_status dn_file_write_parts(const char *path, const dn_file_part *parts, size_t part_count, bool durable, dn_error *error)
 {
     char temporary[PATH_MAX];
@@ -168,7 +178,11 @@ dn_status dn_file_write_parts(const char *path, const dn_file_part *parts, size_
     if (wanted < 0 || (size_t)wanted >= sizeof temporary) {
         return dn_fail(error, DN_INVALID, "%.100s...: path too long", path);
     }
-    dn_status status = write_parts_to(temporary, parts, part_count, durable, error);
+    dn_status status = check_replaceable(path, error);
+    if (status != DN_OK) {
+        return status;
+    }
+    status = write_parts_to(temporary, parts, part_count, durable, error);
     if (status == DN_OK && rename(temporary, path) != 0) {
         status = io_failure(error, path, "cannot rename into place");
     }

@@ -15,7 +15,8 @@ dn_status dn_file_open(int *fd, unsigned long long *size_bytes, const char *path
  * terminated one past the end, and owned by the caller. */
 dn_status dn_file_read(unsigned char **out, size_t *out_bytes, const char *path, size_t limit_bytes, dn_error *error);
 
-/* Writes PATH.tmp.<pid>, optionally fsyncs file and folder, renames. The temporary file is removed on failure. */
+/* Writes PATH.tmp.<pid>, optionally fsyncs file and folder, renames. The temporary file is removed on failure. A PATH that
+ * is a device, a pipe or a link is DN_INVALID: the rename would put a plain file in its place. */
 dn_status dn_file_write(const char *path, const void *bytes, size_t count, bool durable, dn_error *error);
 
 /* The same from several pieces, so that a large file need not be copied together first. */

@@ -1,4 +1,4 @@
-/* Every limit of the engine, named, with its unit. Limits of the service live in server/limits.h. */
+/* Every limit of the engine, named, with its unit. Limits of the service live in api/limits.h. */
 #ifndef DN_BASE_LIMITS_H
 #define DN_BASE_LIMITS_H
 

@@ -154,6 +154,20 @@ static void failed_writes_leave_nothing(void)
     CHECK(dn_file_write(FOLDER "/none/x", "x", 1, false, &error) == DN_IO);
 }
 
+static void only_plain_files_are_replaced(void)
+{
+    dn_error error = {0};
+    struct stat info;
+    CHECK_OK(dn_make_folder(FOLDER, &error), error);
+    unlink(FOLDER "/fifo");
+    unlink(FOLDER "/link");
+    CHECK(mkfifo(FOLDER "/fifo", 0600) == 0 && symlink("elsewhere", FOLDER "/link") == 0);
+    CHECK(dn_file_write(FOLDER "/fifo", "x", 1, false, &error) == DN_INVALID && strstr(error.message, "/fifo"));
+    CHECK(lstat(FOLDER "/fifo", &info) == 0 && S_ISFIFO(info.st_mode));
+    CHECK(dn_file_write(FOLDER "/link", "x", 1, false, &error) == DN_INVALID);
+    CHECK(lstat(FOLDER "/link", &info) == 0 && S_ISLNK(info.st_mode));
+}
+
 static void clocks_move_forward(void)
 {
     double start = dn_now_seconds();
@@ -175,6 +189,7 @@ int main(void)
     RUN(reading_refuses_what_is_no_file);
     RUN(symlinks_are_followed);
     RUN(failed_writes_leave_nothing);
+    RUN(only_plain_files_are_replaced);
     RUN(clocks_move_forward);
     return test_end();
 }
