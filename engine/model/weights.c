@@ -82,7 +82,8 @@ static dn_status check_tensor(const dn_tensor_info *info, const char *path, cons
     return DN_OK;
 }
 
-static dn_status read_part(const dn_safetensors *file, const char *name, const dn_weight_info *weight, float *out, dn_error *error)
+static dn_status find_part(const dn_tensor_info **out, const dn_safetensors *file, const char *name, const dn_weight_info *weight,
+                           dn_error *error)
 {
     const char *path = dn_safetensors_path(file);
     const dn_tensor_info *info = find_tensor(file, name);
@@ -90,16 +91,34 @@ static dn_status read_part(const dn_safetensors *file, const char *name, const d
         return dn_fail(error, DN_INVALID, "%s: %s: the tensor is missing", path, name);
     uint64_t dims[4] = {0};
     uint32_t rank = part_dims(dims, weight);
-    dn_status status = check_tensor(info, path, dims, rank, error);
+    *out = info;
+    return check_tensor(info, path, dims, rank, error);
+}
+
+static dn_status read_part(const dn_safetensors *file, const char *name, const dn_weight_info *weight, float *out, dn_error *error)
+{
+    const dn_tensor_info *info = NULL;
+    dn_status status = find_part(&info, file, name, weight, error);
     if (status == DN_OK)
         status = dn_safetensors_read_f32(file, info, out, error);
     if (status != DN_OK)
         return status;
     for (uint64_t i = 0; i < info->count; i++)
         if (!isfinite(out[i]))
-            return dn_fail(error, DN_NUMERIC, "%s: %s: element %llu is %s", path, info->name, (unsigned long long)i,
+            return dn_fail(error, DN_NUMERIC, "%s: %s: element %llu is %s", dn_safetensors_path(file), info->name, (unsigned long long)i,
                            isnan(out[i]) ? "NaN" : "infinite");
     return DN_OK;
+}
+
+/* Every tensor is there in its shape: before memory is taken for what a configuration merely claims. */
+static dn_status check_all(const dn_plan *plan, const dn_safetensors *file, dn_error *error)
+{
+    const dn_tensor_info *info = NULL;
+    dn_status status = DN_OK;
+    for (uint32_t w = 0; w < plan->weight_count; w++)
+        for (uint32_t p = 0; p < plan->weights[w].part_count && status == DN_OK; p++)
+            status = find_part(&info, file, plan->weights[w].parts[p], &plan->weights[w], error);
+    return status;
 }
 
 /* Leftovers of old releases: a position table that was stored though it is computed, and a second name of a convolution. */
@@ -163,6 +182,8 @@ dn_status dn_weights_read(dn_weights **out, const dn_plan *plan, const char *pat
     dn_safetensors *file = NULL;
     dn_weights *weights = NULL;
     dn_status status = dn_safetensors_open(&file, path, error);
+    if (status == DN_OK)
+        status = check_all(plan, file, error);
     if (status == DN_OK)
         status = dn_weights_create(&weights, plan, error);
     if (status == DN_OK)

@@ -149,6 +149,27 @@ static void a_truncated_file(void)
     }
 }
 
+/* A configuration may claim a terabyte of weights: the file beside it says otherwise before any memory is taken. */
+static void a_boastful_configuration(void)
+{
+    static const int widths[] = {16384, 16384};
+    dn_error error = {DN_OK, ""};
+    cJSON *config = NULL;
+    dn_model *model = NULL;
+    char path[160];
+    CHECK_OK(write_folder(LIE_NONE, &error), error);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    CHECK_OK(dn_json_read_file(&config, path, 1 << 20, &error), error);
+    cJSON_ReplaceItemInObjectCaseSensitive(config, "block_out_channels", cJSON_CreateIntArray(widths, 2));
+    cJSON_ReplaceItemInObjectCaseSensitive(config, "layers_per_block", cJSON_CreateNumber(16));
+    char *text = cJSON_PrintUnformatted(config);
+    dn_status status = dn_file_write(path, text, strlen(text), false, &error);
+    cJSON_free(text);
+    cJSON_Delete(config);
+    CHECK_OK(status, error);
+    CHECK_MSG(dn_model_open(&model, folder, 0, 0, &error) == DN_INVALID && strstr(error.message, "shape must be ["), "%s", error.message);
+}
+
 static void what_stands_in_place_of_the_weights(void)
 {
     dn_error error = {DN_OK, ""};
@@ -256,6 +277,7 @@ int main(void)
     RUN(a_nan_weight);
     RUN(an_infinite_weight);
     RUN(a_truncated_file);
+    RUN(a_boastful_configuration);
     RUN(what_stands_in_place_of_the_weights);
     RUN(keys_of_the_configuration);
     RUN(saving_and_opening_again);
