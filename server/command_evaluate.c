@@ -193,6 +193,18 @@ static bool show_chunk(void *payload, uint32_t steps_done, uint32_t steps_total)
     return true;
 }
 
+static dn_lane_spec spec_of(const evaluate_job *job, double guidance_scale, uint32_t steps, uint32_t picture)
+{
+    dn_lane_spec spec = {.seed = job->seed + picture,
+                         .has_class = true,
+                         .class_index = job->wanted[picture],
+                         .guidance_scale = guidance_scale,
+                         .steps = steps,
+                         .options = DN_SAMPLER_OPTIONS_INIT};
+    snprintf(spec.sampler, sizeof spec.sampler, "%s", job->sampler);
+    return spec;
+}
+
 static dn_status generate(evaluate_job *job, const evaluation_setting *setting, dn_error *error)
 {
     char label[48];
@@ -201,17 +213,10 @@ static dn_status generate(evaluate_job *job, const evaluation_setting *setting, 
     snprintf(label, sizeof label, "s=%g, %u steps", setting->guidance_scale, setting->steps);
     dn_progress_begin(&bar, label, job->count);
     for (uint32_t first = 0; first < job->count && status == DN_OK; first += LANES_OF_A_CHUNK) {
-        dn_lane_spec specs[LANES_OF_A_CHUNK] = {0};
+        dn_lane_spec specs[LANES_OF_A_CHUNK];
         uint32_t n = job->count - first < LANES_OF_A_CHUNK ? job->count - first : LANES_OF_A_CHUNK;
-        for (uint32_t i = 0; i < n; i++) {
-            specs[i] = (dn_lane_spec){.seed = job->seed + first + i,
-                                      .has_class = true,
-                                      .class_index = job->wanted[first + i],
-                                      .guidance_scale = setting->guidance_scale,
-                                      .steps = setting->steps,
-                                      .options = DN_SAMPLER_OPTIONS_INIT};
-            snprintf(specs[i].sampler, sizeof specs[i].sampler, "%s", job->sampler);
-        }
+        for (uint32_t i = 0; i < n; i++)
+            specs[i] = spec_of(job, setting->guidance_scale, setting->steps, first + i);
         chunk_progress chunk = {&bar, first, n};
         status = dn_generate(job->engine, specs, n, job->pixels + first * job->picture_bytes, NULL, show_chunk, &chunk, error);
     }
@@ -267,12 +272,25 @@ static dn_status plan_settings(evaluate_job *job, dn_error *error)
     return DN_OK;
 }
 
+/* What cannot be sampled is refused now, not after minutes of training a judge. */
+static dn_status check_settings(const evaluate_job *job, dn_error *error)
+{
+    dn_status status = DN_OK;
+    for (uint32_t i = 0; i < job->plan_count && status == DN_OK; i++) {
+        dn_lane_spec spec = spec_of(job, job->plan[i].guidance_scale, job->plan[i].steps, 0);
+        status = dn_lane_spec_check(job->engine, &spec, error);
+    }
+    return status;
+}
+
 static dn_status evaluate(evaluate_job *job, dn_error *error)
 {
     dn_engine_options options = {.threads = (unsigned)job->threads};
     dn_status status = dn_engine_open(&job->engine, job->model_path, &options, error);
     if (status == DN_OK)
         status = open_data(job, error);
+    if (status == DN_OK)
+        status = check_settings(job, error);
     if (status == DN_OK)
         status = dn_blas_open(error);
     if (status == DN_OK)
