@@ -119,6 +119,7 @@ typedef struct dn_backend {
     dn_status (*buffer_write)(dn_buffer *buffer, size_t offset, const float *values, size_t count, dn_error *error);
     dn_status (*buffer_read)(const dn_buffer *buffer, size_t offset, float *values, size_t count, dn_error *error);
 
+    /* At most DN_LANES_MAX programs. */
     dn_status (*execute)(dn_device *device, const dn_program *programs, uint32_t program_count, dn_error *error);
 } dn_backend;
 

@@ -1,4 +1,5 @@
-/* The running batch: admission, eviction and the tick. Nothing is allocated in a tick.
+/* The running batch: admission, eviction and the tick. Nothing is allocated in a tick, but for the copy that dynamic
+ * thresholding sorts.
  *
  * Turns: lanes stand in the order of their ids; a tick serves whole lanes from behind the last one it served, around
  * once, until the next one does not fit. Which lanes share a tick has no influence on their bytes. */

@@ -195,20 +195,18 @@ static void execute_task(void *payload, unsigned index, unsigned worker)
 
 dn_status dn_cpu_execute(dn_device *device, const dn_program *programs, uint32_t program_count, dn_error *error)
 {
-    dn_status status = DN_OK;
+    dn_status status = DN_OK, statuses[DN_LANES_MAX];
+    if (program_count > DN_LANES_MAX)
+        return dn_fail(error, DN_INTERNAL, "%u register programs, more than %u", program_count, DN_LANES_MAX);
     for (uint32_t i = 0; i < program_count && status == DN_OK; i++)
         status = check_program(&programs[i], error);
     if (status != DN_OK || program_count == 0)
         return status;
-    dn_status *statuses = calloc(program_count, sizeof *statuses);
-    if (!statuses)
-        return dn_fail(error, DN_NO_MEMORY, "no memory to run %u register programs", program_count);
     execute_job job = {.programs = programs, .statuses = statuses};
     dn_pool_run(device->pool, program_count, execute_task, &job);
     for (uint32_t i = 0; i < program_count && status == DN_OK; i++) {
         if (statuses[i] != DN_OK)
             status = dn_fail(error, statuses[i], "register program %u failed", i);
     }
-    free(statuses);
     return status;
 }
