@@ -242,6 +242,56 @@ static bool refuse_and_close(http_request *request, const api_problem *problem)
     return false;
 }
 
+/* A handler that has asked for something that always answers (a write of the store) sleeps without a time limit, and what it asked for
+ * points at the request: the server does not stop under it. False: the server stops, and begins nothing more. */
+static bool enter_handler(http_request *request)
+{
+    http *server = request->server;
+    pthread_mutex_lock(&server->lock);
+    bool fine = request->state != NULL || !atomic_load(&server->stopping);
+    server->active += fine && !request->entered;
+    request->entered |= fine;
+    request->held = false;
+    pthread_mutex_unlock(&server->lock);
+    return fine;
+}
+
+static void leave_handler(http_request *request)
+{
+    http *server = request->server;
+    if (!request->held) {
+        pthread_mutex_lock(&server->lock);
+        server->active--;
+        pthread_mutex_unlock(&server->lock);
+        request->entered = false;
+    }
+}
+
+static void run_handler(http_request *request)
+{
+    if (!enter_handler(request)) {
+        http_add_header(request, "Connection", "close");
+        http_refuse(request, API_DRAINING, "the daemon is stopping");
+        return;
+    }
+    request->route->handler(request);
+    leave_handler(request);
+}
+
+static void wait_for_handlers(http *server)
+{
+    const struct timespec pause = {.tv_nsec = 1000000L};
+    for (;;) {
+        pthread_mutex_lock(&server->lock);
+        bool busy = server->active > 0;
+        pthread_mutex_unlock(&server->lock);
+        if (!busy) {
+            return;
+        }
+        nanosleep(&pause, NULL);
+    }
+}
+
 /* First call of a request: everything that can be said before its body. False: answered. Without a body the route waits for the
  * second call, because an answer queued in the first one ends the connection. */
 static bool admit(http_request *request, const char *method, const char *version)
@@ -326,7 +376,7 @@ static enum MHD_Result on_request(void *payload, struct MHD_Connection *connecti
         http_refuse(request, API_TOO_LARGE, "the body is larger than this request may carry");
         return request->queued;
     }
-    request->route->handler(request);
+    run_handler(request);
     return request->queued;
 }
 
@@ -406,6 +456,7 @@ void http_stop(http *server)
     if (server->daemon != NULL) {
         MHD_quiesce_daemon(server->daemon);
         http_wake_all(server);
+        wait_for_handlers(server);
         MHD_stop_daemon(server->daemon);
     }
     http_clock_stop(server);

@@ -57,6 +57,7 @@ struct http_request {
     char *header_value[HTTP_HEADERS_MAX];
     unsigned header_count;
     bool gate_done, uri_refused, answered, deadline_passed;
+    bool entered, held; /* counted in the server's `active`; suspended without a time limit. Of the request's thread. */
     int status;
     _Atomic uint64_t bytes_sent;
     _Atomic int suspended; /* RUNNING, SUSPENDED or PENDING: see http_clock.c */
@@ -80,16 +81,17 @@ typedef struct http_options {
 /* DN_IO "address in use" when the port is taken (exit 75), DN_INVALID for a bad listen value (exit 78). */
 dn_status http_start(http **out, const http_options *options, dn_error *error);
 const char *http_url(const http *server); /* "http://127.0.0.1:41231" or "unix:/path" */
-void http_stop(http *server); /* wakes every suspended request, closes every connection */
+void http_stop(http *server); /* begins no more handlers, ends those under way, closes every connection */
 bool http_stopping(const http *server);
-void http_wake_all(http *server); /* every suspended request is called again (drain began, say) */
+void http_wake_all(http *server); /* every request suspended with a deadline is called again */
 
 /* ---- Reading a request */
 const char *http_header(const http_request *request, const char *name); /* NULL: absent */
 const char *http_query(const http_request *request, const char *name); /* decoded; NULL: absent */
 
 /* ---- Suspending. Call http_suspend FIRST, then start what will resume: resume may come before the handler returns.
- * seconds < 0: no deadline. After a deadline request->deadline_passed is true in the next call. */
+ * seconds < 0: something that always answers will resume it (a write of the store): nothing else does, and http_stop waits for it.
+ * After a deadline request->deadline_passed is true in the next call. */
 void http_suspend(http_request *request, double seconds);
 void http_resume(http_request *request); /* any thread, any time before the request's state_free; spurious calls are harmless */
 
@@ -123,6 +125,6 @@ bool gate_check_host(struct MHD_Connection *connection, const char *const *allow
 /* server/listen.c */
 dn_status listen_open(int *fd, char url[160], const char *listen, unsigned socket_mode, dn_error *error);
 bool listen_is_loopback(const char *listen); /* loopback address or Unix socket */
-void listen_close(int fd, const char *listen); /* removes the socket file */
+void listen_close(int fd, const char *listen); /* removes the socket file that listen_open made; fd < 0: nothing */
 
 #endif

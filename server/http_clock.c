@@ -95,8 +95,14 @@ void http_suspend(http_request *request, double seconds)
     MHD_suspend_connection(request->connection);
     pthread_mutex_lock(&server->lock);
     request->deadline_passed = false;
+    request->held = seconds < 0.0;
     request->wake_at = seconds >= 0.0 ? dn_now_seconds() + seconds : 0.0;
-    bool asleep = !atomic_load(&server->stopping) && atomic_compare_exchange_strong(&request->suspended, &expected, SUSPENDED);
+    bool asleep = request->held;
+    if (asleep) {
+        atomic_store(&request->suspended, SUSPENDED); /* whatever woke it before knew nothing of what it now waits for */
+    } else {
+        asleep = !atomic_load(&server->stopping) && atomic_compare_exchange_strong(&request->suspended, &expected, SUSPENDED);
+    }
     if (!asleep) {
         request->wake_at = 0.0;
         atomic_store(&request->suspended, RUNNING);
@@ -122,7 +128,9 @@ void http_wake_all(http *server)
 {
     pthread_mutex_lock(&server->lock);
     for (http_request *r = server->requests; r != NULL; r = r->next) {
-        http_resume(r);
+        if (!r->held) {
+            http_resume(r);
+        }
     }
     pthread_mutex_unlock(&server->lock);
 }

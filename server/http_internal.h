@@ -25,7 +25,8 @@ struct http {
     pthread_t clock;
     bool clock_running;
     atomic_bool stopping;
-    pthread_mutex_t lock; /* guards the two lists, deadlines and wake_at */
+    pthread_mutex_t lock; /* guards the two lists, deadlines, wake_at and active */
+    unsigned active; /* requests inside a handler, or suspended by one until something answers */
     pthread_cond_t clock_wake;
     http_connection *connections;
     http_request *requests;
