@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@
 #define RETENTION_EVERY_SECONDS 60.0
 #define DB_BYTES_MAX (8ull << 30)
 #define SPACE_MIN_BYTES (32ull << 20)
+#define DESCRIPTORS_WANTED 8192u /* twice what connections, streams and files may take */
 
 typedef struct serve_run {
     serve_options options;
@@ -35,13 +37,6 @@ typedef struct serve_run {
 } serve_run;
 
 /* ---- Up */
-
-static bool model_name_valid(const char *name)
-{
-    size_t length = strlen(name);
-    return length >= 1 && length <= API_MODEL_NAME_BYTES_MAX &&
-           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == length;
-}
 
 static dn_status add_models(serve_run *run, dn_error *error)
 {
@@ -54,13 +49,11 @@ static dn_status add_models(serve_run *run, dn_error *error)
         if (folder != NULL) {
             *folder++ = '\0';
         }
-        if (folder == NULL || !model_name_valid(name)) {
+        if (folder == NULL || !api_model_name_valid(name)) {
             status = dn_fail(error, DN_INVALID, "--model must be NAME=DIR, the name of 1 to %d letters, digits and . _ -",
                              API_MODEL_NAME_BYTES_MAX);
         } else if (stat(folder, &info) != 0 || !S_ISDIR(info.st_mode)) {
             status = dn_fail(error, DN_INVALID, "model %s: %s is no folder", name, folder);
-        } else if (models_known(s->models, name)) {
-            status = dn_fail(error, DN_INVALID, "model %s is given twice", name);
         } else {
             status = models_add(s->models, name, folder, error);
         }
@@ -72,18 +65,14 @@ static dn_status add_models(serve_run *run, dn_error *error)
     return run->options.models.count > 0 ? DN_OK : dn_fail(error, DN_INVALID, "at least one --model NAME=DIR is needed");
 }
 
-/* What the store remembers of the models lets requests be validated while the worker is still loading. */
-static void recall_models(service *s)
+/* What the operator named is not there or cannot be read: another try would not help (exit 78). */
+static dn_status as_configuration(dn_status status, dn_error *error)
 {
-    for (size_t i = 0; i < models_count(s->models); i++) {
-        char *json = NULL;
-        api_model *description = NULL;
-        if (store_model(s->store, models_name(s->models, i), &json) == STORE_OK &&
-            api_model_from_json(&description, json, strlen(json), NULL) == DN_OK) {
-            models_describe(s->models, description);
-        }
-        free(json);
+    if (status == DN_IO) {
+        error->status = DN_INVALID;
+        status = DN_INVALID;
     }
+    return status;
 }
 
 static dn_status check_data_folder(const char *path, dn_error *error)
@@ -92,11 +81,7 @@ static dn_status check_data_folder(const char *path, dn_error *error)
     if (status == DN_OK && access(path, W_OK | X_OK) != 0) {
         status = dn_fail(error, DN_INVALID, "data directory %s is not writable: %s", path, strerror(errno));
     }
-    if (status == DN_IO) {
-        error->status = DN_INVALID;
-        status = DN_INVALID;
-    }
-    return status;
+    return as_configuration(status, error);
 }
 
 static dn_status open_parts(serve_run *run, dn_error *error)
@@ -105,7 +90,7 @@ static dn_status open_parts(serve_run *run, dn_error *error)
     serve_options *o = &run->options;
     dn_status status = DN_OK;
     if (o->api_key_file[0] != '\0') {
-        status = auth_open(&run->auth, o->api_key_file, error);
+        status = as_configuration(auth_open(&run->auth, o->api_key_file, error), error);
     }
     if (status == DN_OK && (status = check_data_folder(o->data, error)) == DN_OK && (status = hub_create(&s->hub, error)) == DN_OK &&
         (status = metrics_create(&s->metrics, error)) == DN_OK && (status = models_create(&s->models, error)) == DN_OK) {
@@ -123,7 +108,6 @@ static dn_status open_parts(serve_run *run, dn_error *error)
         status = store_open(&s->store, &options, error);
     }
     if (status == DN_OK) {
-        recall_models(s);
         const dispatcher_options options = {.base_path = o->base_path,
                                             .threads = (unsigned)o->threads,
                                             .rows_max = (unsigned)o->rows_max,
@@ -290,6 +274,16 @@ static void take_signals(serve_run *run)
     signal(SIGXFSZ, SIG_IGN);
 }
 
+/* A connection is a descriptor, and the usual soft limit of 1024 is fewer than may be open: images could not be written any more. */
+static void allow_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < DESCRIPTORS_WANTED) {
+        limit.rlim_cur = limit.rlim_max < DESCRIPTORS_WANTED ? limit.rlim_max : DESCRIPTORS_WANTED;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 int dn_command_serve(int argc, char **argv)
 {
     static serve_run run;
@@ -299,6 +293,7 @@ int dn_command_serve(int argc, char **argv)
         return status;
     }
     take_signals(&run);
+    allow_descriptors();
     umask(0027);
     run.service.base_path = run.options.base_path;
     run.service.version = DN_VERSION;

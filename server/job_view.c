@@ -35,20 +35,17 @@ static void show_progress(job_view *held, service *s)
     }
 }
 
-bool job_view_make(job_view *out, service *s, store_job *job)
+store_result job_view_make(job_view *out, service *s, store_job *job)
 {
     memset(out, 0, sizeof *out);
     out->job = *job;
     memset(job, 0, sizeof *job);
     store_job *held = &out->job;
-    if (store_images(s->store, held->id, &out->images, &out->image_count) != STORE_OK) {
-        job_view_done(out);
-        return false;
-    }
-    out->image_views = calloc(out->image_count + 1, sizeof *out->image_views);
+    store_result result = store_images(s->store, held->id, &out->images, &out->image_count);
+    out->image_views = result == STORE_OK ? calloc(out->image_count + 1, sizeof *out->image_views) : NULL;
     if (out->image_views == NULL) {
         job_view_done(out);
-        return false;
+        return result == STORE_OK ? STORE_UNKNOWN : result;
     }
     for (size_t i = 0; i < out->image_count; i++) {
         out->image_views[i] = out->images[i].view;
@@ -68,7 +65,7 @@ bool job_view_make(job_view *out, service *s, store_job *job)
                                .error_detail = held->error_detail};
     memcpy(out->view.id, held->id, sizeof out->view.id);
     show_progress(out, s);
-    return true;
+    return STORE_OK;
 }
 
 void job_view_done(job_view *held)
@@ -93,7 +90,7 @@ store_result job_view_get(job_view *out, service *s, const char *client, const c
         store_job_done(&job);
         return STORE_GONE;
     }
-    return job_view_make(out, s, &job) ? STORE_OK : STORE_UNKNOWN;
+    return job_view_make(out, s, &job);
 }
 
 unsigned job_retry_after(const job_view *held)

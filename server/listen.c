@@ -143,9 +143,10 @@ dn_status listen_open(int *fd, char url[160], const char *listen_text, unsigned 
 
 void listen_close(int fd, const char *listen_text)
 {
-    if (fd >= 0) {
-        close(fd);
+    if (fd < 0) {
+        return; /* what lies at the path is somebody else's: another daemon's socket, or a file given by mistake */
     }
+    close(fd);
     if (strncmp(listen_text, "unix:", 5) == 0) {
         unlink(listen_text + 5);
     }

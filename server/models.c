@@ -58,13 +58,6 @@ void models_free(models *m)
     free(m);
 }
 
-static bool name_valid(const char *name)
-{
-    const size_t bytes = strlen(name);
-    return bytes >= 1 && bytes <= API_MODEL_NAME_BYTES_MAX &&
-           strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == bytes;
-}
-
 static const model_entry *entry_of(const models *m, const char *name)
 {
     for (size_t i = 0; i < m->count; i++)
@@ -75,7 +68,7 @@ static const model_entry *entry_of(const models *m, const char *name)
 
 dn_status models_add(models *m, const char *name, const char *folder, dn_error *error)
 {
-    if (!name_valid(name))
+    if (!api_model_name_valid(name))
         return dn_fail(error, DN_INVALID, "a model's name is 1 to %d of A-Z a-z 0-9 . _ -", API_MODEL_NAME_BYTES_MAX);
     if (entry_of(m, name))
         return dn_fail(error, DN_INVALID, "model %s is given twice", name);

@@ -38,15 +38,17 @@ static char *list_body(service *s, store_job *jobs, size_t count, const char *cu
     char *body = NULL;
     size_t made = 0;
     bool fine = held != NULL && views != NULL;
-    for (; fine && made < count; made++) {
-        fine = job_view_make(&held[made], s, &jobs[made]);
-        if (!fine) {
-            break;
+    for (size_t i = 0; fine && i < count; i++) {
+        store_result result = job_view_make(&held[made], s, &jobs[i]);
+        if (result == STORE_OK) {
+            views[made] = held[made].view;
+            made++;
+        } else {
+            fine = result == STORE_GONE || result == STORE_NONE; /* expired since the list was read: it is left out */
         }
-        views[made] = held[made].view;
     }
     if (fine) {
-        body = api_list_body(views, count, cursor[0] != '\0' ? cursor : NULL, s->base_path);
+        body = api_list_body(views, made, cursor[0] != '\0' ? cursor : NULL, s->base_path);
     }
     for (size_t i = 0; i < made; i++) {
         job_view_done(&held[i]);
@@ -149,7 +151,7 @@ void route_job_get(http_request *request)
 
 typedef struct delete_state {
     store_request *cancel, *purge;
-    char *body;        /* the job as it was before its files went: the answer to a purge */
+    char *body; /* the job as it was before its files went: the answer to a purge */
     int status;
 } delete_state;
 
@@ -167,7 +169,8 @@ static void on_written(store_request *done)
     http_resume(done->payload);
 }
 
-static store_request *submit(http_request *request, store_op op)
+/* A write about the request's job, not yet given to the store; NULL: refused and answered. */
+static store_request *make_write(http_request *request, store_op op)
 {
     service *s = request->application;
     store_request *write = store_request_create(op, on_written, request);
@@ -203,11 +206,41 @@ static bool canceled(http_request *request, delete_state *d)
     return true;
 }
 
+/* Gives a write to the store; the request sleeps until its outcome is known. */
+static void submit(http_request *request, store_request *write)
+{
+    service *s = request->application;
+    http_suspend(request, -1.0);
+    store_submit(s->store, write);
+}
+
+/* The store asks a running job to let go and remembers that its files are to be deleted; those of any other are, now. */
+static void begin_purge(http_request *request, delete_state *d)
+{
+    service *s = request->application;
+    job_view held;
+    store_result result = job_view_get(&held, s, request->client, request->segment[0]);
+    if (result != STORE_OK) {
+        route_missing(request, result);
+        return;
+    }
+    d->body = api_job_body(&held.view, s->base_path);
+    job_view_done(&held);
+    d->purge = make_write(request, STORE_PURGE);
+    if (d->purge != NULL) {
+        submit(request, d->purge);
+    }
+}
+
 static void purged(http_request *request, delete_state *d)
 {
     service *s = request->application;
     if (d->purge->result != STORE_OK) {
         route_store_refusal(request, s, d->purge);
+        return;
+    }
+    if (!d->purge->job_ended) {
+        route_job(request, 202, request->segment[0]);
         return;
     }
     for (size_t i = 0; i < d->purge->file_count; i++) {
@@ -221,55 +254,38 @@ static void purged(http_request *request, delete_state *d)
     d->body = NULL;
 }
 
+static void begin_delete(http_request *request)
+{
+    delete_state *d = calloc(1, sizeof *d);
+    if (d == NULL) {
+        http_refuse(request, API_INTERNAL, "out of memory");
+        return;
+    }
+    request->state = d;
+    request->state_free = delete_state_free;
+    d->cancel = make_write(request, STORE_CANCEL);
+    if (d->cancel != NULL) {
+        submit(request, d->cancel);
+    }
+}
+
 void route_job_delete(http_request *request)
 {
-    service *s = request->application;
     delete_state *d = request->state;
     const char *purge = http_query(request, "purge");
     if (purge != NULL && strcmp(purge, "1") != 0 && strcmp(purge, "0") != 0) {
         http_refuse(request, API_INVALID_FIELD, "purge must be 0 or 1");
-        return;
-    }
-    if (d == NULL) {
-        if (!api_id_valid(request->segment[0])) {
-            route_missing(request, STORE_NONE);
-            return;
-        }
-        d = calloc(1, sizeof *d);
-        store_request *cancel = d == NULL ? NULL : submit(request, STORE_CANCEL);
-        if (cancel == NULL) {
-            free(d);
-            return;
-        }
-        d->cancel = cancel;
-        request->state = d;
-        request->state_free = delete_state_free;
-        http_suspend(request, -1.0);
-        store_submit(s->store, cancel);
-        return;
-    }
-    if (d->purge != NULL) {
+    } else if (d == NULL && !api_id_valid(request->segment[0])) {
+        route_missing(request, STORE_NONE);
+    } else if (d == NULL) {
+        begin_delete(request);
+    } else if (d->purge != NULL) {
         purged(request, d);
-        return;
-    }
-    if (!canceled(request, d)) {
-        return;
-    }
-    if (purge != NULL && purge[0] == '1' && d->status == 200) {
-        job_view held;
-        store_result result = job_view_get(&held, s, request->client, request->segment[0]);
-        if (result != STORE_OK) {
-            route_missing(request, result);
-            return;
+    } else if (canceled(request, d)) {
+        if (purge != NULL && purge[0] == '1') {
+            begin_purge(request, d);
+        } else {
+            route_job(request, d->status, request->segment[0]);
         }
-        d->body = api_job_body(&held.view, s->base_path);
-        job_view_done(&held);
-        d->purge = submit(request, STORE_PURGE);
-        if (d->purge != NULL) {
-            http_suspend(request, -1.0);
-            store_submit(s->store, d->purge);
-        }
-        return;
     }
-    route_job(request, d->status, request->segment[0]);
 }

@@ -41,8 +41,9 @@ typedef struct job_view {
     api_image_view *image_views;
     api_job_view view;
 } job_view;
-/* Takes over *job. False: out of memory or the store cannot be read. */
-bool job_view_make(job_view *out, service *s, store_job *job);
+/* Takes over *job. STORE_GONE, STORE_NONE: retention has taken it since it was read; STORE_UNKNOWN: out of memory, or the store
+ * cannot be read. */
+store_result job_view_make(job_view *out, service *s, store_job *job);
 void job_view_done(job_view *held);
 /* GET of one job for a client; STORE_OK, STORE_NONE or STORE_GONE. */
 store_result job_view_get(job_view *out, service *s, const char *client, const char *id);

@@ -45,7 +45,8 @@ static void log_message(void *unused, int code, const char *message)
 {
     (void)unused;
     int primary = code & 0xff;
-    if (primary != SQLITE_NOTICE && primary != SQLITE_SCHEMA && primary != SQLITE_CONSTRAINT) {
+    bool told_elsewhere = primary == SQLITE_NOTADB; /* only at the start, which refuses with one line of its own */
+    if (primary != SQLITE_NOTICE && primary != SQLITE_SCHEMA && primary != SQLITE_CONSTRAINT && !told_elsewhere) {
         fprintf(stderr, "sqlite: %.*s (%d)\n", (int)strcspn(message, "\n"), message, code);
     }
 }

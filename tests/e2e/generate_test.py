@@ -215,6 +215,20 @@ def cancel_in_every_state():
 
 
 @test
+def a_running_job_is_purged_once_it_has_ended():
+    with Daemon() as other:
+        job = other.post({"steps": 200, "n": 64, "seed": 5}).json["id"]
+        eventually(lambda: other.get(f"/jobs/{job}").json["progress"]["images_done"] > 0, seconds=60, what="its first image")
+        answer = other.call("DELETE", f"/jobs/{job}?purge=1")
+        same((answer.status, answer.json["cancel_requested"] or answer.json["state"] == "canceled"), (202, True), "answer")
+        eventually(lambda: other.get(f"/jobs/{job}").status == 410 or other.get(f"/jobs/{job}").json["state"] == "canceled", what="its end")
+        other.stop()
+        other.start()  # retention looks at once after a start, then once a minute
+        eventually(lambda: other.get(f"/jobs/{job}").status == 410, what="the purge")
+        eventually(lambda: not [file for file in os.listdir(os.path.join(other.data, "images")) if file.startswith(job)], what="its files")
+
+
+@test
 def the_service_describes_itself():
     models = daemon.get("/models").json
     same((models["default"], models["models"][0]["state"], "classes" in models["models"][0]), ("tiny", "ready", False), "models")

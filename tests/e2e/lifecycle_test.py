@@ -1,5 +1,6 @@
 """Starting, stopping, being killed: nothing accepted is lost, and every refusal to start is one clear line."""
 from harness import *  # noqa: F403
+import resource
 import shutil
 
 
@@ -118,7 +119,7 @@ def broken_models():
             out.write((1 << 62).to_bytes(8, "little"))
 
     broken("truncated weights", truncate, "diffusion_pytorch_model.safetensors")
-    broken("a renamed tensor", rename_tensor, "conv_im.bias")
+    broken("a renamed tensor", rename_tensor, "diffusion_pytorch_model.safetensors", "conv_in.bias", "missing")
     broken("a lying header", grow_header, "diffusion_pytorch_model.safetensors")
     broken("no weights", lambda: os.unlink(weights), "diffusion_pytorch_model.safetensors")
     broken("a config that is no JSON", lambda: open(os.path.join(folder, "unet", "config.json"), "w").write("{"), "config.json")
@@ -230,6 +231,42 @@ def a_unix_socket_is_made_and_removed():
         same(daemon.stop(), 0, "status")
         check(not os.path.exists(path), "the socket file is left")
     same(subprocess.run([PROGRAM, "health", "--socket", path], capture_output=True, check=False).returncode, 1, "health of nobody")
+
+
+@test
+def what_lies_at_a_sockets_path_is_left_alone():
+    path = os.path.join(scratch("socket"), "s")
+    with Daemon(listen=f"unix:{path}") as daemon:
+        status, line = refused(*serve(scratch("data"), f"unix:{path}"))
+        same(status, 75, "status")
+        check("address in use" in line, line)
+        same(daemon.get("/healthz").status, 200, "the first is still reached")
+    file = os.path.join(scratch("socket"), "letter")
+    with open(file, "w", encoding="utf8") as out:
+        out.write("dear")
+    same(refused(*serve(scratch("data"), f"unix:{file}"))[0], 78, "status")
+    same(open(file, encoding="utf8").read(), "dear", "the file")
+
+
+@test
+def more_descriptors_are_allowed_than_the_usual_limit():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    try:
+        daemon = Daemon()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with daemon:
+        limits = open(f"/proc/{daemon.process.pid}/limits", encoding="utf8").read()
+        allowed = int(next(line for line in limits.splitlines() if line.startswith("Max open files")).split()[3])
+        check(allowed >= min(hard, 4096), f"{allowed} descriptors")
+
+
+@test
+def a_key_file_that_is_not_there():
+    status, line = refused(*serve(scratch("data")), "--api-key-file", "/nonexistent/keys")
+    same(status, 78, "status")
+    check("/nonexistent/keys" in line, line)
 
 
 @test
