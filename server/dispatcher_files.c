@@ -45,6 +45,16 @@ static bool write_file(int folder_fd, const char *name, const unsigned char *byt
     return written;
 }
 
+/* On a full disk the ballast is given back, once: a picture that is made must not be lost for want of a few bytes. */
+static bool write_image(files_thread *files, const file_task *task)
+{
+    const pending *image = task->image;
+    bool written = write_file(files->images_fd, task->name, image->png, image->png_bytes, true);
+    if (!written && errno == ENOSPC && store_release_ballast(files->d->options.store))
+        written = write_file(files->images_fd, task->name, image->png, image->png_bytes, true);
+    return written;
+}
+
 static void image_failed(file_task *task, int code)
 {
     task->failed = true;
@@ -56,7 +66,7 @@ static void run_task(files_thread *files, file_task *task)
 {
     switch (task->kind) {
     case FILE_IMAGE:
-        if (!write_file(files->images_fd, task->name, task->image->png, task->image->png_bytes, true))
+        if (!write_image(files, task))
             image_failed(task, errno);
         break;
     case FILE_SNAPSHOT:

@@ -25,7 +25,7 @@
 #define DISPATCHER_CLAIM_MAX 16u
 #define DISPATCHER_DRAIN_SECONDS 10.0 /* a worker that cannot let go in this time is ended */
 #define DISPATCHER_BACKOFF_MAX_SECONDS 5.0
-#define DISPATCHER_REFUSALS_MAX 60u /* times a result is offered to a full disk, one second apart */
+#define DISPATCHER_REFUSALS_MAX 60u /* times an image is offered to a full disk, one second apart */
 #define SNAPSHOT_NAME_BYTES 64
 
 /* ---- What comes in from other threads, and results on their way to the store. */

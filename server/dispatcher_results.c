@@ -1,7 +1,7 @@
 /* What the store answered, and what follows: publishing, acknowledging, trying again.
  *
  * Invariant: publishing comes after the commit and before the acknowledgement. A result that the store calls stale is thrown
- * away with its file. A full disk is asked again once a second for a while; a store that has stopped is asked nothing more. */
+ * away with its file. A full disk is asked again once a second; a store that has stopped is asked nothing more. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,8 +93,10 @@ static void end_result(dispatcher *d, const store_request *request)
             d->next_claim = 0;
         }
     }
+    /* Where the store could not say how it ended, the next start takes the job up: from its snapshots, which stay. */
+    const bool over = request->job_ended || request->result == STORE_STALE || request->result == STORE_NONE;
     if (job)
-        job_remove(d, job, request->result != STORE_OK || request->job_ended);
+        job_remove(d, job, over);
 }
 
 static void defer(dispatcher *d, pending *item, double seconds)
@@ -104,7 +106,8 @@ static void defer(dispatcher *d, pending *item, double seconds)
     d->deferred = item;
 }
 
-/* Whether the request will be made again: BUSY soon, SPACE once a second up to a limit. */
+/* Whether the request will be made again: BUSY soon, SPACE once a second; an image up to a limit (its job then fails), the end of a
+ * job for as long as the daemon runs, because in the store it runs until then. */
 static bool again(dispatcher *d, pending *item)
 {
     const store_request *request = item->request;
@@ -114,7 +117,8 @@ static bool again(dispatcher *d, pending *item)
         defer(d, item, 0.05);
         return true;
     }
-    if (request->result == STORE_SPACE && item->refusals < DISPATCHER_REFUSALS_MAX) {
+    const bool patient = request->op != STORE_IMAGE && !atomic_load(&d->draining);
+    if (request->result == STORE_SPACE && (patient || item->refusals < DISPATCHER_REFUSALS_MAX)) {
         if (item->refusals++ == 0) {
             fprintf(stderr, "dispatcher: %s; trying again\n", request->detail);
             store_release_ballast(d->options.store);
