@@ -20,8 +20,6 @@
 
 enum { WORKER_FD = 3, FIXED_ARGUMENTS = 12 };
 
-extern char **environ;
-
 void worker_tell(dispatcher *d, const protocol_message *message)
 {
     dn_error error;

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,7 +114,7 @@ static hub_entry *entry_find_or_make(hub *h, const char *id)
     entry = calloc(1, sizeof *entry);
     if (!entry)
         return NULL;
-    strcpy(entry->id, id);
+    snprintf(entry->id, sizeof entry->id, "%s", id);
     entry->live.eta_seconds = -1;
     const size_t bucket = bucket_of(id);
     entry->bucket_next = h->buckets[bucket];

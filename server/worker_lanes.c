@@ -95,7 +95,7 @@ static dn_lane_spec spec_of(const worker_lane *lane)
                          .class_index = r->class_index,
                          .guidance_scale = r->guidance_scale,
                          .steps = r->steps,
-                         .options = {.eta = r->eta, .s_churn = r->s_churn, .s_noise = r->s_noise, .s_tmin = r->s_tmin, .s_tmax = r->s_tmax, .karras = r->karras}};
+                         .options = api_request_options(r)};
     snprintf(spec.sampler, sizeof spec.sampler, "%s", r->sampler);
     return spec;
 }
