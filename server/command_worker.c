@@ -2,7 +2,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -12,14 +11,13 @@
 #include "server/options.h"
 #include "server/worker.h"
 
-/* Splits NAME=DIR in place of argv; the strings live as long as the process. */
+/* Splits NAME=DIR where it stands, in argv, which lives as long as the process. */
 static int add_models(worker_options *options, const dn_option_list *models)
 {
     for (uint32_t i = 0; i < models->count; i++) {
-        char *name = strdup(models->values[i]), *folder = name ? strchr(name, '=') : NULL;
+        char *name = (char *)models->values[i], *folder = strchr(name, '=');
         if (!folder || folder == name) {
             fprintf(stderr, "denoised worker: --model wants NAME=DIR\n");
-            free(name);
             return DN_EXIT_USAGE;
         }
         *folder++ = 0;

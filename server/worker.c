@@ -138,6 +138,14 @@ static void worker_free(worker *w)
     free(w);
 }
 
+static bool loads_go_on(worker *w)
+{
+    for (unsigned i = 0; i < w->options.model_count; i++)
+        if (atomic_load(&w->models[i].loaded) == PROTOCOL_MODEL_LOADING)
+            return true;
+    return false;
+}
+
 dn_status worker_run(const worker_options *options, dn_error *error)
 {
     worker *w = calloc(1, sizeof *w);
@@ -151,14 +159,14 @@ dn_status worker_run(const worker_options *options, dn_error *error)
         status = worker_encoder_start(&w->encoder, w->wake_fd, error);
     if (status == DN_OK)
         status = worker_loader_start(w, error);
-    const bool loading = status == DN_OK;
+    const bool started = status == DN_OK;
     if (status == DN_OK)
         status = serve(w, error);
     atomic_store(&w->loader_stop, true);
     /* A load may take minutes, and nobody waits for its result any more: the process goes at once. */
-    if (loading && !atomic_load(&w->loader_ended))
+    if (started && loads_go_on(w))
         _exit(status == DN_OK ? 0 : 1);
-    if (loading)
+    if (started)
         pthread_join(w->loader, NULL);
     worker_free(w);
     return status;

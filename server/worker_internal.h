@@ -83,7 +83,7 @@ typedef struct worker {
     int wake_fd;
     worker_encoder encoder;
     pthread_t loader;
-    atomic_bool loader_stop, loader_ended;
+    atomic_bool loader_stop;
     worker_model models[WORKER_MODELS_MAX];
     unsigned announced_loading; /* models of which LOADING has been said */
     worker_lane lanes[WORKER_CREDIT];

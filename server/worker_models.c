@@ -65,7 +65,6 @@ static void *loader_main(void *payload)
         atomic_store(&w->models[i].loaded, status == DN_OK ? PROTOCOL_MODEL_READY : PROTOCOL_MODEL_FAILED);
         eventfd_write(w->wake_fd, 1);
     }
-    atomic_store(&w->loader_ended, true);
     return NULL;
 }
 

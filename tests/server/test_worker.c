@@ -1,0 +1,192 @@
+/* The worker from the outside: a thread serves one end of a socket pair, the test speaks the protocol on the other. */
+#include <poll.h>
+#include <pthread.h>
+#include <sys/socket.h>
+
+#include "server/protocol.h"
+#include "tests/server/dispatcher_harness.h"
+
+static protocol_pipe line;
+static pthread_t worker_thread;
+static worker_options worker_how;
+static dn_status worker_outcome;
+static dn_error worker_error;
+
+static void *serve_line(void *unused)
+{
+    (void)unused;
+    worker_outcome = worker_run(&worker_how, &worker_error);
+    return NULL;
+}
+
+/* The next message of this type, others skipped; false after a long silence or at the end of the line. */
+static bool hear(protocol_type type, protocol_message *m)
+{
+    const double until = dn_now_seconds() + PATIENCE_SECONDS;
+    while (dn_now_seconds() < until) {
+        bool got = false;
+        if (protocol_receive(&line, m, &got, &error) != DN_OK)
+            return false;
+        if (got && m->type == type)
+            return true;
+        if (got)
+            continue;
+        if (line.ended)
+            return false;
+        struct pollfd fd = {.fd = line.fd, .events = POLLIN};
+        poll(&fd, 1, 100);
+        if (protocol_flush(&line, &error) != DN_OK || protocol_fill(&line, &error) != DN_OK)
+            return false;
+    }
+    return false;
+}
+
+static bool say(protocol_message m)
+{
+    return protocol_send(&line, &m, &error) == DN_OK;
+}
+
+static bool open_line(const char *folder)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0)
+        return false;
+    protocol_pipe_init(&line, pair[0]);
+    worker_how = (worker_options){.fd = pair[1], .threads = 1, .rows_max = 8, .snapshot_every_seconds = 0, .model_count = 1};
+    worker_how.models[0].name = "tiny";
+    worker_how.models[0].folder = folder;
+    protocol_message m;
+    return pthread_create(&worker_thread, NULL, serve_line, NULL) == 0 && hear(PROTOCOL_HELLO, &m) && m.state == PROTOCOL_VERSION &&
+           m.credit == WORKER_CREDIT;
+}
+
+static void close_line(void)
+{
+    protocol_pipe_done(&line);
+    pthread_join(worker_thread, NULL);
+}
+
+static bool open_ready_line(void)
+{
+    protocol_message m;
+    return open_line(model_folder) && hear(PROTOCOL_MODEL, &m) && m.state == PROTOCOL_MODEL_LOADING && hear(PROTOCOL_MODEL, &m) &&
+           m.state == PROTOCOL_MODEL_READY && m.rows == 8 && m.seconds > 0;
+}
+
+static char *request_json(uint32_t steps, uint64_t seed)
+{
+    const api_request request = {.model = "tiny",
+                                 .has_class = true,
+                                 .class_index = 1,
+                                 .guidance_scale = 2,
+                                 .steps = steps,
+                                 .sampler = "ddim",
+                                 .eta = NAN,
+                                 .s_churn = NAN,
+                                 .s_noise = NAN,
+                                 .s_tmin = NAN,
+                                 .s_tmax = NAN,
+                                 .karras = -1,
+                                 .has_seed = true,
+                                 .seed = seed,
+                                 .n = 1};
+    return api_request_json(&request);
+}
+
+static bool admit(uint64_t lane, uint32_t steps, protocol_bytes snapshot)
+{
+    char *json = request_json(steps, 7);
+    const bool sent =
+        json &&
+        say((protocol_message){.type = PROTOCOL_ADMIT, .lane = lane, .text = protocol_text(json), .data = snapshot, .steps_done = 2});
+    free(json);
+    return sent;
+}
+
+/* A snapshot taken on the way gives the same file when another lane goes on from it; a spoilt one starts at step 0, with a word. */
+static void lane_goes_on_from_a_snapshot(void)
+{
+    CHECK(open_ready_line());
+    protocol_message m;
+    CHECK(admit(1, 200, (protocol_bytes){0}) && hear(PROTOCOL_ADMITTED, &m) && m.lane == 1 && m.steps_done == 0 && m.text.count == 0);
+    CHECK(hear(PROTOCOL_SNAPSHOT, &m) && m.lane == 1 && m.steps_done > 0);
+    protocol_bytes snapshot = {malloc(m.data.count), m.data.count};
+    memcpy((unsigned char *)snapshot.bytes, m.data.bytes, m.data.count);
+    unsigned char first[32];
+    CHECK(hear(PROTOCOL_IMAGE, &m) && m.lane == 1 && m.width == 8);
+    memcpy(first, m.sha256, 32);
+    CHECK(say((protocol_message){.type = PROTOCOL_STORED, .lane = 1}));
+    CHECK(admit(2, 200, snapshot) && hear(PROTOCOL_ADMITTED, &m) && m.steps_done == 2 && m.text.count == 0);
+    CHECK(hear(PROTOCOL_IMAGE, &m) && m.lane == 2 && memcmp(first, m.sha256, 32) == 0);
+    ((unsigned char *)snapshot.bytes)[0] ^= 1;
+    CHECK(admit(3, 200, snapshot) && hear(PROTOCOL_ADMITTED, &m) && m.steps_done == 0 && m.text.count > 0);
+    CHECK(hear(PROTOCOL_IMAGE, &m) && m.lane == 3 && memcmp(first, m.sha256, 32) == 0);
+    free((unsigned char *)snapshot.bytes);
+    close_line();
+    CHECK_OK(worker_outcome, worker_error);
+}
+
+static void words_are_answered(void)
+{
+    CHECK(open_ready_line());
+    protocol_message m;
+    CHECK(say((protocol_message){.type = PROTOCOL_PING}) && hear(PROTOCOL_ALIVE, &m));
+    CHECK(say((protocol_message){.type = PROTOCOL_CANCEL, .lane = 99}) && hear(PROTOCOL_GONE, &m) && m.lane == 99);
+    CHECK(admit(5, 1000, (protocol_bytes){0}) && hear(PROTOCOL_TICK, &m) && m.rows == 2 && protocol_lane_at(&m, 0).lane == 5);
+    CHECK(say((protocol_message){.type = PROTOCOL_CANCEL, .lane = 5}) && hear(PROTOCOL_GONE, &m) && m.lane == 5);
+    CHECK(say((protocol_message){.type = PROTOCOL_ADMIT, .lane = 6, .text = protocol_text("{}")}) && hear(PROTOCOL_FAILED, &m) &&
+          m.lane == 6);
+    CHECK(m.state == PROTOCOL_FAILED_ENGINE);
+    CHECK(admit(7, 1000, (protocol_bytes){0}) && say((protocol_message){.type = PROTOCOL_WATCH, .lane = 7, .state = 1}));
+    CHECK(hear(PROTOCOL_PREVIEW, &m) && m.lane == 7 && m.data.count > 40 && memcmp(m.data.bytes, "\x89PNG", 4) == 0);
+    CHECK(say((protocol_message){.type = PROTOCOL_DRAIN}) && hear(PROTOCOL_SNAPSHOT, &m) && hear(PROTOCOL_GONE, &m) && m.lane == 7);
+    CHECK(hear(PROTOCOL_DRAINED, &m));
+    CHECK(admit(8, 10, (protocol_bytes){0}) && hear(PROTOCOL_GONE, &m) && m.lane == 8);
+    close_line();
+    CHECK_OK(worker_outcome, worker_error);
+}
+
+/* Every break of the protocol ends the connection, with a reason. */
+static void breaches_end_the_line(void)
+{
+    const protocol_message wrong[] = {{.type = PROTOCOL_HELLO}, {.type = PROTOCOL_STORED, .lane = 1}};
+    for (int i = 0; i < 4; i++) {
+        CHECK(open_ready_line());
+        protocol_message m;
+        CHECK(admit(1, 1000, (protocol_bytes){0}) && hear(PROTOCOL_ADMITTED, &m));
+        if (i < 2)
+            CHECK(say(wrong[i]));
+        if (i == 2)
+            CHECK(admit(1, 10, (protocol_bytes){0}));
+        for (uint64_t lane = 2; i == 3 && lane < WORKER_CREDIT + 2; lane++)
+            CHECK(admit(lane, 1000, (protocol_bytes){0}));
+        CHECK(!hear(PROTOCOL_DRAINED, &m) && line.ended);
+        close_line();
+        CHECK_MSG(worker_outcome == DN_INVALID && worker_error.message[0], "breach %d is accepted", i);
+    }
+}
+
+static void missing_model_is_told(void)
+{
+    CHECK(open_line("/nonexistent"));
+    protocol_message m;
+    CHECK(hear(PROTOCOL_MODEL, &m) && hear(PROTOCOL_MODEL, &m) && m.state == PROTOCOL_MODEL_FAILED && m.data.count > 0);
+    CHECK(admit(1, 10, (protocol_bytes){0}) && hear(PROTOCOL_FAILED, &m) && m.state == PROTOCOL_FAILED_MODEL && m.text.count > 0);
+    close_line();
+    CHECK_OK(worker_outcome, worker_error);
+}
+
+int main(void)
+{
+    snprintf(root, sizeof root, "/tmp/dn-worker-XXXXXX");
+    if (!mkdtemp(root))
+        return 1;
+    snprintf(model_folder, sizeof model_folder, "%s/model", root);
+    make_model(model_folder);
+    RUN(lane_goes_on_from_a_snapshot);
+    RUN(words_are_answered);
+    RUN(breaches_end_the_line);
+    RUN(missing_model_is_told);
+    nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    return test_end();
+}
