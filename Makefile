@@ -36,6 +36,11 @@ LINK := -pthread -pie -fsanitize=$(SANITIZER)
 endif
 LIBS := -lmicrohttpd -lsqlite3 -lcjson -lpng16 -lz -lm -ldl
 
+# What the build identity of engines says of the sources: all that may change an image's bytes, and how it was compiled. A commit
+# would not do: it is unknown in an image or a tarball, and says nothing of changes that are not committed.
+SOURCES := $(shell { cat Makefile $$(find engine api -name '*.[ch]' | LC_ALL=C sort); echo '$(CC) $(CFLAGS) $(EXTRA_CFLAGS) $(VARIANT)'; \
+  $(CC) -dumpfullversion; } 2>/dev/null | sha256sum | cut -c1-16)
+
 ENGINE_SRC := $(sort $(shell find engine -name '*.c' ! -name '*.inc.c'))
 API_SRC := $(sort $(shell find api -name '*.c' -not -name '*.inc.c'))
 SERVER_SRC := $(sort $(shell find server -name '*.c'))
@@ -91,6 +96,18 @@ $(OUT)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC $<"
 	@$(CC) $(CFLAGS) $(BASE) $(FLAGS) -c -o $@ $<
+
+# What states the sources or the commit is compiled again when they change.
+$(OUT)/engine/batch/loaded_engine.o: FLAGS = -DDN_SOURCES=\"$(SOURCES)\"
+$(OUT)/engine/batch/loaded_engine.o: $(OUT)/sources.stamp
+$(OUT)/server/command_serve.o $(OUT)/server/command_version.o: $(OUT)/commit.stamp
+$(OUT)/sources.stamp: STAMPED = $(SOURCES)
+$(OUT)/commit.stamp: STAMPED = $(COMMIT)
+$(OUT)/%.stamp: always
+	@mkdir -p $(@D)
+	@echo '$(STAMPED)' | cmp -s - $@ || echo '$(STAMPED)' >$@
+.PHONY: always
+always:
 
 # The daemon's description lies in the program.
 $(OUT)/api/openapi.o: api/openapi.json
@@ -151,6 +168,8 @@ $(OUT)/examples/generate: $(OUT)/examples/generate.o $(OUT)/libdenoised.a
 install: build
 	install -D -m 0755 build/denoised $(DESTDIR)$(PREFIX)/bin/denoised
 	install -D -m 0644 $(OUT)/libdenoised.a $(DESTDIR)$(PREFIX)/lib/libdenoised.a
+	install -d $(DESTDIR)$(PREFIX)/include/denoised
+	cd engine && cp --parents $$(find . -name '*.h' ! -path './backend/cpu/*') $(abspath $(DESTDIR)$(PREFIX))/include/denoised/
 	install -d $(DESTDIR)$(PREFIX)/share/denoised
 	cp -r models $(DESTDIR)$(PREFIX)/share/denoised/
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/denoised/LICENSE

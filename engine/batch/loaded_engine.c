@@ -95,8 +95,8 @@ static void settle_build(dn_engine *engine)
 {
     char text[512];
     unsigned char digest[DN_SHA256_BYTES];
-    int bytes = snprintf(text, sizeof text, "%s numerics %d %s %s libpng %s zlib %s", DN_COMMIT, DN_NUMERICS_VERSION, engine->backend->name,
-                         engine->backend->device_isa(engine->device), png_get_libpng_ver(NULL), zlibVersion());
+    int bytes = snprintf(text, sizeof text, "sources %s numerics %d %s %s libpng %s zlib %s", DN_SOURCES, DN_NUMERICS_VERSION,
+                         engine->backend->name, engine->backend->device_isa(engine->device), png_get_libpng_ver(NULL), zlibVersion());
     dn_sha256_of(digest, text, (size_t)bytes);
     dn_sha256_hex(engine->build, digest);
     snprintf(engine->device_text, sizeof engine->device_text, "%s %s", engine->backend->name, engine->backend->device_isa(engine->device));

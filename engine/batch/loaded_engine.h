@@ -28,7 +28,7 @@ typedef struct dn_engine {
     uint32_t default_steps;
     double default_guidance;
     char device_text[64]; /* "cpu avx512": stands in pictures, so never the number of threads */
-    char build[65]; /* hex sha256 over commit, numerics version, backend, instruction set, libpng and zlib versions */
+    char build[65]; /* hex sha256 over the sources' hash, numerics version, backend, instruction set, libpng and zlib versions */
 } dn_engine;
 
 dn_status dn_engine_open(dn_engine **out, const char *folder, const dn_engine_options *options, dn_error *error);
