@@ -4,10 +4,9 @@
 
 #include <fcntl.h>
 #include <spawn.h>
+#include <sys/mount.h>
 
 #include "server/dispatcher_internal.h"
-
-extern char **environ;
 
 static const wanted slow = {.sampler = "ddpm", .steps = SLOW_STEPS, .n = 8, .class_index = 3, .guidance = 2, .seed = 5};
 
@@ -246,6 +245,68 @@ static void spoilt_snapshots_are_not_read(void)
     rmdir(folder);
 }
 
+/* Standard error goes to a file in the root from here on; the old one is returned. */
+static int catch_errors(char *path, size_t path_bytes)
+{
+    snprintf(path, path_bytes, "%s/errors", root);
+    const int kept = dup(STDERR_FILENO), caught = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    dup2(caught, STDERR_FILENO);
+    close(caught);
+    return kept;
+}
+
+static void fill_disk(void)
+{
+    char path[128];
+    static const char block[4096] = {1};
+    snprintf(path, sizeof path, "%s/filler", data_folder);
+    const int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    while (write(fd, block, sizeof block) > 0) {
+    }
+    close(fd);
+}
+
+static void on_a_full_disk(void)
+{
+    char id[27], path[128];
+    unsigned char digest[32];
+    CHECK_MSG(open_store() == DN_OK, "%s", error.message);
+    how.snapshot_every_seconds = 1000; /* their files would make room for the images */
+    CHECK(start());
+    wanted two = slow;
+    two.n = 2;
+    CHECK(enqueue(id, two) && wait_until_under_way(id));
+    const int kept = catch_errors(path, sizeof path);
+    fill_disk();
+    const bool ended = wait_until_ended(id);
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    CHECK(ended && state_of(id, NULL, NULL) == API_STATE_SUCCEEDED && images_digest(digest, id, two.n));
+    unsigned char *said = NULL;
+    size_t count = 0;
+    CHECK(dn_file_read(&said, &count, path, 1u << 20, NULL) == DN_OK);
+    const bool put_off = memmem(said, count, "cannot write an image file", 26) != NULL;
+    free(said);
+    CHECK_MSG(!put_off, "an image had to wait although there was ballast to give back");
+}
+
+static void full_disk_costs_no_image(void)
+{
+    CHECK_MSG(begin(), "%s", error.message);
+    store_close(st);
+    st = NULL;
+    const bool mounted = mount("tmpfs", data_folder, "tmpfs", 0, "size=32m") == 0;
+    if (mounted)
+        on_a_full_disk();
+    stop();
+    store_close(st);
+    st = NULL;
+    umount2(data_folder, MNT_DETACH);
+    finish();
+    if (!mounted)
+        SKIP("mounting a small tmpfs needs the superuser");
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "worker") == 0)
@@ -260,5 +321,6 @@ int main(int argc, char **argv)
     RUN(drained_job_resumes);
     RUN(drain_lets_jobs_end);
     RUN(orphan_holds_nothing);
+    RUN(full_disk_costs_no_image);
     return test_end();
 }
