@@ -30,7 +30,6 @@ typedef struct dn_training_schedule {
     dn_prediction prediction;
     double *alphas_cumprod; /* [timesteps], owned */
     double *betas; /* [timesteps], owned */
-    uint32_t alphas_offset; /* reserved for tables that do not start at 0; always 0 */
     bool cosine; /* made by squaredcos_cap_v2: some tables round their times differently */
 } dn_training_schedule;
 
@@ -45,7 +44,6 @@ typedef struct dn_scheduler_config {
     double dynamic_thresholding_ratio, sample_max_value;
     bool set_alpha_to_one;
     bool use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_lu_lambdas;
-    bool rescale_betas_zero_snr;
     dn_variance variance;
     uint32_t solver_order; /* 1..3 */
     char algorithm_type[24], solver_type[16], interpolation_type[16], timestep_type[16];

@@ -120,7 +120,6 @@ static void read_tables(dn_config_reader *reader, dn_scheduler_config *out)
     out->use_exponential_sigmas = read_bool(reader, "use_exponential_sigmas", false);
     out->use_beta_sigmas = read_bool(reader, "use_beta_sigmas", false);
     out->use_lu_lambdas = read_bool(reader, "use_lu_lambdas", false);
-    out->rescale_betas_zero_snr = read_bool(reader, "rescale_betas_zero_snr", false);
     out->sigma_min = read_number(reader, "sigma_min", NAN, 0.0, 1e6);
     out->sigma_max = read_number(reader, "sigma_max", NAN, 1e-6, 1e9);
     out->lambda_min_clipped = read_number(reader, "lambda_min_clipped", (double)-INFINITY, (double)-INFINITY, 1e3);
