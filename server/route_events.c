@@ -49,16 +49,29 @@ static struct stream_count *find_count(service *s, const char *client)
     return free_slot;
 }
 
+/* Under the lock. */
+static api_code stream_refusal(service *s, const struct stream_count *slot)
+{
+    if (slot == NULL || atomic_load(&s->streams) >= API_STREAMS_MAX) {
+        return API_QUEUE_FULL;
+    }
+    return slot->count >= API_CLIENT_STREAMS_MAX ? API_QUOTA : API_NONE;
+}
+
+api_code route_stream_refusal(service *s, const char *client)
+{
+    pthread_mutex_lock(&s->stream_lock);
+    api_code refusal = stream_refusal(s, find_count(s, client));
+    pthread_mutex_unlock(&s->stream_lock);
+    return refusal;
+}
+
 static api_code count_stream(service *s, const char *client)
 {
-    api_code refusal = API_NONE;
     pthread_mutex_lock(&s->stream_lock);
     struct stream_count *slot = find_count(s, client);
-    if (slot == NULL || atomic_load(&s->streams) >= API_STREAMS_MAX) {
-        refusal = API_QUEUE_FULL;
-    } else if (slot->count >= API_CLIENT_STREAMS_MAX) {
-        refusal = API_QUOTA;
-    } else {
+    api_code refusal = stream_refusal(s, slot);
+    if (refusal == API_NONE) {
         if (slot->count++ == 0) {
             snprintf(slot->client, sizeof slot->client, "%s", client);
         }
@@ -260,7 +273,7 @@ void route_stream(http_request *request, const char *job_id, int64_t after_seq, 
     api_code refusal = count_stream(s, e->client);
     if (refusal != API_NONE) {
         http_add_header(request, "Retry-After", "5");
-        http_refuse(request, refusal, "too many event streams are open");
+        http_refuse(request, refusal, STREAMS_REFUSED);
         return;
     }
     e->counted = true;

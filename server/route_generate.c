@@ -63,6 +63,12 @@ static bool check_headers(http_request *request, generate_state *g, api_problem 
     if (g->form == API_FORM_NONE) {
         return api_refuse(problem, API_NOT_ACCEPTABLE, "", "this can answer application/json, image/png or text/event-stream");
     }
+    api_code refusal = g->form == API_FORM_EVENTS ? route_stream_refusal(s, request->client) : API_NONE;
+    if (refusal != API_NONE) {
+        api_refuse(problem, refusal, "", STREAMS_REFUSED);
+        problem->retry_after_seconds = 5;
+        return false;
+    }
     if (!api_is_json(http_header(request, "Content-Type"))) {
         return api_refuse(problem, API_UNSUPPORTED_MEDIA_TYPE, "", "Content-Type must be application/json");
     }

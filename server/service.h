@@ -56,6 +56,8 @@ void route_job(http_request *request, int status, const char *id); /* the JOB bo
 void route_png(http_request *request, job_view *held, uint32_t index);
 
 /* server/route_events.c: answers with the job's event stream from after_seq on. */
+#define STREAMS_REFUSED "too many event streams are open"
+api_code route_stream_refusal(service *s, const char *client); /* whether one more would be refused now; API_NONE: no */
 void route_stream(http_request *request, const char *job_id, int64_t after_seq, bool previews);
 
 /* Waiting for jobs to end: one state for POST /generate and GET /jobs/{id}. */

@@ -107,6 +107,9 @@ def a_client_has_at_most_one_hundred_streams():
     answer = daemon.get(f"/jobs/{job}/events")
     same((answer.status, answer.json["code"]), (429, "quota"), "stream 101")
     check("retry-after" in answer.headers, "Retry-After")
+    rows = daemon.jobs_in_store()
+    answer = daemon.post({"steps": 1}, Accept="text/event-stream")
+    same((answer.status, answer.json["code"], daemon.jobs_in_store()), (429, "quota", rows), "a job whose stream has no room")
     same(daemon.get("/healthz").status, 200, "health")
     for connection in streams:
         connection.close()
