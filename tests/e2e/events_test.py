@@ -41,14 +41,14 @@ def a_stream_goes_on_where_it_was():
 
 @test
 def progress_and_previews_arrive_while_it_runs():
-    job = start(steps=400, n=4, seed=1)
+    job = start(steps=1000, n=24, seed=1)
     events = daemon.events(f"/jobs/{job}/events")
     names = [event["event"] for event in events]
     check("progress" in names, names)
     check("preview" in names, names)
     progress = [event["json"] for event in events if event["event"] == "progress"]
     check(all(a["done"] <= b["done"] for a, b in zip(progress, progress[1:])), "progress goes back")
-    check(all(0 <= p["fraction"] <= 1 and p["total"] == 1600 for p in progress), progress[:3])
+    check(all(0 <= p["fraction"] <= 1 and p["total"] == 24000 for p in progress), progress[:3])
     for event in events:
         check(("id" in event) == (event["event"] in ("queued", "started", "image", "requeued", "succeeded", "failed", "canceled")), event["event"])
         if event["event"] == "preview":
