@@ -200,7 +200,8 @@ static void start_retention(serve_run *run)
     }
 }
 
-/* No model can be loaded, so nothing will ever work: the daemon ends (the dispatcher has said which and why). */
+/* No model can be loaded, so nothing will ever work: the daemon ends (the dispatcher has said which and why). What it has claimed goes
+ * back to the queue first. */
 static bool all_models_failed(service *s)
 {
     for (size_t i = 0; i < models_count(s->models); i++) {
@@ -211,39 +212,45 @@ static bool all_models_failed(service *s)
     return true;
 }
 
+static void hear_signal(serve_run *run, int signal_number)
+{
+    service *s = &run->service;
+    dn_error error;
+    if (signal_number == SIGTERM || signal_number == SIGINT) {
+        if (atomic_exchange(&s->draining, true)) {
+            dispatcher_hurry(s->dispatcher);
+        } else {
+            fprintf(stderr, "denoised: draining; a second signal hurries\n");
+            dispatcher_drain(s->dispatcher, run->options.drain_seconds);
+        }
+    } else if (signal_number == SIGHUP && run->auth != NULL && auth_reload(run->auth, &error) != DN_OK) {
+        fprintf(stderr, "denoised: keys not reloaded: %s\n", error.message);
+    }
+}
+
 /* Runs until the drain is over. Returns the exit status. */
 static int run_until_drained(serve_run *run)
 {
     service *s = &run->service;
     char reason[256];
     bool said = false;
+    int status = DN_EXIT_OK;
     double retention_at = 0.0, began = dn_now_seconds();
     for (;;) {
         bool waking = !said || atomic_load(&s->draining);
         const struct timespec pause = {.tv_sec = waking ? 0 : 1, .tv_nsec = waking ? 20000000L : 0};
-        int signal_number = sigtimedwait(&run->signals, NULL, &pause);
-        if (signal_number == SIGTERM || signal_number == SIGINT) {
-            if (atomic_exchange(&s->draining, true)) {
-                dispatcher_hurry(s->dispatcher);
-            } else {
-                fprintf(stderr, "denoised: draining; a second signal hurries\n");
-                dispatcher_drain(s->dispatcher, run->options.drain_seconds);
-            }
-        } else if (signal_number == SIGHUP && run->auth != NULL) {
-            dn_error error;
-            if (auth_reload(run->auth, &error) != DN_OK) {
-                fprintf(stderr, "denoised: keys not reloaded: %s\n", error.message);
-            }
-        }
+        hear_signal(run, sigtimedwait(&run->signals, NULL, &pause));
         if (store_stopped(s->store)) {
             fprintf(stderr, "denoised: the store has stopped after a failed commit; restart to recover\n");
             return DN_EXIT_TEMPORARY;
         }
-        if (atomic_load(&s->draining) && dispatcher_drained(s->dispatcher)) {
-            return DN_EXIT_OK;
+        if (status == DN_EXIT_OK && all_models_failed(s)) {
+            status = DN_EXIT_CONFIG;
+            atomic_store(&s->draining, true);
+            dispatcher_drain(s->dispatcher, 0.0);
         }
-        if (all_models_failed(s)) {
-            return DN_EXIT_CONFIG;
+        if (atomic_load(&s->draining) && dispatcher_drained(s->dispatcher)) {
+            return status;
         }
         double now = dn_now_seconds();
         if (!said && (dispatcher_worker_ready(s->dispatcher, reason, sizeof reason) || now - began > QUEUE_WAIT_READY_SECONDS)) {

@@ -18,11 +18,14 @@ static double rows_of_model(const dispatcher *d, size_t model_index)
     return rows;
 }
 
-/* Fills claim_models; returns the free rows of them all. A model that cannot be loaded is claimed too: its jobs fail with the cause. */
+/* Fills claim_models; returns the free rows of them all. A model that cannot be loaded is claimed too, beside one that can: its jobs
+ * fail with the cause. Where none can, the daemon is about to end, and its jobs wait for a better start. */
 static double choose_models(dispatcher *d)
 {
     double room = 0;
     unsigned count = 0;
+    if (!dispatcher_any_ready(d))
+        return 0;
     for (size_t i = 0; i < models_count(d->options.models) && count < WORKER_MODELS_MAX; i++) {
         const uint32_t rows_max = d->models[i].rows_max;
         const double target = d->models[i].failed ? 1 : rows_max + (rows_max / 4 > 2 ? rows_max / 4 : 2);
@@ -130,11 +133,8 @@ static void begin_job(dispatcher *d, running_job *job)
     d->rows_per_job += 0.2 * ((double)job->rows * job->n - d->rows_per_job);
     if (job->job.crashes)
         job->group = ++d->next_group; /* It has ended a worker alone before: it stays alone. */
-    char cause[256];
     if (job->job.cancel_requested)
         job_end_with(d, job, END_CANCELED, NULL, NULL);
-    else if (models_state(d->options.models, job->job.model, cause, sizeof cause) == MODEL_FAILED)
-        job_end_with(d, job, END_FAILED, "model-load", cause);
 }
 
 void dispatcher_claimed(dispatcher *d, store_request *request)

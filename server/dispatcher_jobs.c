@@ -192,9 +192,31 @@ static bool feed_job(dispatcher *d, running_job *job)
     return true;
 }
 
+bool dispatcher_any_ready(const dispatcher *d)
+{
+    for (size_t i = 0; i < models_count(d->options.models); i++)
+        if (d->models[i].ready)
+            return true;
+    return false;
+}
+
+/* Jobs of a model that cannot be loaded (any more), beside one that can: nothing will ever compute them. */
+static void fail_unloadable(dispatcher *d)
+{
+    for (running_job *job = d->jobs, *next; job; job = next) {
+        char cause[256];
+        next = job->next;
+        if (job->end != END_NONE || !d->models[job->model_index].failed || !dispatcher_any_ready(d))
+            continue;
+        models_state(d->options.models, job->job.model, cause, sizeof cause);
+        job_end_with(d, job, END_FAILED, "model-load", cause);
+    }
+}
+
 void dispatcher_feed(dispatcher *d)
 {
     double cost = 0;
+    fail_unloadable(d);
     for (running_job *job = d->jobs, *next; job; job = next) {
         next = job->next;
         for (uint32_t i = 0; i < job->n; i++)

@@ -128,6 +128,47 @@ def broken_models():
     same(status, 78, "status of a folder that is not there")
 
 
+def good_and_bad(name):
+    """A copy of the tiny model that can be spoilt, and its weights' path."""
+    folder = os.path.join(scratch(name), "m")
+    shutil.copytree(tiny_model(), folder)
+    return folder, os.path.join(folder, "unet", "diffusion_pytorch_model.safetensors")
+
+
+@test
+def a_broken_model_loses_no_job_of_the_last_run():
+    folder, weights = good_and_bad("model")
+    with Daemon(model=folder) as daemon:
+        ids = [daemon.post({"steps": 400, "n": 32, "seed": i}).json["id"] for i in range(8)]
+        daemon.kill()
+        shutil.copy(weights, weights + ".good")
+        os.truncate(weights, 1000)
+        same(refused(*daemon.command()[:2], "--listen", "127.0.0.1:0", *daemon.command()[4:])[0], 78, "status")
+        os.replace(weights + ".good", weights)
+        daemon.start()
+        states = {daemon.get(f"/jobs/{job}").json["state"] for job in ids}
+        check(states <= {"queued", "running", "succeeded"}, states)
+
+
+@test
+def a_model_that_breaks_fails_its_jobs_and_no_others():
+    folder, weights = good_and_bad("model")
+    with Daemon("--model", f"other={folder}") as daemon:
+        eventually(lambda: daemon.get("/models/other").json["state"] == "ready", what="both models")
+        doomed = daemon.post({"model": "other", "steps": 1000, "n": 64, "seed": 1}).json["id"]
+        sound = daemon.post({"steps": 1000, "n": 8, "seed": 1}).json["id"]
+        for job in (doomed, sound):  # both under way: neither can be blamed for the worker's death
+            eventually(lambda: daemon.get(f"/jobs/{job}").json["progress"]["done"] > 0, what="it has begun")
+        os.truncate(weights, 1000)
+        for pid in daemon.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        ended = daemon.wait(doomed)
+        same((ended["state"], ended["error"]["code"]), ("failed", "model-load"), "the job of the broken model")
+        same(daemon.get("/models/other").json["state"], "failed", "the broken model")
+        same(daemon.wait(sound)["state"], "succeeded", "the other model's job")
+        same(daemon.make(steps=2)["state"], "succeeded", "a new one")
+
+
 @test
 def bad_options():
     for more in (["--listen", "nowhere"], ["--listen", "127.0.0.1:99999"], ["--keep-bytes", "10Q"], ["--base-path", "x"], ["--listen", "0.0.0.0:0"],

@@ -49,11 +49,15 @@ static void description_outlives_the_worker(void)
     CHECK_OK(models_add(registry, "tiny", "/nonexistent", &error), error);
     CHECK(start());
     CHECK(models_lookup(registry, "tiny"));
-    char id[27], code[24];
+    char id[27];
     CHECK(enqueue(id, (wanted){.sampler = "ddim", .steps = 5, .n = 1, .guidance = 1}));
-    CHECK(wait_until_ended(id) && state_of(id, NULL, code) == API_STATE_FAILED);
-    CHECK_MSG(strcmp(code, "model-load") == 0, "%s", code);
+    const double limit = dn_now_seconds() + PATIENCE_SECONDS;
+    while (models_state(registry, "tiny", NULL, 0) != MODEL_FAILED && dn_now_seconds() < limit)
+        usleep(5000);
     CHECK(!dispatcher_worker_ready(dispatched, reason, sizeof reason) && strstr(reason, "nonexistent"));
+    /* The only model cannot be loaded: the daemon will end, and the job waits for a better start. */
+    usleep(300000);
+    CHECK(state_of(id, NULL, NULL) == API_STATE_QUEUED);
     finish();
 }
 
