@@ -29,7 +29,8 @@ int main(int argc, char **argv)
                              .sampler = "dpmpp_2m",
                              .options = DN_SAMPLER_OPTIONS_INIT};
         pixels = malloc(dn_engine_elements(engine));
-        status = dn_generate(engine, &spec, 1, pixels, NULL, NULL, NULL, &error);
+        status = pixels != NULL ? dn_generate(engine, &spec, 1, pixels, NULL, NULL, NULL, &error)
+                                : dn_fail(&error, DN_NO_MEMORY, "out of memory");
         if (status == DN_OK)
             status = dn_png_encode(&png, &png_bytes, pixels, model->width, model->height, model->channels, NULL, 0, &error);
     }

@@ -9,6 +9,7 @@
 
 #include "base/blas.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "engine.h"
 #include "evaluate/judge_training.h"
 #include "server/commands.h"
@@ -291,6 +292,8 @@ static dn_status evaluate(evaluate_job *job, dn_error *error)
         status = open_data(job, error);
     if (status == DN_OK)
         status = check_settings(job, error);
+    if (status == DN_OK && job->output_path != NULL)
+        status = dn_file_check_target(job->output_path, error);
     if (status == DN_OK)
         status = dn_blas_open(error);
     if (status == DN_OK)
@@ -305,6 +308,8 @@ static dn_status evaluate(evaluate_job *job, dn_error *error)
     job->result.seed = job->seed;
     for (uint32_t i = 0; i < job->plan_count && status == DN_OK; i++)
         status = measure_setting(job, job->plan[i].guidance_scale, job->plan[i].steps, error);
+    if (status == DN_OK)
+        evaluation_print(&job->result);
     if (status == DN_OK && job->output_path != NULL)
         status = evaluation_save(&job->result, job->output_path, error);
     return status;
@@ -353,8 +358,6 @@ int dn_command_evaluate(int argc, char **argv)
         return DN_EXIT_USAGE;
     }
     dn_status result = evaluate(&job, &error);
-    if (result == DN_OK)
-        evaluation_print(&job.result);
     free_job(&job);
     return result == DN_OK ? DN_EXIT_OK : dn_command_failed("evaluate", &error);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "format/model_folder.h"
 #include "format/safetensors.h"
 #include "model/forward.h"
@@ -244,7 +245,11 @@ int dn_command_forward(int argc, char **argv)
         return status;
 
     dn_error error = {DN_OK, ""};
-    dn_status result = dn_safetensors_open(&job.input, job.input_path, &error);
+    dn_status result = dn_file_check_target(job.output_path, &error);
+    if (result == DN_OK && job.trace_path != NULL)
+        result = dn_file_check_target(job.trace_path, &error);
+    if (result == DN_OK)
+        result = dn_safetensors_open(&job.input, job.input_path, &error);
     if (result == DN_OK)
         result = read_samples(&job, &error);
     if (result == DN_OK)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/random.h>
 
+#include "base/file.h"
 #include "server/commands.h"
 #include "server/generation.h"
 #include "server/options.h"
@@ -55,7 +56,11 @@ static dn_status generate(generation *g, dn_error *error)
 {
     if (g->output == NULL && g->output_dir == NULL && g->output_latents == NULL)
         g->output = "generated.png";
-    dn_status status = open_model(g, error);
+    dn_status status = g->output != NULL ? dn_file_check_target(g->output, error) : DN_OK;
+    if (status == DN_OK && g->output_latents != NULL)
+        status = dn_file_check_target(g->output_latents, error);
+    if (status == DN_OK)
+        status = open_model(g, error);
     if (status == DN_OK)
         status = generation_plan(g, error);
     if (status == DN_OK)

@@ -122,15 +122,21 @@ static int write_fully(int fd, const unsigned char *bytes, size_t count)
     return 0;
 }
 
-static dn_status sync_folder_of(const char *path, dn_error *error)
+/* The folder that PATH lies in. */
+static void folder_of(char folder[PATH_MAX], const char *path)
 {
-    char folder[PATH_MAX];
     const char *slash = strrchr(path, '/');
     size_t bytes = slash ? (size_t)(slash - path) : 0;
     if (slash == path) {
         bytes = 1;
     }
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)bytes : 1, slash ? path : ".");
+    snprintf(folder, PATH_MAX, "%.*s", slash ? (int)bytes : 1, slash ? path : ".");
+}
+
+static dn_status sync_folder_of(const char *path, dn_error *error)
+{
+    char folder[PATH_MAX];
+    folder_of(folder, path);
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
         return io_failure(error, folder, "cannot open folder");
@@ -140,9 +146,11 @@ static dn_status sync_folder_of(const char *path, dn_error *error)
     return status;
 }
 
-static dn_status write_parts_to(const char *path, const dn_file_part *parts, size_t part_count, bool durable, dn_error *error)
+/* Failures name the file that was wanted, not the temporary one. */
+static dn_status write_parts_to(const char *temporary, const char *path, const dn_file_part *parts, size_t part_count, bool durable,
+                                dn_error *error)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (fd < 0) {
         return io_failure(error, path, "cannot create");
     }
@@ -171,6 +179,17 @@ static dn_status check_replaceable(const char *path, dn_error *error)
     return dn_fail(error, DN_INVALID, "%s: exists and is not a plain file", path);
 }
 
+dn_status dn_file_check_target(const char *path, dn_error *error)
+{
+    char folder[PATH_MAX];
+    dn_status status = check_replaceable(path, error);
+    folder_of(folder, path);
+    if (status == DN_OK && access(folder, W_OK | X_OK) != 0) {
+        status = io_failure(error, path, "cannot be written");
+    }
+    return status;
+}
+
 dn_status dn_file_write_parts(const char *path, const dn_file_part *parts, size_t part_count, bool durable, dn_error *error)
 {
     char temporary[PATH_MAX];
@@ -182,7 +201,7 @@ dn_status dn_file_write_parts(const char *path, const dn_file_part *parts, size_
     if (status != DN_OK) {
         return status;
     }
-    status = write_parts_to(temporary, parts, part_count, durable, error);
+    status = write_parts_to(temporary, path, parts, part_count, durable, error);
     if (status == DN_OK && rename(temporary, path) != 0) {
         status = io_failure(error, path, "cannot rename into place");
     }

@@ -26,6 +26,9 @@ typedef struct dn_file_part {
 } dn_file_part;
 dn_status dn_file_write_parts(const char *path, const dn_file_part *parts, size_t part_count, bool durable, dn_error *error);
 
+/* Whether dn_file_write could put a file there, asked before the work whose result it is to hold. */
+dn_status dn_file_check_target(const char *path, dn_error *error);
+
 dn_status dn_make_folder(const char *path, dn_error *error); /* like mkdir -p, mode 0755; an existing folder is fine */
 
 #endif

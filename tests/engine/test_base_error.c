@@ -168,6 +168,20 @@ static void only_plain_files_are_replaced(void)
     CHECK(lstat(FOLDER "/link", &info) == 0 && S_ISLNK(info.st_mode));
 }
 
+static void targets_are_checked_beforehand(void)
+{
+    dn_error error = {0};
+    CHECK_OK(dn_make_folder(FOLDER, &error), error);
+    CHECK_OK(dn_file_check_target(FOLDER "/new", &error), error);
+    CHECK(access(FOLDER "/new", F_OK) != 0);
+    CHECK_OK(dn_file_check_target("in_this_folder", &error), error);
+    CHECK(dn_file_check_target("/in_the_root", &error) == (geteuid() == 0 ? DN_OK : DN_IO));
+    CHECK(dn_file_check_target(FOLDER "/none/x", &error) == DN_IO && strstr(error.message, FOLDER "/none/x: "));
+    CHECK(dn_file_check_target("/dev/null", &error) == DN_INVALID);
+    CHECK(dn_file_write(FOLDER "/none/x", "x", 1, false, &error) == DN_IO);
+    CHECK_MSG(strstr(error.message, FOLDER "/none/x: "), "%s", error.message); /* not the temporary name */
+}
+
 static void clocks_move_forward(void)
 {
     double start = dn_now_seconds();
@@ -190,6 +204,7 @@ int main(void)
     RUN(symlinks_are_followed);
     RUN(failed_writes_leave_nothing);
     RUN(only_plain_files_are_replaced);
+    RUN(targets_are_checked_beforehand);
     RUN(clocks_move_forward);
     return test_end();
 }

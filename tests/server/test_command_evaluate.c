@@ -151,12 +151,15 @@ static void settings_are_checked(void)
     }
 }
 
-/* A sampler that is none is told before a judge is trained. */
-static void a_wrong_sampler_costs_nothing(void)
+/* A sampler that is none, or a file that cannot be written, is told before a judge is trained. */
+static void what_cannot_work_costs_nothing(void)
 {
     char *words[] = {"evaluate",     "--model",         at(1, "model"),        "--data", root,        "--sampler", "nope",
                      "--classifier", at(2, "unwanted"), "--classifier-epochs", "1",      "--threads", "1"};
     CHECK(dn_command_evaluate(13, words) == DN_EXIT_DATA);
+    words[5] = (char[]){"--output"};
+    words[6] = at(3, "none/out.json");
+    CHECK(dn_command_evaluate(13, words) == DN_EXIT_IO);
     CHECK(access(at(2, "unwanted"), F_OK) != 0);
 }
 
@@ -185,7 +188,7 @@ int main(void)
     RUN(every_number_is_there);
     RUN(a_missing_model_is_refused);
     RUN(settings_are_checked);
-    RUN(a_wrong_sampler_costs_nothing);
+    RUN(what_cannot_work_costs_nothing);
     remove_everything();
     return test_end();
 }
