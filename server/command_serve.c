@@ -153,6 +153,20 @@ static void close_parts(serve_run *run)
 
 /* ---- Running */
 
+/* A class to paste: its first name, or its index where the name would need quoting in a shell or in JSON. */
+static void example_class(char *out, size_t out_bytes, const api_model *model)
+{
+    const uint32_t index = model->class_count > 7 ? 7 : 0;
+    const char *rest = model->class_names[index], *name;
+    size_t bytes;
+    const bool plain = api_next_synonym(&rest, &name, &bytes) && bytes < out_bytes - 2 && strcspn(name, "'\"\\") >= bytes;
+    if (plain) {
+        snprintf(out, out_bytes, "\"%.*s\"", (int)bytes, name);
+    } else {
+        snprintf(out, out_bytes, "%u", index);
+    }
+}
+
 static void say_ready(serve_run *run)
 {
     service *s = &run->service;
@@ -161,11 +175,12 @@ static void say_ready(serve_run *run)
     bool unix_socket = strncmp(url, "unix:", 5) == 0;
     printf("denoised ready on %s (model %s, %s)\n", url, models_name(s->models, 0), model != NULL ? model->device : "loading");
     if (model != NULL && model->class_count > 0) {
-        size_t first = strcspn(model->class_names[model->class_count > 7 ? 7 : 0], ",");
+        char label[128];
+        example_class(label, sizeof label, model);
         printf("  curl -s %s%s%s%s/generate -H 'Content-Type: application/json' -H 'Accept: image/png' \\\n"
-               "    -d '{\"class_label\": \"%.*s\", \"guidance_scale\": %g, \"seed\": 42}' -o image.png\n",
+               "    -d '{\"class_label\": %s, \"guidance_scale\": %g, \"seed\": 42}' -o image.png\n",
                unix_socket ? "--unix-socket " : "", unix_socket ? url + 5 : "", unix_socket ? " http://localhost" : url,
-               run->options.base_path, (int)first, model->class_names[model->class_count > 7 ? 7 : 0], model->guidance ? 2.0 : 1.0);
+               run->options.base_path, label, model->guidance ? 2.0 : 1.0);
     }
     fflush(stdout);
 }

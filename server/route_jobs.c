@@ -114,7 +114,6 @@ static bool begin_wait(http_request *request, unsigned seconds)
     }
     request->state = g;
     request->state_free = get_state_free;
-    http_add_header(request, "Preference-Applied", "wait=%u", seconds);
     return true;
 }
 
@@ -131,8 +130,11 @@ void route_job_get(http_request *request)
             return;
         }
         http_add_header(request, "Vary", "Accept, Prefer");
-        bool wait = api_prefer_wait(http_header(request, "Prefer"), &seconds) == 1 && !api_state_ended(held.job.state);
-        if (!wait || !begin_wait(request, seconds)) {
+        bool asked = api_prefer_wait(http_header(request, "Prefer"), &seconds) == 1;
+        if (asked) {
+            http_add_header(request, "Preference-Applied", "wait=%u", seconds);
+        }
+        if (!asked || api_state_ended(held.job.state) || !begin_wait(request, seconds)) {
             if (!api_state_ended(held.job.state)) {
                 http_add_header(request, "Retry-After", "%u", job_retry_after(&held));
             }

@@ -1,6 +1,7 @@
 """POST /generate in its three representations, waiting, idempotency, arrays; jobs, lists, images, cancel."""
 from harness import *  # noqa: F403
 import hashlib
+import shutil
 
 daemon = Daemon()
 
@@ -8,6 +9,14 @@ daemon = Daemon()
 @test
 def the_ready_line_has_a_curl_line():
     check("model tiny" in daemon.ready_line, daemon.ready_line)
+    eventually(lambda: len(daemon.said) >= 2, what="the curl line")
+    line = b"".join(daemon.said).decode()
+    check('"class_label": "Sneaker"' in line, line)
+    if not shutil.which("curl"):
+        raise Skip("curl is not installed")
+    folder = scratch("pasted")
+    same(subprocess.run(line, shell=True, cwd=folder, check=False).returncode, 0, "status of the pasted line")
+    same(png_size(open(os.path.join(folder, "image.png"), "rb").read()), (8, 8), "the picture")
 
 
 @test
@@ -98,6 +107,8 @@ def prefer_wait():
     same((answer.status, answer.json["state"], answer.headers["preference-applied"]), (200, "succeeded", "wait=30"), "answer")
     slow = daemon.post({"steps": 1000, "n": 16, "seed": 1}, Prefer="wait=0")
     same(slow.status, 202, "status after no time")
+    ended = daemon.make(steps=1)["id"]
+    same(daemon.get(f"/jobs/{ended}", Prefer="wait=5").headers.get("preference-applied"), "wait=5", "of a job that has ended")
     began = time.monotonic()
     answer = daemon.get(slow.headers["location"], Prefer="wait=1")
     check(0.8 < time.monotonic() - began < 3 * SLOW, "waited for one second")

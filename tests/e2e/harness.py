@@ -144,7 +144,8 @@ class Daemon:
             match = re.match(r"denoised ready on (\S+) ", self.ready_line)
             check(match, f"no ready line but {self.ready_line!r}; log: {self.tail()}")
             self.address = match.group(1)
-            threading.Thread(target=self.process.stdout.read, daemon=True).start()
+            self.said = []  # what it prints after that
+            threading.Thread(target=lambda out, said: said.extend(out), args=(self.process.stdout, self.said), daemon=True).start()
 
     def read_line(self):
         line = []
