@@ -22,7 +22,7 @@
 #include "tests/test.h"
 
 #define POISON_SEED 666u
-#define PATIENCE_SECONDS 60.0
+#define PATIENCE_SECONDS 120.0
 #define SLOW_STEPS 1000u
 
 static char root[64], data_folder[96], model_folder[96];
