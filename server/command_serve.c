@@ -21,7 +21,7 @@
 #include "server/service.h"
 #include "server/version.h"
 
-#define QUEUE_WAIT_READY_SECONDS 60.0
+#define READY_WARN_SECONDS 60.0
 #define DAY_MS (24 * 3600 * 1000ll)
 #define RETENTION_EVERY_SECONDS 60.0
 #define DB_BYTES_MAX (8ull << 30)
@@ -248,7 +248,7 @@ static int run_until_drained(serve_run *run)
 {
     service *s = &run->service;
     char reason[256];
-    bool said = false;
+    bool said = false, warned = false;
     int status = DN_EXIT_OK;
     double retention_at = 0.0, began = dn_now_seconds();
     for (;;) {
@@ -268,9 +268,12 @@ static int run_until_drained(serve_run *run)
             return status;
         }
         double now = dn_now_seconds();
-        if (!said && (dispatcher_worker_ready(s->dispatcher, reason, sizeof reason) || now - began > QUEUE_WAIT_READY_SECONDS)) {
+        if (!said && dispatcher_worker_ready(s->dispatcher, reason, sizeof reason)) {
             said = true;
             say_ready(run);
+        } else if (!said && !warned && now - began > READY_WARN_SECONDS) {
+            warned = true;
+            fprintf(stderr, "denoised: listening on %s, but not ready yet: %s\n", http_url(run->http), reason);
         }
         if (now >= retention_at) {
             retention_at = now + RETENTION_EVERY_SECONDS;

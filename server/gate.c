@@ -101,6 +101,16 @@ bool gate_check_headers(struct MHD_Connection *connection, const char *version, 
     return seen.lengths == 0 || check_length(&seen, body_bytes_max, problem);
 }
 
+/* Any word may be a method, and is answered with 405; anything else must not reach the log. */
+bool gate_check_method(const char *method, api_problem *problem)
+{
+    size_t length = strspn(method, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_");
+    if (length == 0 || length > 32 || method[length] != '\0') {
+        return api_refuse(problem, API_MALFORMED_HTTP, "", "the method is not a word");
+    }
+    return true;
+}
+
 /* The request target as it stood on the wire: libmicrohttpd hands out decoded paths, in which %00 is the end. */
 bool gate_check_uri(const char *raw_uri, api_problem *problem)
 {

@@ -298,6 +298,9 @@ static bool admit(http_request *request, const char *method, const char *version
 {
     http *server = request->server;
     api_problem problem = {0};
+    if (!gate_check_method(method, &problem)) {
+        return refuse_and_close(request, &problem);
+    }
     snprintf(request->method, sizeof request->method, "%s", method);
     if (request->uri_refused) {
         api_refuse(&problem, API_MALFORMED_HTTP, "", "the request target has a control character or a broken escape");

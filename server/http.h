@@ -118,6 +118,7 @@ typedef struct http_connection {
 } http_connection;
 
 /* server/gate.c: what libmicrohttpd lets through and we do not. False with *problem filled (and the connection to be closed). */
+bool gate_check_method(const char *method, api_problem *problem);
 bool gate_check_uri(const char *raw_uri, api_problem *problem);
 bool gate_check_headers(struct MHD_Connection *connection, const char *version, size_t body_bytes_max, api_problem *problem);
 bool gate_check_host(struct MHD_Connection *connection, const char *const *allowed_hosts, bool unix_socket, api_problem *problem);

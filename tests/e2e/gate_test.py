@@ -28,6 +28,7 @@ CASES = [
     ("escaped line feed", b"GET /models%0a HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, True),
     ("broken escape", b"GET /models%zz HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, True),
     ("raw high byte in the path", b"GET /mod\xffels HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, True),
+    ("escape sequence in the method", b"G\x1b[31mT /models HTTP/1.1\r\nHost: localhost\r\n\r\n", 400, True),
     ("body on GET", b"GET /models HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello", 413, True),
     ("40 KB header", GET + b"Host: localhost\r\nX: " + b"a" * 40000 + b"\r\n\r\n", 431, True),
     ("5000 headers", GET + b"Host: localhost\r\n" + b"A: b\r\n" * 5000 + b"\r\n", 431, True),
@@ -49,6 +50,8 @@ def every_hostile_request_gets_its_answer():
         check(out.count(b"HTTP/1.1 200") == 0, f"{name}: a smuggled request was served")
         same(daemon.get("/healthz").status, 200, f"health after {name}")
     same(daemon.jobs_in_store(), 0, "rows of the job table")
+    with open(daemon.log_path, "rb") as log:
+        check(re.search(rb"[^\n -~]", log.read()) is None, "a byte that is not printable is in the log")
 
 
 @test
