@@ -46,6 +46,10 @@ static dn_status settle_classes(dn_engine *engine, dn_error *error)
 static dn_status check_output(const dn_engine *engine, dn_error *error)
 {
     const dn_model *model = engine->model;
+    dn_shape answer = model->plan->values[model->plan->output].shape;
+    if (answer.h != model->height || answer.w != model->width) /* a classifier's logits */
+        return dn_fail(error, DN_UNSUPPORTED, "%s: a %s answers with no picture: it is no denoiser", engine->folder->path,
+                       model->architecture);
     if (model->out_channels == model->channels || model->out_channels == 2 * model->channels)
         return DN_OK;
     return dn_fail(error, DN_UNSUPPORTED, "%s: a denoiser of %u channels must answer with %u or %u channels, not %u", engine->folder->path,

@@ -6,6 +6,8 @@
 
 #include "base/file.h"
 #include "batch/batch.h"
+#include "format/safetensors.h"
+#include "model/classifier.h"
 
 #define PIPELINE "\"_class_name\":\"DDPMPipeline\",\"unet\":[\"diffusers\",\"UNet2DModel\"],\"scheduler\":[\"diffusers\",\"DDIMScheduler\"]"
 
@@ -141,11 +143,36 @@ static void refusals(void)
     }
 }
 
+/* A classifier of two classes answers with as many numbers as a denoiser of grey pictures has channels, but no picture. */
+static void a_classifier_is_no_denoiser(void)
+{
+    char folder[] = "/tmp/denoised-engine-XXXXXX", path[1024];
+    dn_model *model = NULL;
+    dn_engine *engine = NULL;
+    cJSON *config = dn_classifier_config(16, 16, 1, 2);
+    must(mkdtemp(folder) != NULL);
+    CHECK_OK(dn_model_from_config(&model, config, "classifier", &error), error);
+    CHECK_OK(dn_weights_create(&model->weights, model->plan, &error), error);
+    CHECK_OK(dn_model_save(model, config, folder, DN_F32, &error), error);
+    dn_status status = dn_engine_open(&engine, folder, NULL, &error);
+    static const char *const files[] = {"config.json", "diffusion_pytorch_model.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        (void)unlink(path);
+    }
+    (void)rmdir(folder);
+    dn_model_free(model);
+    dn_engine_close(engine);
+    cJSON_Delete(config);
+    CHECK_MSG(status == DN_UNSUPPORTED && strstr(error.message, "no denoiser") != NULL, "status %d: %s", status, error.message);
+}
+
 int main(void)
 {
     RUN(null_class_rule);
     RUN(classes_by_name);
     RUN(defaults);
     RUN(refusals);
+    RUN(a_classifier_is_no_denoiser);
     return test_end();
 }
