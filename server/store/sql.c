@@ -62,8 +62,9 @@ static void limit(sqlite3 *db)
 
 dn_status sql_open(sql *out, const char *path, bool writer, dn_error *error)
 {
+    /* 4 MB of pages a connection: the queue's working set is its newest rows, and the daemon's memory must not follow its history. */
     static const char settings[] = "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY;"
-                                   "PRAGMA mmap_size=0; PRAGMA cache_size=-32000;";
+                                   "PRAGMA mmap_size=0; PRAGMA cache_size=-4000;";
     static const char durable[] = "PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864; PRAGMA wal_autocheckpoint=1000;";
     *out = (sql){0};
     int flags = SQLITE_OPEN_NOMUTEX | (writer ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY);
