@@ -77,7 +77,8 @@ build/denoised: $(OUT)/denoised
 
 # The link flag that keeps the program itself from being opened with dlopen; never on the CUDA library.
 $(OUT)/denoised: $(SERVICE_OBJ) $(OUT)/libdenoised.a
-	$(CC) $(LINK) $(if $(SANITIZER),,-Wl,-z,nodlopen) -o $@ $(SERVICE_OBJ) $(OUT)/libdenoised.a $(LIBS)
+	@echo "  LD $@"
+	@$(CC) $(LINK) $(if $(SANITIZER),,-Wl,-z,nodlopen) -o $@ $(SERVICE_OBJ) $(OUT)/libdenoised.a $(LIBS)
 
 $(OUT)/libdenoised.a: $(ENGINE_OBJ)
 	@rm -f $@

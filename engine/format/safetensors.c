@@ -196,7 +196,7 @@ static bool to_i64(void *out, size_t first, const unsigned char *bytes, size_t c
             continue;
         }
         double value = float_at(bytes, i, dtype);
-        if (!(value >= -0x1p63 && value < 0x1p63) || value != trunc(value)) {
+        if (!(value >= -9223372036854775808.0 && value < 9223372036854775808.0) || value != trunc(value)) {
             return false;
         }
         values[i] = (int64_t)value;
