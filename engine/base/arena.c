@@ -2,9 +2,7 @@
  * touched. Invariant: every pointer handed out is 64-byte aligned and lives until dn_arena_done. One owner, no lock. */
 #include "base/arena.h"
 
-#include <stdarg.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -99,19 +97,4 @@ char *dn_arena_strdup(dn_arena *arena, const char *text)
         memcpy(copy, text, bytes);
     }
     return copy;
-}
-
-char *dn_arena_printf(dn_arena *arena, const char *format, ...)
-{
-    va_list arguments, again;
-    va_start(arguments, format);
-    va_copy(again, arguments);
-    int wanted = vsnprintf(NULL, 0, format, arguments);
-    va_end(arguments);
-    char *text = wanted < 0 ? NULL : dn_arena_alloc(arena, (size_t)wanted + 1);
-    if (text) {
-        vsnprintf(text, (size_t)wanted + 1, format, again);
-    }
-    va_end(again);
-    return text;
 }

@@ -17,6 +17,5 @@ void dn_arena_done(dn_arena *arena);                       /* frees everything; 
 void *dn_arena_alloc(dn_arena *arena, size_t bytes);
 void *dn_arena_alloc_array(dn_arena *arena, size_t count, size_t size);   /* NULL on overflow too */
 char *dn_arena_strdup(dn_arena *arena, const char *text);
-char *dn_arena_printf(dn_arena *arena, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "format/json_cursor.h"
 
 #define FILE_TOKENS_MAX 500000 /* a configuration with DN_CLASSES_MAX names has 200,000 */
 
@@ -24,39 +23,6 @@ dn_status dn_json_parse(cJSON **out, const char *bytes, size_t count, const dn_j
     }
     *out = parsed;
     return DN_OK;
-}
-
-bool dn_json_raw_number(const char *bytes, size_t count, const char *key, const char **token, size_t *token_bytes)
-{
-    dn_json_cursor cursor = {.at = bytes, .end = bytes + count};
-    size_t key_bytes = strlen(key);
-    char *name = malloc(count + 1);
-    bool found = false;
-    if (!name || !dn_json_take(&cursor, '{')) {
-        goto done;
-    }
-    do {
-        size_t name_bytes;
-        if (!dn_json_take_string(&cursor, name, count, &name_bytes) || !dn_json_take(&cursor, ':')) {
-            goto done;
-        }
-        char first = dn_json_peek(&cursor);
-        const char *start = cursor.at;
-        if (!dn_json_skip_value(&cursor)) {
-            goto done;
-        }
-        if (name_bytes == key_bytes && memcmp(name, key, key_bytes) == 0) {
-            found = first == '-' || (first >= '0' && first <= '9');
-            if (found) {
-                *token = start;
-                *token_bytes = (size_t)(cursor.at - start);
-            }
-            goto done;
-        }
-    } while (dn_json_take(&cursor, ','));
-done:
-    free(name);
-    return found;
 }
 
 /* Python writes infinite numbers as words. Replaces each -Infinity that stands outside a string by a number of the same

@@ -26,10 +26,6 @@ dn_status dn_json_scan(const char *bytes, size_t count, const dn_json_limits *li
 /* dn_json_scan, then cJSON. The caller owns *out (cJSON_Delete). Look members up only by cJSON_GetObjectItemCaseSensitive. */
 dn_status dn_json_parse(cJSON **out, const char *bytes, size_t count, const dn_json_limits *limits, size_t *offset, dn_error *error);
 
-/* The raw text of the number that stands as member `key` of the top-level object: exact for 64-bit integers, which
- * cJSON rounds. Points into bytes; false when there is no such member or it is no number. Scanned input only. */
-bool dn_json_raw_number(const char *bytes, size_t count, const char *key, const char **token, size_t *token_bytes);
-
 /* Reads and parses one JSON file; refusals name the file. */
 dn_status dn_json_read_file(cJSON **out, const char *path, size_t bytes_max, dn_error *error);
 /* The same, but Python's word -Infinity, which diffusers writes into scheduler_config.json, is read as -1e308. */

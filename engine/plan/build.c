@@ -160,8 +160,3 @@ dn_weight dn_plan_weight_stacked(dn_plan_builder *builder, const char *const *te
     weights[plan->weight_count] = info;
     return plan->weight_count++;
 }
-
-dn_weight dn_plan_weight(dn_plan_builder *builder, const char *tensor, uint32_t rank, const uint32_t *dims)
-{
-    return dn_plan_weight_stacked(builder, &tensor, 1, rank, dims);
-}

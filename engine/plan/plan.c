@@ -108,22 +108,3 @@ uint64_t dn_plan_parameters(const dn_plan *plan)
         sum += plan->weights[w].count;
     return sum;
 }
-
-const char *dn_node_kind_name(dn_node_kind kind)
-{
-    static const char *const names[DN_NODE_KINDS] = {
-        [DN_NODE_AFFINE] = "affine",
-        [DN_NODE_CONV] = "conv",
-        [DN_NODE_LINEAR] = "linear",
-        [DN_NODE_GROUP_NORM] = "group_norm",
-        [DN_NODE_ATTENTION] = "attention",
-        [DN_NODE_TIME_EMBEDDING] = "time_embedding",
-        [DN_NODE_CLASS_EMBEDDING] = "class_embedding",
-        [DN_NODE_UPSAMPLE_NEAREST2] = "upsample_nearest2",
-        [DN_NODE_AVERAGE_POOL2] = "average_pool2",
-        [DN_NODE_CONCAT] = "concat",
-        [DN_NODE_GLOBAL_POOL] = "global_pool",
-        [DN_NODE_ACTIVATION] = "activation",
-    };
-    return (unsigned)kind < DN_NODE_KINDS ? names[kind] : "unknown";
-}

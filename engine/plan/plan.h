@@ -131,8 +131,7 @@ void dn_plan_free(dn_plan *plan);
 
 dn_shape dn_plan_shape(const dn_plan_builder *builder, dn_value value);
 
-/* Weight "NAME.weight"/"NAME.bias" helpers take the module's name. Stacked: parts are whole tensor names. */
-dn_weight dn_plan_weight(dn_plan_builder *builder, const char *tensor, uint32_t rank, const uint32_t *dims);
+/* One weight of several tensors stacked along dimension 0 (or of one). tensors: whole names in the checkpoint. */
 dn_weight dn_plan_weight_stacked(dn_plan_builder *builder, const char *const *tensors, uint32_t part_count, uint32_t rank, const uint32_t *dims);
 
 typedef struct dn_conv_options {
@@ -177,6 +176,5 @@ dn_value dn_plan_activation(dn_plan_builder *builder, dn_value in, const char *n
 /* Multiply-adds times two of one row's forward pass (conv, linear, attention products). */
 double dn_plan_flops(const dn_plan *plan);
 uint64_t dn_plan_parameters(const dn_plan *plan);
-const char *dn_node_kind_name(dn_node_kind kind);
 
 #endif

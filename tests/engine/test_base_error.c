@@ -78,13 +78,11 @@ static void arena_is_aligned_zeroed_and_limited(void)
     dn_arena_done(&arena);
 }
 
-static void arena_makes_strings(void)
+static void arena_copies_strings(void)
 {
     dn_arena arena;
     dn_arena_init(&arena, 0);
     CHECK(strcmp(dn_arena_strdup(&arena, "down_blocks.0"), "down_blocks.0") == 0);
-    CHECK(strcmp(dn_arena_printf(&arena, "%s.%d", "resnets", 3), "resnets.3") == 0);
-    CHECK(strlen(dn_arena_printf(&arena, "%0*d", 100000, 1)) == 100000);
     dn_arena_done(&arena);
 }
 
@@ -198,7 +196,7 @@ int main(void)
     RUN(fail_cleans_its_message);
     RUN(status_names_are_distinct);
     RUN(arena_is_aligned_zeroed_and_limited);
-    RUN(arena_makes_strings);
+    RUN(arena_copies_strings);
     RUN(files_come_back_as_written);
     RUN(reading_refuses_what_is_no_file);
     RUN(symlinks_are_followed);

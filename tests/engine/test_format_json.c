@@ -345,24 +345,6 @@ static void large_objects_are_quick(void)
     CHECK_MSG(status == DN_INVALID && offset == expected, "byte %zu instead of %zu: %s", offset, expected, error.message);
 }
 
-static void raw_numbers_are_exact(void)
-{
-    static const char text[] =
-        " { \"x\" : {\"seed\":1} , \"y\":[{\"seed\":2},\"a\\\"}\"] , \"s\\u0065ed\" : 18446744073709551615 , \"z\":\"7\",\"w\":-1.50e3}";
-    size_t count = sizeof text - 1, bytes = 0;
-    const char *token = NULL;
-    dn_error error = {0};
-    CHECK_OK(dn_json_scan(text, count, &usual, NULL, &error), error);
-    CHECK(dn_json_raw_number(text, count, "seed", &token, &bytes) && bytes == 20 && memcmp(token, "18446744073709551615", 20) == 0);
-    CHECK(dn_json_raw_number(text, count, "w", &token, &bytes) && bytes == 7 && memcmp(token, "-1.50e3", 7) == 0);
-    CHECK(!dn_json_raw_number(text, count, "z", &token, &bytes));
-    CHECK(!dn_json_raw_number(text, count, "x", &token, &bytes));
-    CHECK(!dn_json_raw_number(text, count, "none", &token, &bytes));
-    CHECK(!dn_json_raw_number("[1]", 3, "a", &token, &bytes));
-    CHECK(!dn_json_raw_number("{}", 2, "a", &token, &bytes));
-    CHECK(!dn_json_raw_number("7", 1, "a", &token, &bytes));
-}
-
 static void cursor_reads_integers_and_strings(void)
 {
     static const char text[] = " 18446744073709551615 18446744073709551616 1.0 1e3 -1 007 \"a\\u00e9\\n\" ";
@@ -405,7 +387,6 @@ int main(void)
     RUN(what_the_scanner_accepts_cjson_reads);
     RUN(limits_hold);
     RUN(large_objects_are_quick);
-    RUN(raw_numbers_are_exact);
     RUN(cursor_reads_integers_and_strings);
     RUN(files_are_named_in_refusals);
     return test_end();

@@ -14,7 +14,4 @@ struct dn_buffer {
  * a value are one [rows,H,W,C] tensor. */
 float *dn_cpu_value(const dn_workspace *workspace, dn_value value);
 
-/* The row inputs of the last run, which backward needs again (conditions, times). Valid until the next run. */
-const dn_row *dn_cpu_rows(const dn_workspace *workspace, uint32_t *row_count);
-
 #endif

@@ -140,9 +140,3 @@ float *dn_cpu_value(const dn_workspace *workspace, dn_value value)
 {
     return workspace->arena + workspace->offsets[value];
 }
-
-const dn_row *dn_cpu_rows(const dn_workspace *workspace, uint32_t *row_count)
-{
-    *row_count = workspace->row_count;
-    return workspace->rows;
-}
