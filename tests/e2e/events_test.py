@@ -80,6 +80,29 @@ def an_event_arrives_at_once():
 
 
 @test
+def a_waiting_job_is_told_its_position():
+    jobs = [start(steps=1000, n=64, seed=i) for i in range(8)]
+    eventually(lambda: (daemon.get(f"/jobs/{jobs[-1]}").json["queue_position"] or 0) >= 3, what="a queue")
+    events = []
+    reader = threading.Thread(target=lambda: daemon.events(f"/jobs/{jobs[-1]}/events", until=events.append))
+    reader.start()
+
+    def told():
+        return [event["json"]["queue_position"] for event in events if event["event"] == "position"]
+
+    first = eventually(told, what="the first position")[-1]
+    for job in jobs[-3:-1]:
+        daemon.call("DELETE", f"/jobs/{job}")
+    eventually(lambda: told()[-1] <= first - 2, what="a later position")
+    check("eta_seconds" in [event for event in events if event["event"] == "position"][-1]["json"], "eta")
+    for job in jobs[::-1]:
+        daemon.call("DELETE", f"/jobs/{job}")
+    reader.join(30 * SLOW)
+    same(told(), sorted(told(), reverse=True), "positions")
+    same(events[-1]["event"], "canceled", "the last event")
+
+
+@test
 def unknown_jobs_have_no_stream():
     same(daemon.get("/jobs/" + "a" * 26 + "/events").status, 404, "status")
 
