@@ -16,7 +16,7 @@ COPY server server
 COPY migrations migrations
 COPY models models
 ARG COMMIT=unknown
-RUN make build COMMIT=${COMMIT} && make install DESTDIR=/out PREFIX=/usr
+RUN make install COMMIT=${COMMIT} DESTDIR=/out PREFIX=/usr
 
 FROM ${BASE}
 COPY deploy/deps.mk deploy/packages.sh /tmp/deploy/

@@ -22,8 +22,9 @@ fi
 if ! b inspect --type image localhost/debian-base >/dev/null 2>&1; then
     container=$(b from scratch) && b add "$container" "$work/base.tar" / >/dev/null && b commit -q "$container" localhost/debian-base >/dev/null && b rm "$container" >/dev/null
 fi
+commit=$(git rev-parse --short=12 HEAD)
 echo "building the image"
-if b bud ${IMAGE_BUILD_OPTIONS:-} --format docker --isolation chroot --build-arg BASE=localhost/debian-base --build-arg COMMIT="$(git rev-parse --short=12 HEAD)" -t localhost/denoised . >"$work/build.log" 2>&1; then
+if b bud ${IMAGE_BUILD_OPTIONS:-} --format docker --isolation chroot --build-arg BASE=localhost/debian-base --build-arg COMMIT="$commit" -t localhost/denoised . >"$work/build.log" 2>&1; then
     pass builds
 else
     tail -n 20 "$work/build.log"
@@ -60,7 +61,8 @@ if in_image /bin/sh -c '! touch /usr/x 2>/dev/null && cp /bin/true /tmp/x && ! /
 else
     fail confined "the root can be written, /tmp runs programs, or capabilities are left"
 fi
-in_image /usr/bin/denoised version && pass starts || fail starts "denoised version did not run"
+version=$(in_image /usr/bin/denoised version)
+case "$version" in *"$commit"*) pass starts ;; *) fail starts "version: $version" ;; esac
 in_image /usr/bin/denoised serve --listen unix:/run/denoised/denoised.sock --data /var/lib/denoised \
     --model fashion-mnist=/usr/share/denoised/models/fashion-mnist >"$work/serve.log" 2>&1 &
 pid=$!
@@ -74,7 +76,8 @@ else
     fail serves_a_png "no PNG came back"
 fi
 in_image /usr/bin/denoised health --ready --socket /run/denoised/denoised.sock && pass health || fail health "denoised health failed"
-kill -TERM "$(pgrep -P "$pid")"
+# The shell's child is bwrap, and its child is the daemon.
+kill -TERM "$(pgrep -P "$(pgrep -P "$pid")")"
 for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
 if kill -0 "$pid" 2>/dev/null; then
     fail drains "still running 10 s after SIGTERM"
