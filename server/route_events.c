@@ -10,6 +10,7 @@
 
 #define PING_SECONDS 15.0
 #define PROGRESS_SECONDS 0.1 /* at most 10 a second */
+#define POSITION_SECONDS 1.0 /* each is counted out of the queue, for everybody who waits */
 #define PREVIEW_SECONDS 0.125 /* at most 8 a second a stream */
 
 typedef struct event_stream {
@@ -21,7 +22,7 @@ typedef struct event_stream {
     bool counted, previews, greeted, replayed, ended;
     int64_t after;
     uint64_t progress_version, queue_version, preview_version;
-    int64_t position;
+    int64_t position; /* last told; -1: none since the last milestone */
     double wrote_at, progress_at, preview_at;
     char *text; /* being sent */
     size_t used, sent, room;
@@ -155,6 +156,7 @@ static void append_milestones(event_stream *e)
         append_event(e, events[i].seq, events[i].name, events[i].data);
         events[i].data = NULL;
         e->after = events[i].seq;
+        e->position = -1;
         e->ended |= ends(events[i].name);
     }
     store_events_free(events, count);
@@ -210,13 +212,14 @@ static double fill(event_stream *e)
         return sleep;
     }
     if (live.version != e->progress_version || live.queue_version != e->queue_version) {
-        if (now - e->progress_at >= PROGRESS_SECONDS) {
+        const double pace = e->position >= 0 ? POSITION_SECONDS : PROGRESS_SECONDS;
+        if (now - e->progress_at >= pace) {
             e->progress_version = live.version;
             e->queue_version = live.queue_version;
             e->progress_at = now;
             append_progress(e);
-        } else if (PROGRESS_SECONDS - (now - e->progress_at) < sleep) {
-            sleep = PROGRESS_SECONDS - (now - e->progress_at);
+        } else if (pace - (now - e->progress_at) < sleep) {
+            sleep = pace - (now - e->progress_at);
         }
     }
     if (e->previews && live.preview_version > e->preview_version) {
