@@ -4,6 +4,9 @@
 
 #include "tests/test.h"
 
+#include <unistd.h>
+
+#include "base/file.h"
 #include "engine.h"
 
 #define PIPELINE "tests/golden/pipe_unet_ddim10_cfg3"
@@ -52,6 +55,33 @@ static inline dn_engine *open_engine(unsigned threads)
         printf("FAIL open: %s\n", error.message);
         exit(1);
     }
+    return engine;
+}
+
+/* A bare folder made of a golden network and a scheduler beside it, opened and removed again. NULL: `error` says why. */
+static inline dn_engine *open_with_scheduler(const char *network, const char *scheduler)
+{
+    static const char *const files[] = {"config.json", "diffusion_pytorch_model.safetensors", "scheduler_config.json"};
+    char folder[] = "/tmp/denoised-batch-XXXXXX", here[512], path[1024], target[1024];
+    dn_engine *engine = NULL;
+    dn_engine_options options = {.threads = 1};
+    if (mkdtemp(folder) == NULL || getcwd(here, sizeof here) == NULL)
+        abort();
+    for (int i = 0; i < 2; i++) {
+        snprintf(target, sizeof target, "%s/tests/golden/%s/%s", here, network, files[i]);
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        if (symlink(target, path) != 0)
+            abort();
+    }
+    snprintf(path, sizeof path, "%s/%s", folder, files[2]);
+    if (dn_file_write(path, scheduler, strlen(scheduler), false, &error) != DN_OK ||
+        dn_engine_open(&engine, folder, &options, &error) != DN_OK)
+        engine = NULL;
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        (void)unlink(path);
+    }
+    (void)rmdir(folder);
     return engine;
 }
 

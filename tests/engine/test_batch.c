@@ -1,10 +1,6 @@
 /* The running batch: an image's bytes depend on its spec alone; turns; failures; refusals. */
 #include "batch_cases.h"
 
-#include <unistd.h>
-
-#include "base/file.h"
-
 static picture alone[CASES];
 
 /* All cases in one batch with staggered admission and strangers who come and are sent away midway. */
@@ -198,30 +194,12 @@ static void bad_specs_are_refused_by_field(void)
     dn_engine_close(engine);
 }
 
-/* A network that answers with a variance half: its folder is made of the golden network and a scheduler beside it. */
+/* A network that answers with a variance half. */
 static dn_engine *open_learned(const char *variance)
 {
-    char folder[] = "/tmp/denoised-learned-XXXXXX", text[512], path[512], target[1024];
-    dn_engine *engine = NULL;
-    if (mkdtemp(folder) == NULL || getcwd(path, sizeof path) == NULL)
-        abort();
-    static const char *const files[] = {"config.json", "diffusion_pytorch_model.safetensors"};
-    for (int i = 0; i < 2; i++) {
-        snprintf(target, sizeof target, "%s/tests/golden/unet_noattn/%s", path, files[i]);
-        snprintf(text, sizeof text, "%s/%s", folder, files[i]);
-        if (symlink(target, text) != 0)
-            abort();
-    }
-    int bytes = snprintf(text, sizeof text, "{\"_class_name\":\"DDPMScheduler\",\"variance_type\":\"%s\"}", variance);
-    snprintf(target, sizeof target, "%s/scheduler_config.json", folder);
-    if (dn_file_write(target, text, (size_t)bytes, false, &error) != DN_OK || dn_engine_open(&engine, folder, NULL, &error) != DN_OK)
-        engine = NULL;
-    for (int i = 0; i < 3; i++) {
-        snprintf(target, sizeof target, "%s/%s", folder, i < 2 ? files[i] : "scheduler_config.json");
-        (void)unlink(target);
-    }
-    (void)rmdir(folder);
-    return engine;
+    char scheduler[128];
+    snprintf(scheduler, sizeof scheduler, "{\"_class_name\":\"DDPMScheduler\",\"variance_type\":\"%s\"}", variance);
+    return open_with_scheduler("unet_noattn", scheduler);
 }
 
 static void learned_variance(void)
@@ -242,6 +220,24 @@ static void learned_variance(void)
     CHECK_OK(dn_generate(engine, specs, 1, fixed, NULL, NULL, NULL, &error), error);
     CHECK(memcmp(fixed, pixels[0], ELEMENTS) != 0);
     dn_engine_close(engine);
+}
+
+/* The network is asked no more after the last step: an infinity that comes with its noise is found all the same. */
+static void an_infinite_end_is_found(void)
+{
+    static float noise[4 * ELEMENTS];
+    dn_engine *engine = open_with_scheduler("unet_default", "{\"_class_name\":\"DPMSolverMultistepScheduler\","
+                                                            "\"algorithm_type\":\"sde-dpmsolver++\",\"final_sigmas_type\":\"sigma_min\"}");
+    CHECK_MSG(engine != NULL, "%s", error.message);
+    dn_lane_spec spec = case_spec(6);
+    spec.steps = 4;
+    spec.noise = noise;
+    dn_status good = dn_generate(engine, &spec, 1, NULL, NULL, NULL, NULL, &error);
+    noise[3 * ELEMENTS + 5] = INFINITY;
+    dn_status bad = dn_generate(engine, &spec, 1, NULL, NULL, NULL, NULL, &error);
+    dn_engine_close(engine);
+    CHECK(good == DN_OK);
+    CHECK_MSG(bad == DN_NUMERIC && strstr(error.message, "finished image") != NULL, "%s: %s", dn_status_name(bad), error.message);
 }
 
 static bool stop_after_three(void *payload, uint32_t done, uint32_t total)
@@ -271,6 +267,7 @@ int main(void)
     RUN(previews_before_and_between_steps);
     RUN(bad_specs_are_refused_by_field);
     RUN(learned_variance);
+    RUN(an_infinite_end_is_found);
     RUN(generation_can_be_cancelled);
     return test_end();
 }

@@ -1,14 +1,13 @@
 /* Snapshots: an image goes on from any tick to the same bytes; anything else than its own bytes is refused. */
 #include "batch_cases.h"
 
-/* Restores the snapshot of every tick of one case into a fresh batch with a stranger in it, and finishes it there. */
-static void resume_everywhere(dn_engine *engine, uint32_t index)
+/* Restores the snapshot of every tick of one image into a fresh batch with a stranger in it, and finishes it there. */
+static void resume_everywhere(dn_engine *engine, dn_lane_spec spec, dn_lane_spec stranger)
 {
     static dn_tick_report report;
     picture expected, resumed;
     dn_batch *first = NULL, *second = NULL;
-    dn_lane_spec spec = case_spec(index), stranger = case_spec((index + 1) % CASES);
-    make_alone(&expected, engine, index);
+    CHECK_OK(dn_generate(engine, &spec, 1, expected.pixels, expected.floats, NULL, NULL, &error), error);
     CHECK_OK(dn_batch_create(&first, engine, 8, &error), error);
     CHECK_OK(dn_batch_create(&second, engine, 8, &error), error);
     CHECK_OK(dn_batch_admit(first, 1, &spec, &error), error);
@@ -20,9 +19,9 @@ static void resume_everywhere(dn_engine *engine, uint32_t index)
         CHECK_OK(dn_batch_admit(second, 3, &stranger, &error), error);
         CHECK_OK(dn_batch_restore(second, 7, bytes, count, &error), error);
         free(bytes);
-        CHECK_MSG(finish(second, 7), "case %u, tick %u does not finish", index, tick);
+        CHECK_MSG(finish(second, 7), "%s, tick %u does not finish", spec.sampler, tick);
         read_picture(&resumed, second, 7);
-        CHECK_MSG(same_picture(&resumed, &expected), "case %u (%s) resumed after tick %u differs", index, spec.sampler, tick);
+        CHECK_MSG(same_picture(&resumed, &expected), "%s of %u steps resumed after tick %u differs", spec.sampler, spec.steps, tick);
         CHECK(dn_batch_evict(second, 7) == DN_OK && dn_batch_evict(second, 3) == DN_OK);
         CHECK_OK(dn_batch_tick(first, &report, &error), error);
         state = report.lanes[0].state;
@@ -36,7 +35,18 @@ static void every_sampler_resumes_at_every_tick(void)
 {
     dn_engine *engine = open_engine(1);
     for (uint32_t i = 0; i < CASES && !test_failed; i++)
-        resume_everywhere(engine, i);
+        resume_everywhere(engine, case_spec(i), case_spec((i + 1) % CASES));
+    dn_engine_close(engine);
+}
+
+/* The third order keeps two answers: both are in the snapshot. */
+static void the_third_order_resumes_at_every_tick(void)
+{
+    dn_engine *engine = open_with_scheduler("unet_default", "{\"_class_name\":\"DPMSolverMultistepScheduler\",\"solver_order\":3}");
+    CHECK_MSG(engine != NULL, "%s", error.message);
+    dn_lane_spec spec = case_spec(6);
+    spec.steps = 7;
+    resume_everywhere(engine, spec, case_spec(0));
     dn_engine_close(engine);
 }
 
@@ -115,6 +125,7 @@ static void another_build_is_refused(void)
 int main(void)
 {
     RUN(every_sampler_resumes_at_every_tick);
+    RUN(the_third_order_resumes_at_every_tick);
     RUN(a_finished_image_survives);
     RUN(damage_is_refused);
     RUN(another_build_is_refused);

@@ -1,5 +1,5 @@
 /* What training asks of a network: the first loss of each prediction against its definition, with and without min-SNR
- * weights; the order, mirroring and choices of pictures; the running average; the optimizer's second step. */
+ * weights; dropped labels; the order, mirroring and choices of pictures; the running average; the optimizer's second step. */
 #include "tests/test.h"
 
 #include <ftw.h>
@@ -8,6 +8,8 @@
 #include "base/philox.h"
 #include "diffusion/schedule.h"
 #include "format/json.h"
+#include "format/safetensors.h"
+#include "model/model.h"
 #include "train/draw.h"
 #include "train/train.h"
 
@@ -15,6 +17,10 @@
 #define PICTURES 20
 #define BATCH 16
 #define SEED 5
+#define UNET                                                                                                                               \
+    "{\"_class_name\":\"UNet2DModel\",\"sample_size\":8,\"in_channels\":1,\"out_channels\":1,"                                             \
+    "\"block_out_channels\":[8],\"down_block_types\":[\"DownBlock2D\"],\"up_block_types\":[\"UpBlock2D\"],"                                \
+    "\"layers_per_block\":1,\"norm_num_groups\":4,\"add_attention\":false,\"num_class_embeds\":3}"
 
 static dn_error error;
 static uint8_t pixels[PICTURES * SIDE * SIDE], labels[PICTURES];
@@ -39,30 +45,38 @@ static int remove_entry(const char *path, const struct stat *info, int kind, str
     return remove(path);
 }
 
-/* One step of training from random weights, whose last layer is zero: the answer is 0, and the loss the target's size. */
-static dn_status first_loss(double *loss, const char *prediction, double gamma)
+/* Trains from random weights into a folder, which stays. */
+static dn_status train_into(const char *folder, double *loss, const char *prediction, double gamma, double dropout, int images)
 {
-    char text[1024], folder[] = "/tmp/denoised-targets-XXXXXX", weights[48] = "";
+    char text[1024], weights[48] = "";
     cJSON *json = NULL;
     dn_recipe *recipe = NULL;
     if (gamma > 0)
         snprintf(weights, sizeof weights, "\"min_snr_gamma\":%g,", gamma);
     snprintf(text, sizeof text,
-             "{\"unet\":{\"_class_name\":\"UNet2DModel\",\"sample_size\":8,\"in_channels\":1,\"out_channels\":1,"
-             "\"block_out_channels\":[8],\"down_block_types\":[\"DownBlock2D\"],\"up_block_types\":[\"UpBlock2D\"],"
-             "\"layers_per_block\":1,\"norm_num_groups\":4,\"add_attention\":false,\"num_class_embeds\":3},"
+             "{\"unet\":" UNET ","
              "\"scheduler\":{\"_class_name\":\"DDIMScheduler\",\"prediction_type\":\"%s\"},%s"
-             "\"images\":%d,\"batch\":%d,\"flip\":true,\"class_dropout\":0.3,\"seed\":%d}",
-             prediction, weights, BATCH, BATCH, SEED);
+             "\"images\":%d,\"batch\":%d,\"flip\":true,\"class_dropout\":%g,\"seed\":%d}",
+             prediction, weights, images, BATCH, dropout, SEED);
     dn_status status = read_json(&json, text);
     if (status == DN_OK)
         status = dn_recipe_from_json(&recipe, json, "recipe.json", &error);
-    if (status != DN_OK || mkdtemp(folder) == NULL)
-        return DN_INTERNAL;
+    if (status != DN_OK)
+        return status;
     const dn_train_options options = {
         .recipe = recipe, .dataset = &data, .output = folder, .threads = 1, .progress = keep_loss, .payload = loss};
     status = dn_train(&options, &error);
     dn_recipe_free(recipe);
+    return status;
+}
+
+/* One step: the last layer starts at zero, so the answer is 0, and the loss the target's size. */
+static dn_status first_loss(double *loss, const char *prediction, double gamma)
+{
+    char folder[] = "/tmp/denoised-targets-XXXXXX";
+    if (mkdtemp(folder) == NULL)
+        return DN_IO;
+    dn_status status = train_into(folder, loss, prediction, gamma, 0.3, BATCH);
     nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     return status;
 }
@@ -109,6 +123,66 @@ static void the_first_loss_is_the_targets_size(void)
         CHECK_MSG(fabs(got - expected) <= 1e-5 * expected, "%s, min-SNR %g: loss %.8g, not %.8g", predictions[i % 3], gamma, got, expected);
     }
     dn_training_schedule_free(schedule);
+}
+
+#define ROWS 3 /* of the class table: two classes, then the null class */
+#define WIDTH 32
+
+static bool read_table(float out[ROWS * WIDTH], const char *folder, const char *file, const char *tensor)
+{
+    char path[256];
+    dn_safetensors *opened = NULL;
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    bool read = dn_safetensors_open(&opened, path, &error) == DN_OK;
+    const dn_tensor_info *info = read ? dn_safetensors_find(opened, tensor) : NULL;
+    read = info != NULL && info->count == ROWS * WIDTH && dn_safetensors_read_f32(opened, info, out, &error) == DN_OK;
+    dn_safetensors_close(opened);
+    return read;
+}
+
+/* Trains a little with labels dropped always or never. Bit r of *moved: row r of the class table left its start. The folder's
+ * model must hold the running average, not the last weights. */
+static void train_classes(double dropout, unsigned *moved)
+{
+    float start[ROWS * WIDTH], last[ROWS * WIDTH], average[ROWS * WIDTH], kept[ROWS * WIDTH];
+    char folder[] = "/tmp/denoised-classes-XXXXXX";
+    double loss = 0;
+    CHECK(mkdtemp(folder) != NULL);
+    dn_status status = train_into(folder, &loss, "epsilon", 0, dropout, 5 * BATCH);
+    bool read = read_table(last, folder, "checkpoint/state.safetensors", "weights/class_embedding.weight") &&
+                read_table(average, folder, "checkpoint/state.safetensors", "average/class_embedding.weight") &&
+                read_table(kept, folder, "unet/diffusion_pytorch_model.safetensors", "class_embedding.weight");
+    nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    CHECK_OK(status, error);
+    CHECK(read);
+    CHECK(memcmp(kept, average, sizeof kept) == 0 && memcmp(kept, last, sizeof kept) != 0);
+    cJSON *config = NULL;
+    dn_model *model = NULL;
+    CHECK_OK(read_json(&config, UNET), error);
+    CHECK_OK(dn_model_from_config(&model, config, "unet", &error), error);
+    CHECK_OK(dn_weights_create(&model->weights, model->plan, &error), error);
+    dn_initialise(model->plan, model->weights, SEED, true);
+    for (uint32_t w = 0; w < model->plan->weight_count; w++)
+        if (strcmp(model->plan->weights[w].parts[0], "class_embedding.weight") == 0)
+            memcpy(start, model->weights->data[w], sizeof start);
+    dn_model_free(model);
+    cJSON_Delete(config);
+    *moved = 0;
+    for (unsigned r = 0; r < ROWS; r++)
+        *moved |= memcmp(start + r * WIDTH, last + r * WIDTH, WIDTH * sizeof *start) != 0 ? 1u << r : 0;
+}
+
+/* A dropped label is the null class, the last row; one that is kept is its own row. */
+static void dropped_labels_are_the_null_class(void)
+{
+    unsigned moved = 0;
+    train_classes(1, &moved);
+    if (!test_failed)
+        CHECK_MSG(moved == 4, "always dropped: rows %x learned", moved);
+    if (!test_failed)
+        train_classes(0, &moved);
+    if (!test_failed)
+        CHECK_MSG(moved == 3, "never dropped: rows %x learned", moved);
 }
 
 static void an_epoch_is_a_permutation(void)
@@ -223,6 +297,7 @@ int main(void)
     for (uint32_t i = 0; i < PICTURES; i++)
         labels[i] = (uint8_t)(i % 2);
     RUN(the_first_loss_is_the_targets_size);
+    RUN(dropped_labels_are_the_null_class);
     RUN(an_epoch_is_a_permutation);
     RUN(choices_are_even_and_apart);
     RUN(the_average_follows);
