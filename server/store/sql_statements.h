@@ -8,9 +8,6 @@
     "token,n,images_done,model,request,error_code,error_detail"
 #define SQL_IMAGE_COLUMNS "number,file,seed,width,height,bytes,sha256,pixels_sha256,device,build"
 
-/* Jobs of one priority that would be claimed before (turn ?2, row ?3). */
-#define SQL_BEFORE " FROM job WHERE state=0 AND priority=?1 AND (turn,row)<(?2,?3)"
-
 #define SQL_STATEMENTS(X)                                                                                                                  \
     X(SQL_BEGIN, "BEGIN IMMEDIATE")                                                                                                        \
     X(SQL_BEGIN_READ, "BEGIN")                                                                                                             \
@@ -34,10 +31,11 @@
                     " ORDER BY row DESC LIMIT ?4")                                                                                         \
     /* Queue */                                                                                                                            \
     X(SQL_QUEUE_PLACE, "SELECT priority,turn,row FROM job WHERE id=?1 AND state=0")                                                        \
-    X(SQL_BEFORE_COUNT, "SELECT count(*)" SQL_BEFORE)                                                                                      \
-    X(SQL_BEFORE_COST, "SELECT sum(cost)" SQL_BEFORE)                                                                                      \
-    X(SQL_HIGHER_COUNT, "SELECT sum(jobs) FROM total WHERE state=0 AND priority>?1")                                                       \
-    X(SQL_HIGHER_COST, "SELECT sum(cost) FROM total WHERE state=0 AND priority>?1")                                                        \
+    X(SQL_BEFORE, "SELECT count(*),coalesce(sum(cost),0) FROM (SELECT cost FROM job WHERE state=0 AND priority=?1"                         \
+                  " AND (turn,row)<(?2,?3) LIMIT ?4)")                                                                                     \
+    X(SQL_FROM, "SELECT count(*),coalesce(sum(cost),0) FROM job WHERE state=0 AND priority=?1 AND (turn,row)>=(?2,?3)")                    \
+    X(SQL_LEVEL, "SELECT jobs,cost FROM total WHERE state=0 AND priority=?1")                                                              \
+    X(SQL_HIGHER, "SELECT coalesce(sum(jobs),0),coalesce(sum(cost),0) FROM total WHERE state=0 AND priority>?1")                           \
     X(SQL_TOTALS, "SELECT state,sum(jobs),sum(cost) FROM total GROUP BY state")                                                            \
     X(SQL_QUEUED, "SELECT sum(jobs),sum(cost) FROM total WHERE state=0")                                                                   \
     X(SQL_IMAGE_BYTES, "SELECT bytes FROM image_total")                                                                                    \

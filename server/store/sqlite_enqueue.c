@@ -91,7 +91,8 @@ static void add_job(store *s, store_request *r, const store_enqueue_job *job, in
     sql_run(c, SQL_TURN_SET, "tii", r->client, priority, turn + cost);
     int64_t row = sql_integer(c, SQL_JOB_ADD, 0, "ttittiiiii", job->id, r->client, key, job->model, job->request_json, (int64_t)job->n,
                               cost, priority, turn, now);
-    int64_t ahead = sql_integer(c, SQL_HIGHER_COUNT, 0, "i", priority) + sql_integer(c, SQL_BEFORE_COUNT, 0, "iii", priority, turn, row);
+    int64_t ahead, cost_ahead;
+    store_ahead(c, priority, turn, row, &ahead, &cost_ahead);
     if (!c->code) {
         store_event_take(s, row, "queued", api_event_queued(job->id, ahead), &r->event_seq);
     }

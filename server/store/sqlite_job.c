@@ -171,6 +171,30 @@ bool store_finish(store *s, const store_job *job, api_state state, const char *c
     return !s->writer.code;
 }
 
+static void add_two(sqlite3_stmt *statement, int64_t sign, int64_t *jobs, int64_t *cost)
+{
+    if (statement) {
+        *jobs += sign * sqlite3_column_int64(statement, 0);
+        *cost += sign * sqlite3_column_int64(statement, 1);
+    }
+    sql_end(statement);
+}
+
+/* A queue may be ten thousand deep, and every new job asks: most are near its end, most polls are about jobs near its front. */
+void store_ahead(sql *c, int64_t priority, int64_t turn, int64_t row, int64_t *jobs, int64_t *cost)
+{
+    *jobs = 0;
+    *cost = 0;
+    add_two(sql_row(c, SQL_BEFORE, "iiii", priority, turn, row, (int64_t)STORE_AHEAD_NEAR), 1, jobs, cost);
+    if (*jobs == STORE_AHEAD_NEAR) {
+        *jobs = 0;
+        *cost = 0;
+        add_two(sql_row(c, SQL_LEVEL, "i", priority), 1, jobs, cost);
+        add_two(sql_row(c, SQL_FROM, "iii", priority, turn, row), -1, jobs, cost);
+    }
+    add_two(sql_row(c, SQL_HIGHER, "i", priority), 1, jobs, cost);
+}
+
 bool store_give_up(store *s, const store_job *job, const char *code, const char *detail, int64_t *seq)
 {
     if (job->cancel_requested) {

@@ -196,12 +196,7 @@ static bool ahead(store *s, const char *id, int64_t *jobs, int64_t *cost, bool *
     if (queued) {
         int64_t priority = sqlite3_column_int64(place, 0), turn = sqlite3_column_int64(place, 1), row = sqlite3_column_int64(place, 2);
         sql_end(place);
-        if (jobs) {
-            *jobs = sql_integer(c, SQL_HIGHER_COUNT, 0, "i", priority) + sql_integer(c, SQL_BEFORE_COUNT, 0, "iii", priority, turn, row);
-        }
-        if (cost) {
-            *cost = sql_integer(c, SQL_HIGHER_COST, 0, "i", priority) + sql_integer(c, SQL_BEFORE_COST, 0, "iii", priority, turn, row);
-        }
+        store_ahead(c, priority, turn, row, jobs, cost);
     }
     end(c);
     *fine = give_back(s, c);
@@ -210,16 +205,16 @@ static bool ahead(store *s, const char *id, int64_t *jobs, int64_t *cost, bool *
 
 int64_t store_queue_position(store *s, const char *id)
 {
-    int64_t position;
+    int64_t position, cost;
     bool fine;
-    return ahead(s, id, &position, NULL, &fine) ? position : -1;
+    return ahead(s, id, &position, &cost, &fine) ? position : -1;
 }
 
 store_result store_queue_ahead(store *s, const char *id, uint64_t *cost_ahead)
 {
-    int64_t cost;
+    int64_t position, cost;
     bool fine;
-    if (!ahead(s, id, NULL, &cost, &fine)) {
+    if (!ahead(s, id, &position, &cost, &fine)) {
         return fine ? STORE_NONE : STORE_UNKNOWN;
     }
     *cost_ahead = (uint64_t)cost;

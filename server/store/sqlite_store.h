@@ -12,6 +12,7 @@
 #include "server/store/sql.h"
 #include "server/store/store.h"
 
+#define STORE_AHEAD_NEAR 200 /* queued jobs that are counted from the front; a job further back is counted from the end */
 #define STORE_GROUP_MAX 256 /* requests in one transaction */
 #define STORE_QUEUE_MAX 1024 /* enqueues waiting for the writer; beyond: STORE_BUSY */
 #define STORE_QUEUE_HARD_MAX 4096 /* everything else: results of running jobs are refused last */
@@ -62,6 +63,8 @@ int64_t store_now(const store *s);
 bool store_read_job(sql *c, sqlite3_stmt *statement, store_job *out); /* the row stays current; false: no memory */
 bool store_read_images(sql *c, int64_t row, store_image **out, size_t *count);
 bool store_fetch(sql *c, const char *id, store_job *out); /* false: none, or c->code */
+/* What would be claimed before the queued job at (priority, turn, row), in jobs and in cost. */
+void store_ahead(sql *c, int64_t priority, int64_t turn, int64_t row, int64_t *jobs, int64_t *cost);
 void store_event_take(store *s, int64_t row, const char *name, char *data, int64_t *seq); /* frees data; NULL data: no memory */
 bool store_finish(store *s, const store_job *job, api_state state, const char *code, const char *detail, int64_t *seq);
 /* The end of a job that stops running without having made everything: canceled when that was asked for, else failed. */

@@ -55,6 +55,46 @@ static void higher_priority_first(void)
     }
 }
 
+/* Places near the front are counted from there, others from the end: both must agree with the order of claims. */
+static void places_in_a_deep_queue_are_exact(void)
+{
+    enum { JOBS = 640 };
+    static const char *const clients[] = {"alice", "bob", "carol"};
+    static char ids[JOBS][27];
+    static int64_t place[JOBS];
+    CHECK(fresh());
+    for (int i = 0; i < JOBS; i++) {
+        CHECK(enqueue(ids[i], (spec){.client = clients[i % 3], .priority = i % 5 == 0, .cost = 10 + (uint64_t)(i * 7 % 90)}) == STORE_OK);
+    }
+    uint64_t ahead = 0;
+    for (int i = 0; i < JOBS; i++) {
+        place[i] = store_queue_position(st, ids[i]);
+    }
+    int wrong = 0;
+    for (int claimed = 0; claimed < JOBS; claimed++) {
+        int next = 0;
+        while (next < JOBS && place[next] != claimed) {
+            next++;
+        }
+        if (next == JOBS || store_queue_ahead(st, ids[next], &ahead) != STORE_OK || ahead != 0) {
+            wrong++;
+            break;
+        }
+        if (claimed % 100 == 0) {
+            /* The last in line has the cost of all the others before it. */
+            uint64_t others = 0, told = 0;
+            int last = 0;
+            for (int i = 0; i < JOBS; i++) {
+                last = place[i] == JOBS - 1 ? i : last;
+                others += place[i] >= claimed && place[i] < JOBS - 1 ? 10 + (uint64_t)(i * 7 % 90) : 0;
+            }
+            wrong += store_queue_ahead(st, ids[last], &told) != STORE_OK || told != others;
+        }
+        wrong += strcmp(claim_one().id, ids[next]) != 0;
+    }
+    CHECK_MSG(wrong == 0, "%d places are wrong", wrong);
+}
+
 static void a_thousand_jobs_delay_anothers_first_by_one(void)
 {
     CHECK(fresh());
@@ -316,8 +356,8 @@ static void indexes_serve_the_queue(void)
     } rows[] = {
         {SQL_HEAD, "USING INDEX job_ready (priority=?)"},
         {SQL_HEAD_MODEL, "job_ready_model (model=? AND priority=?)"},
-        {SQL_BEFORE_COUNT, "USING COVERING INDEX job_ready (priority=? AND turn<"},
-        {SQL_BEFORE_COST, "USING COVERING INDEX job_ready"},
+        {SQL_BEFORE, "USING COVERING INDEX job_ready (priority=? AND turn<"},
+        {SQL_FROM, "USING COVERING INDEX job_ready (priority=? AND turn>"},
         {SQL_LIST_CLIENT, "job_list (client=? AND created_ms<"},
         {SQL_PENDING, "USING COVERING INDEX job_pending (client=? AND state<?)"},
         {SQL_RUNNING_OTHERS, "job_running"},
@@ -349,6 +389,7 @@ int main(void)
     RUN(in_order_of_acceptance);
     RUN(a_claim_marks_the_job);
     RUN(higher_priority_first);
+    RUN(places_in_a_deep_queue_are_exact);
     RUN(a_thousand_jobs_delay_anothers_first_by_one);
     RUN(clients_take_turns);
     RUN(turns_go_by_cost);
