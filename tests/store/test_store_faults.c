@@ -327,6 +327,9 @@ static void on_a_small_disk(uint64_t space_min)
     CHECK(unlink(filler) == 0);
     usleep(250000);
     CHECK(enqueue(id, (spec){0}) == STORE_OK); /* no restart was needed */
+    for (int i = 0; i < 200 && !file_exists("", "ballast"); i++) {
+        usleep(10000); /* the writer restores it after it has answered */
+    }
     CHECK(file_exists("", "ballast"));
     close_store();
     CHECK(ask_database("SELECT count(*) FROM pragma_integrity_check WHERE integrity_check!='ok'") == 0);
