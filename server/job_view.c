@@ -21,9 +21,10 @@ static void show_progress(job_view *held, service *s)
     view->total = (uint64_t)request.steps * request.n;
     view->done = (uint64_t)request.steps * job->images_done;
     if (job->state == API_STATE_QUEUED) {
+        int64_t position = 0;
         uint64_t ahead = 0;
-        view->queue_position = store_queue_position(s->store, job->id);
-        if (store_queue_ahead(s->store, job->id, &ahead) == STORE_OK) {
+        if (store_queue_place(s->store, job->id, &position, &ahead) == STORE_OK) {
+            view->queue_position = position;
             view->eta_seconds = dispatcher_eta(s->dispatcher, ahead, job->cost);
         }
     } else if (job->state == API_STATE_RUNNING) {
@@ -41,7 +42,8 @@ store_result job_view_make(job_view *out, service *s, store_job *job)
     out->job = *job;
     memset(job, 0, sizeof *job);
     store_job *held = &out->job;
-    store_result result = store_images(s->store, held->id, &out->images, &out->image_count);
+    /* Most jobs that are looked at have no image yet. */
+    store_result result = held->images_done == 0 ? STORE_OK : store_images(s->store, held->id, &out->images, &out->image_count);
     out->image_views = result == STORE_OK ? calloc(out->image_count + 1, sizeof *out->image_views) : NULL;
     if (out->image_views == NULL) {
         job_view_done(out);

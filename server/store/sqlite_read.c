@@ -186,9 +186,10 @@ store_result store_events(store *s, const char *id, int64_t after_seq, store_eve
     return STORE_OK;
 }
 
-/* What stands before a queued job, counted in jobs and in cost; false: it is not queued. Aging is left out: it is a guess. */
-static bool ahead(store *s, const char *id, int64_t *jobs, int64_t *cost, bool *fine)
+/* Aging is left out: a place in the queue is a guess. */
+store_result store_queue_place(store *s, const char *id, int64_t *jobs_ahead, uint64_t *cost_ahead)
 {
+    int64_t jobs = 0, cost = 0;
     sql *c = borrow(s);
     begin(c);
     sqlite3_stmt *place = sql_row(c, SQL_QUEUE_PLACE, "t", id);
@@ -196,29 +197,15 @@ static bool ahead(store *s, const char *id, int64_t *jobs, int64_t *cost, bool *
     if (queued) {
         int64_t priority = sqlite3_column_int64(place, 0), turn = sqlite3_column_int64(place, 1), row = sqlite3_column_int64(place, 2);
         sql_end(place);
-        store_ahead(c, priority, turn, row, jobs, cost);
+        store_ahead(c, priority, turn, row, &jobs, &cost);
     }
     end(c);
-    *fine = give_back(s, c);
-    return queued && *fine;
-}
-
-int64_t store_queue_position(store *s, const char *id)
-{
-    int64_t position, cost;
-    bool fine;
-    return ahead(s, id, &position, &cost, &fine) ? position : -1;
-}
-
-store_result store_queue_ahead(store *s, const char *id, uint64_t *cost_ahead)
-{
-    int64_t position, cost;
-    bool fine;
-    if (!ahead(s, id, &position, &cost, &fine)) {
-        return fine ? STORE_NONE : STORE_UNKNOWN;
+    if (!give_back(s, c)) {
+        return STORE_UNKNOWN;
     }
+    *jobs_ahead = jobs;
     *cost_ahead = (uint64_t)cost;
-    return STORE_OK;
+    return queued ? STORE_OK : STORE_NONE;
 }
 
 store_result store_get_stats(store *s, store_stats *out)

@@ -164,8 +164,8 @@ store_result store_list(store *s, const char *client, const api_state *state, co
                         size_t *count, char next_cursor[64]);                              /* next_cursor "" at the end; NONE: bad cursor */
 store_result store_images(store *s, const char *id, store_image **out, size_t *count);
 store_result store_events(store *s, const char *id, int64_t after_seq, store_event **out, size_t *count);
-int64_t store_queue_position(store *s, const char *id);                                    /* 0 is next; -1: not queued */
-store_result store_queue_ahead(store *s, const char *id, uint64_t *cost_ahead);            /* cost of queued jobs that would be claimed before it */
+/* Queued jobs that would be claimed before it (0: it is next), and their cost; NONE: not queued. */
+store_result store_queue_place(store *s, const char *id, int64_t *jobs_ahead, uint64_t *cost_ahead);
 typedef struct store_stats {
     uint64_t jobs[5];               /* by api_state */
     uint64_t queued_cost;

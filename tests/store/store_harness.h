@@ -150,6 +150,20 @@ typedef struct claim {
     uint32_t attempt, done_count, n;
 } claim;
 
+/* A queued job's place; -1: not queued. */
+static inline int64_t position(const char *id)
+{
+    int64_t jobs;
+    uint64_t cost;
+    return store_queue_place(st, id, &jobs, &cost) == STORE_OK ? jobs : -1;
+}
+
+static inline store_result cost_before(const char *id, uint64_t *cost)
+{
+    int64_t jobs;
+    return store_queue_place(st, id, &jobs, cost);
+}
+
 /* Claims up to max (at most 64); how many came. */
 static inline size_t claim_jobs(claim *out, uint32_t max, const char *const *models)
 {

@@ -34,7 +34,7 @@ static void a_claim_marks_the_job(void)
     CHECK(strcmp(c.id, id) == 0 && c.attempt == 1 && c.token == 1 && c.done_count == 0);
     CHECK(job.state == API_STATE_RUNNING && job.started_ms == clock_ms && job.attempt == 1 && job.token == c.token);
     CHECK(strcmp(milestones(id), "queued,started") == 0);
-    CHECK(store_queue_position(st, id) == -1);
+    CHECK(position(id) == -1);
     CHECK(strcmp(claim_one().id, "none") == 0);
 }
 
@@ -48,7 +48,7 @@ static void higher_priority_first(void)
         CHECK(enqueue(ids[i], (spec){.priority = priorities[i], .cost = 100000}) == STORE_OK);
     }
     for (int i = 0; i < 6; i++) {
-        CHECK(store_queue_position(st, ids[order[i]]) == i);
+        CHECK(position(ids[order[i]]) == i);
     }
     for (int i = 0; i < 6; i++) {
         CHECK_MSG(strcmp(claim_one().id, ids[order[i]]) == 0, "place %d", i);
@@ -68,7 +68,7 @@ static void places_in_a_deep_queue_are_exact(void)
     }
     uint64_t ahead = 0;
     for (int i = 0; i < JOBS; i++) {
-        place[i] = store_queue_position(st, ids[i]);
+        place[i] = position(ids[i]);
     }
     int wrong = 0;
     for (int claimed = 0; claimed < JOBS; claimed++) {
@@ -76,7 +76,7 @@ static void places_in_a_deep_queue_are_exact(void)
         while (next < JOBS && place[next] != claimed) {
             next++;
         }
-        if (next == JOBS || store_queue_ahead(st, ids[next], &ahead) != STORE_OK || ahead != 0) {
+        if (next == JOBS || cost_before(ids[next], &ahead) != STORE_OK || ahead != 0) {
             wrong++;
             break;
         }
@@ -88,7 +88,7 @@ static void places_in_a_deep_queue_are_exact(void)
                 last = place[i] == JOBS - 1 ? i : last;
                 others += place[i] >= claimed && place[i] < JOBS - 1 ? 10 + (uint64_t)(i * 7 % 90) : 0;
             }
-            wrong += store_queue_ahead(st, ids[last], &told) != STORE_OK || told != others;
+            wrong += cost_before(ids[last], &told) != STORE_OK || told != others;
         }
         wrong += strcmp(claim_one().id, ids[next]) != 0;
     }
@@ -106,7 +106,7 @@ static void a_thousand_jobs_delay_anothers_first_by_one(void)
         claim_one();
     }
     CHECK(enqueue(bob, (spec){.client = "bob"}) == STORE_OK);
-    CHECK(store_queue_position(st, bob) <= 1);
+    CHECK(position(bob) <= 1);
     int place = 0;
     while (strcmp(claim_one().id, bob) != 0 && place < 5) {
         place++;

@@ -53,11 +53,11 @@ static void queued_event_has_the_position(void)
     bool same = events[0].seq == 1 && strcmp(events[0].name, "queued") == 0 && strcmp(events[0].data, expected) == 0;
     store_events_free(events, count);
     CHECK(same);
-    CHECK(store_queue_position(st, high) == 0 && store_queue_position(st, first) == 1 && store_queue_position(st, second) == 2);
+    CHECK(position(high) == 0 && position(first) == 1 && position(second) == 2);
     uint64_t ahead;
-    CHECK(store_queue_ahead(st, second, &ahead) == STORE_OK && ahead == 40);
-    CHECK(store_queue_ahead(st, "aaaaaaaaaaaaaaaaaaaaaaaaaa", &ahead) == STORE_NONE);
-    CHECK(store_queue_position(st, "aaaaaaaaaaaaaaaaaaaaaaaaaa") == -1);
+    CHECK(cost_before(second, &ahead) == STORE_OK && ahead == 40);
+    CHECK(cost_before("aaaaaaaaaaaaaaaaaaaaaaaaaa", &ahead) == STORE_NONE);
+    CHECK(position("aaaaaaaaaaaaaaaaaaaaaaaaaa") == -1);
 }
 
 static void key_replays_the_first_ids(void)
