@@ -164,8 +164,10 @@ dn_status worker_run(const worker_options *options, dn_error *error)
         status = serve(w, error);
     atomic_store(&w->loader_stop, true);
     /* A load may take minutes, and nobody waits for its result any more: the process goes at once. */
-    if (started && loads_go_on(w))
+    if (started && loads_go_on(w)) {
+        pthread_detach(w->loader);
         _exit(status == DN_OK ? 0 : 1);
+    }
     if (started)
         pthread_join(w->loader, NULL);
     worker_free(w);

@@ -1,10 +1,12 @@
 #!/bin/bash
 # Runs every test given (programs and scripts), each under a time limit, adds up their PASS/FAIL/SKIP lines and ends with
-# one line `N passed, N failed` (and `, N skipped`). Usage: tests/run.sh [-v] TEST...    TEST_TIMEOUT=300 seconds each.
+# one line `N passed, N failed` (and `, N skipped`). Usage: tests/run.sh [-v] TEST...    TEST_TIMEOUT: seconds each (300; 900 under a sanitizer).
 set -u
 verbose=0
 if [ "${1:-}" = -v ]; then verbose=1; shift; fi
-limit=${TEST_TIMEOUT:-300}
+usual=300
+[ "${TEST_VARIANT:-release}" = release ] || usual=900 # sanitizers slow everything down
+limit=${TEST_TIMEOUT:-$usual}
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 passed=0; failed=0; skipped=0; skips=()
