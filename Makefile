@@ -130,7 +130,7 @@ $(OUT)/tests/%: $(OUT)/tests/%.o $$(LINKED)
 
 .PHONY: deps run test tests-build check bench install examples image-test clean
 deps:
-	@sh deploy/packages.sh install build runtime
+	@sh deploy/packages.sh install build runtime try
 
 run: deps
 	@$(MAKE) --no-print-directory build
