@@ -266,6 +266,11 @@ static bool stored(http_request *request, generate_state *g)
         route_stream(request, id, 0, previews == NULL || strcmp(previews, "0") != 0);
         return false;
     }
+    /* A new job that nobody waits for is accepted, however quickly it may have ended meanwhile. */
+    if (!g->waits && g->form == API_FORM_JSON && enqueue->result == STORE_OK) {
+        answer(request, g, false);
+        return false;
+    }
     unsigned seconds = g->waits ? g->wait_seconds : g->form == API_FORM_PNG ? API_WAIT_PNG_SECONDS : 0;
     if (g->waits) {
         http_add_header(request, "Preference-Applied", "wait=%u", seconds);
