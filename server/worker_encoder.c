@@ -1,6 +1,6 @@
 /* The worker's encoder: one thread that turns pixels into PNG files and hashes, so that a tick never waits for zlib.
  *
- * Invariant: a task belongs to exactly one of the submitter, the todo list, the thread, the done list, the taker. */
+ * Invariant: a task belongs to exactly one of the submitter, the waiting list, the thread, the done list, the taker. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -77,14 +77,14 @@ static void *encoder_main(void *payload)
     worker_encoder *encoder = payload;
     pthread_mutex_lock(&encoder->lock);
     for (;;) {
-        while (!encoder->todo && !encoder->stop)
+        while (!encoder->waiting && !encoder->stop)
             pthread_cond_wait(&encoder->work, &encoder->lock);
         if (encoder->stop)
             break;
-        encode_task *task = encoder->todo;
-        encoder->todo = task->next;
-        if (!encoder->todo)
-            encoder->todo_tail = &encoder->todo;
+        encode_task *task = encoder->waiting;
+        encoder->waiting = task->next;
+        if (!encoder->waiting)
+            encoder->waiting_tail = &encoder->waiting;
         task->next = NULL;
         encoder->depth--;
         pthread_mutex_unlock(&encoder->lock);
@@ -101,7 +101,7 @@ static void *encoder_main(void *payload)
 dn_status worker_encoder_start(worker_encoder *encoder, int wake_fd, dn_error *error)
 {
     *encoder = (worker_encoder){.wake_fd = wake_fd};
-    encoder->todo_tail = &encoder->todo;
+    encoder->waiting_tail = &encoder->waiting;
     encoder->done_tail = &encoder->done;
     pthread_mutex_init(&encoder->lock, NULL);
     pthread_cond_init(&encoder->work, NULL);
@@ -130,7 +130,7 @@ void worker_encoder_stop(worker_encoder *encoder)
     pthread_cond_signal(&encoder->work);
     pthread_mutex_unlock(&encoder->lock);
     pthread_join(encoder->thread, NULL);
-    free_list(encoder->todo);
+    free_list(encoder->waiting);
     free_list(encoder->done);
     pthread_cond_destroy(&encoder->work);
     pthread_mutex_destroy(&encoder->lock);
@@ -141,8 +141,8 @@ void worker_encoder_submit(worker_encoder *encoder, encode_task *task)
 {
     task->next = NULL;
     pthread_mutex_lock(&encoder->lock);
-    *encoder->todo_tail = task;
-    encoder->todo_tail = &task->next;
+    *encoder->waiting_tail = task;
+    encoder->waiting_tail = &task->next;
     encoder->depth++;
     pthread_cond_signal(&encoder->work);
     pthread_mutex_unlock(&encoder->lock);

@@ -36,8 +36,8 @@ typedef struct worker_encoder {
     int wake_fd; /* borrowed eventfd: written when something is done */
     pthread_mutex_t lock; /* all below */
     pthread_cond_t work;
-    encode_task *todo, **todo_tail, *done, **done_tail;
-    unsigned depth; /* tasks in todo */
+    encode_task *waiting, **waiting_tail, *done, **done_tail;
+    unsigned depth; /* tasks in waiting */
     bool stop;
 } worker_encoder;
 

@@ -123,7 +123,7 @@ static dn_status read_shape(header *head, dn_tensor_info *info)
     return DN_OK;
 }
 
-/* Fills offset (relative to the data for now) and bytes. */
+/* Fills offset (relative to the data) and bytes. */
 static dn_status read_offsets(header *head, dn_tensor_info *info)
 {
     uint64_t begin, end;
