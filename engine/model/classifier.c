@@ -103,12 +103,12 @@ static dn_value block(dn_plan_builder *plan, dn_value in, uint32_t index, const 
     return convolve(plan, h, name[4], channels, 3, x);
 }
 
-dn_status dn_classifier_build(dn_model *out, const cJSON *json, const char *config_path, uint32_t height, uint32_t width, dn_error *error)
+dn_status dn_classifier_build(dn_model *out, const dn_build_input *input, dn_error *error)
 {
     classifier_config config;
     dn_plan_builder builder;
     dn_plan *plan = NULL;
-    dn_status status = parse(&config, json, config_path, height, width, error);
+    dn_status status = parse(&config, input->config, input->config_path, input->height, input->width, error);
     if (status == DN_OK)
         status = dn_plan_begin(&builder, (dn_shape){config.height, config.width, config.in_channels}, error);
     if (status != DN_OK)

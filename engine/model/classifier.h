@@ -9,8 +9,7 @@
 #define DN_CLASSIFIER_CLASS "DenoisedClassifier"
 
 /* The architecture table's entry. Answers are a vector of num_classes logits. */
-dn_status dn_classifier_build(dn_model *out, const cJSON *config, const char *config_path, uint32_t height, uint32_t width,
-                              dn_error *error);
+dn_status dn_classifier_build(dn_model *out, const dn_build_input *input, dn_error *error);
 
 /* The penultimate vector of a classifier's plan, or DN_NONE when it is no classifier. */
 dn_value dn_classifier_features(const dn_plan *plan);

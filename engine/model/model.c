@@ -23,8 +23,8 @@
 #define PATH_BYTES 4096
 
 static const dn_architecture architectures[] = {
-    {"UNet2DModel", dn_unet2d_build},
-    {DN_CLASSIFIER_CLASS, dn_classifier_build},
+    {"UNet2DModel", dn_unet2d_build, NULL},
+    {DN_CLASSIFIER_CLASS, dn_classifier_build, NULL},
 };
 
 const dn_architecture *dn_architecture_find(const char *class_name)
@@ -50,8 +50,10 @@ static bool folder_has(const char *folder, const char *file)
     return join_path(path, folder, file, NULL) == DN_OK && stat(path, &info) == 0;
 }
 
-static dn_status build(dn_model **out, const cJSON *config, const char *path, uint32_t height, uint32_t width, dn_error *error)
+static dn_status build(dn_model **out, const dn_build_input *input, dn_error *error)
 {
+    const cJSON *config = input->config;
+    const char *path = input->config_path;
     const cJSON *class_name = cJSON_GetObjectItemCaseSensitive(config, "_class_name");
     if (!cJSON_IsString(class_name))
         return dn_fail(error, DN_INVALID, "%s: _class_name: must name the network's class", path);
@@ -62,7 +64,7 @@ static dn_status build(dn_model **out, const cJSON *config, const char *path, ui
     if (model == NULL)
         return dn_fail(error, DN_NO_MEMORY, "%s: out of memory", path);
     model->architecture = architecture->class_name;
-    dn_status status = architecture->build(model, config, path, height, width, error);
+    dn_status status = architecture->build(model, input, error);
     if (status != DN_OK) {
         dn_model_free(model);
         return status;
@@ -73,7 +75,7 @@ static dn_status build(dn_model **out, const cJSON *config, const char *path, ui
 
 dn_status dn_model_from_config(dn_model **out, const cJSON *config, const char *config_path, dn_error *error)
 {
-    return build(out, config, config_path, 0, 0, error);
+    return build(out, &(dn_build_input){.config = config, .config_path = config_path}, error);
 }
 
 /* Says what is there instead of the weight file that should be. */
@@ -126,7 +128,7 @@ dn_status dn_model_open(dn_model **out, const char *folder, uint32_t height, uin
     if (status == DN_OK)
         status = dn_json_read_file(&config, config_path, DN_CONFIG_BYTES_MAX, error);
     if (status == DN_OK)
-        status = build(&model, config, config_path, height, width, error);
+        status = build(&model, &(dn_build_input){config, config_path, height, width, NULL}, error);
     if (status != DN_OK)
         goto done;
     if (!folder_has(folder, WEIGHT_FILE)) {
@@ -152,6 +154,7 @@ void dn_model_free(dn_model *model)
         return;
     dn_weights_free(model->weights);
     dn_plan_free(model->plan);
+    free(model->private_config);
     free(model);
 }
 

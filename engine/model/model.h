@@ -8,7 +8,37 @@
 #include <cjson/cJSON.h>
 
 #include "base/error.h"
+#include "format/tensors.h"
 #include "plan/plan.h"
+
+/* How the rows of a plan's weight lie in a checkpoint tensor of another layout. Index i of n: q, k, v = 0, 1, 2 of 3. */
+typedef enum dn_layout {
+    DN_LAYOUT_PLAIN, /* as they are */
+    DN_LAYOUT_ROWS, /* rows [i*R, (i+1)*R) of [n*R,...] (DiT's qkv; guided-diffusion's new attention order) */
+    DN_LAYOUT_HEADS_ROWS, /* [heads][n][d]: guided-diffusion's legacy attention order */
+    DN_LAYOUT_HEADS_INNER, /* [heads][d][n]: EDM's */
+    DN_LAYOUT_TRANSPOSED /* a linear layer over one-hot classes [D,K] as a table [K,D]; rows beyond K are zeros (EDM's null class) */
+} dn_layout;
+
+typedef struct dn_source {
+    char name[DN_TENSOR_NAME_BYTES_MAX];
+    dn_layout layout;
+    uint32_t index, count, heads;
+    float scale; /* factor; 0 counts as 1 */
+} dn_source;
+
+struct dn_model;
+/* Where a part of a plan's weight (named as diffusers would) lies in this model's checkpoint. False: nowhere. */
+typedef bool dn_naming(const struct dn_model *model, const char *part, dn_source *out);
+
+/* What a network's times and answers mean when no scheduler of the folder says it: formats from before diffusers. */
+typedef enum dn_convention {
+    DN_CONVENTION_DIFFUSERS, /* the scheduler's configuration says it */
+    DN_CONVENTION_GUIDED_DIFFUSION, /* DiT's and ADM's own: discrete VP times, epsilon, learned range where out = 2 in */
+    DN_CONVENTION_SIT, /* x_t = t x0 + (1 - t) n, t in [0, 1] unscaled, answer x0 - n */
+    DN_CONVENTION_REPA, /* x_t = (1 - t) x0 + t n, t unscaled, answer n - x0 */
+    DN_CONVENTION_EDM /* c_skip, c_out, c_in; time = log(sigma) / 4 */
+} dn_convention;
 
 typedef struct dn_model {
     const char *architecture; /* "UNet2DModel" */
@@ -17,13 +47,32 @@ typedef struct dn_model {
     uint32_t class_rows; /* embedding rows, 0: unconditional network */
     dn_plan *plan;
     dn_weights *weights;
-    char weights_sha256[65]; /* of the weight file's bytes */
+    char weights_sha256[65]; /* of the weight files' bytes */
+    dn_naming *naming; /* NULL: diffusers' names */
+    dn_convention convention;
+    uint32_t guided_channels; /* channels that classifier-free guidance works on by this format's own convention; 0: all */
+    uint32_t null_rows; /* the format says which embedding row is the null class: 1 the last one; 0: by count (see DESIGN) */
+    double sigma_data; /* EDM */
+    /* AutoencoderKL: latents = (encoded - shift) * scaling */
+    double scaling_factor, shift_factor;
+    void *private_config; /* of the architecture's file, for its naming; freed by dn_model_free with free() */
 } dn_model;
+
+/* What an architecture builds from. */
+typedef struct dn_build_input {
+    const cJSON *config;
+    const char *config_path; /* for messages */
+    uint32_t height, width; /* 0: the configuration's sample_size */
+    const dn_tensors *tensors; /* the checkpoint, for what only it can tell (shared embedders); NULL: none */
+} dn_build_input;
 
 typedef struct dn_architecture {
     const char *class_name; /* _class_name in config.json */
     /* Fills everything but the weights. height, width: 0 for the configuration's sample_size. Refusals name file and key. */
-    dn_status (*build)(dn_model *out, const cJSON *config, const char *config_path, uint32_t height, uint32_t width, dn_error *error);
+    dn_status (*build)(dn_model *out, const dn_build_input *input, dn_error *error);
+    /* A checkpoint without config.json: a configuration for it (with _class_name), or NULL when it is none of this architecture's.
+     * NULL: never without config.json. */
+    cJSON *(*recognise)(const dn_tensors *tensors);
 } dn_architecture;
 
 const dn_architecture *dn_architecture_find(const char *class_name); /* NULL: unknown */

@@ -252,10 +252,10 @@ static dn_value end_conv(unet *u, dn_value in, const char *module, uint32_t out_
     return dn_plan_conv(u->plan, in, &options);
 }
 
-dn_status dn_unet2d_build(dn_model *out, const cJSON *json, const char *config_path, uint32_t height, uint32_t width, dn_error *error)
+dn_status dn_unet2d_build(dn_model *out, const dn_build_input *input, dn_error *error)
 {
     dn_unet2d_config config;
-    dn_status status = dn_unet2d_config_parse(&config, json, config_path, height, width, error);
+    dn_status status = dn_unet2d_config_parse(&config, input->config, input->config_path, input->height, input->width, error);
     if (status != DN_OK)
         return status;
 
@@ -278,7 +278,7 @@ dn_status dn_unet2d_build(dn_model *out, const cJSON *json, const char *config_p
     dn_error reason = {DN_OK, ""};
     status = dn_plan_end(&plan, &builder, h, &reason);
     if (status != DN_OK)
-        return dn_fail(error, status, "%s: %.400s", config_path, reason.message);
+        return dn_fail(error, status, "%s: %.400s", input->config_path, reason.message);
     out->plan = plan;
     out->height = config.height;
     out->width = config.width;

@@ -46,6 +46,6 @@ dn_status dn_unet2d_config_parse(dn_unet2d_config *out, const cJSON *json, const
                                  dn_error *error);
 
 /* The architecture table's entry. */
-dn_status dn_unet2d_build(dn_model *out, const cJSON *config, const char *config_path, uint32_t height, uint32_t width, dn_error *error);
+dn_status dn_unet2d_build(dn_model *out, const dn_build_input *input, dn_error *error);
 
 #endif

@@ -33,21 +33,45 @@ typedef enum dn_node_kind {
     /* out[H',W',O] = (conv(in[0], weight[O,I,kh,kw]) + bias[O] + in[1][O] (per-row bias, optional) + in[2] (residual of
      * out's shape, optional)) * scale. Cross-correlation, zero padding, as torch's conv2d. */
     DN_NODE_CONV,
-    /* out[h,w,O] = act((in[0] . weight[O,I]^T + bias[O] + in[1] (residual of out's shape, optional)) * scale), each pixel alone. */
+    /* out[h,w,O] = act((in[0] . weight[O,I]^T + bias[O] + in[1] (residual of out's shape, optional)) * scale), each pixel alone.
+     * With in[2] (a vector; its elements gate_offset..gate_offset+O-1 are the gate g[O], of the row, one for all pixels), instead:
+     * out = in[1] + g * act(in[0] . weight^T + bias), where in[1] is needed and scale is 1 (adaLN-Zero). */
     DN_NODE_LINEAR,
     /* out = act(groupnorm(in[0]) * weight[C] + bias[C]), then, if in[1] (vector 2C = scale, shift) is given:
      * act((groupnorm * weight + bias) * (1 + scale) + shift). Biased variance over (h, w, C/groups), eps inside the root. */
     DN_NODE_GROUP_NORM,
+    /* out[h,w,:] = y * (1 + m[scale_offset..]) + m[shift_offset..], y = (in[0] - mean) / sqrt(variance + epsilon) over the C channels of
+     * each pixel (biased variance), times weight[C] plus bias[C] where present. m = in[1], a vector of the row; DN_NONE: out = y. */
+    DN_NODE_LAYER_NORM,
     /* out[h,w,C] = softmax(q k^T / sqrt(C/heads)) v over the h*w positions, per head. in[0] = [h,w,3C]: q, k, v stacked. */
     DN_NODE_ATTENTION,
     /* out[dim] = sinusoid of the row's time: e = exp(-ln(max_period) * i / (dim/2 - freq_shift)), cat[sin, cos], flipped to
      * [cos, sin] if flip_sin_to_cos. Computed in double, rounded once. No value inputs. */
     DN_NODE_TIME_EMBEDDING,
+    /* The same sinusoid of the class numbers: out[dim] = sum over the row's condition of weight * sinusoid(class)
+     * (class_embed_type "timestep"). */
+    DN_NODE_CLASS_SINUSOID,
+    /* out[2n] = cat[sin(a), cos(a)] (flipped: [cos, sin]), a = 2 pi f weight[n], f = log(time) with log_time, else time (time_embedding_type
+     * "fourier"; weight = time_proj.weight). In double, rounded once. No value inputs. */
+    DN_NODE_FOURIER_EMBEDDING,
+    /* out[D] = weight[rows,D] at the row's time, a whole number below rows (time_embedding_type "learned"). No value inputs. */
+    DN_NODE_TIME_TABLE,
     /* out[D] = sum over the row's condition of weight * table[class] (weight[rows,D]). No value inputs. */
     DN_NODE_CLASS_EMBEDDING,
     /* Nearest-neighbour doubling, or 2x2 averaging. */
     DN_NODE_UPSAMPLE_NEAREST2,
     DN_NODE_AVERAGE_POOL2,
+    /* Doubling or halving through the separable filter [1,3,3,1] (upfirdn2d of StyleGAN2 with factor 2, zero padding (2,1) up, gain 4;
+     * (1,1) down, gain 1), every channel alone (NCSN++). */
+    DN_NODE_UPSAMPLE_FIR2,
+    DN_NODE_DOWNSAMPLE_FIR2,
+    /* out = in[0] + table[h,w,C], the two-dimensional sincos position embedding of DiT: first half of the channels from the column
+     * (x / position_scale), second half from the row, each [sin, cos] at frequencies 10000^(-i/(C/4)); in double, rounded once. */
+    DN_NODE_POSITION,
+    /* [h,w,p*p*C] to [h*p,w*p,C], p = kernel; channels of the input in the order (row in patch, column in patch, channel). */
+    DN_NODE_UNPATCHIFY,
+    /* out = in[0] / the row's time (UNet2DModel's output with fourier embedding). */
+    DN_NODE_DIVIDE_BY_TIME,
     /* out = in[0] then in[1] along channels. */
     DN_NODE_CONCAT,
     /* out[C] = act(mean over h, w of in[0]). */
@@ -68,7 +92,11 @@ typedef struct dn_node {
     float shift;                 /* affine: b */
     uint32_t kernel, stride, pad_top, pad_left, pad_bottom, pad_right;   /* conv */
     uint32_t groups;             /* group norm */
-    float epsilon;               /* group norm */
+    float epsilon;               /* group norm, layer norm */
+    uint32_t shift_offset, scale_offset;   /* layer norm: into in[1] */
+    uint32_t gate_offset;        /* linear: into in[2] */
+    float position_scale;        /* position */
+    bool log_time;               /* fourier embedding */
     uint32_t heads;              /* attention */
     float freq_shift, max_period;/* time embedding */
     bool flip_sin_to_cos;
@@ -155,17 +183,33 @@ typedef struct dn_linear_options {
     uint32_t out_channels;       /* in all */
     bool no_bias;
     dn_value residual;
+    dn_value gate;               /* DN_NONE: none; else gate_offset into it, and a residual is needed */
+    uint32_t gate_offset;
     float scale;
     dn_activation activation;
 } dn_linear_options;
-#define DN_LINEAR_INIT {.module_count = 1, .residual = DN_NONE, .scale = 1.0f, .activation = DN_ACT_NONE}
+#define DN_LINEAR_INIT {.module_count = 1, .residual = DN_NONE, .gate = DN_NONE, .scale = 1.0f, .activation = DN_ACT_NONE}
 dn_value dn_plan_linear(dn_plan_builder *builder, dn_value in, const dn_linear_options *options);
 
 dn_value dn_plan_group_norm(dn_plan_builder *builder, dn_value in, const char *module, const char *name, uint32_t groups, float epsilon,
                             dn_value modulation, dn_activation activation);
+/* module: NULL for a norm without weights. modulation: DN_NONE or a vector. */
+dn_value dn_plan_layer_norm(dn_plan_builder *builder, dn_value in, const char *module, const char *name, float epsilon, dn_value modulation,
+                            uint32_t shift_offset, uint32_t scale_offset);
 dn_value dn_plan_attention(dn_plan_builder *builder, dn_value qkv, const char *name, uint32_t heads);
 dn_value dn_plan_time_embedding(dn_plan_builder *builder, const char *name, uint32_t dim, float freq_shift, bool flip_sin_to_cos, float max_period);
 dn_value dn_plan_class_embedding(dn_plan_builder *builder, const char *module, uint32_t rows, uint32_t dim);
+dn_value dn_plan_class_sinusoid(dn_plan_builder *builder, const char *name, uint32_t class_rows, uint32_t dim, float freq_shift,
+                                bool flip_sin_to_cos, float max_period);
+/* tensor: the whole name of the frequencies [dim/2], e.g. "time_proj.weight". */
+dn_value dn_plan_fourier_embedding(dn_plan_builder *builder, const char *tensor, const char *name, uint32_t dim, bool log_time,
+                                   bool flip_sin_to_cos);
+dn_value dn_plan_time_table(dn_plan_builder *builder, const char *module, uint32_t rows, uint32_t dim);
+dn_value dn_plan_upsample_fir2(dn_plan_builder *builder, dn_value in, const char *name);
+dn_value dn_plan_downsample_fir2(dn_plan_builder *builder, dn_value in, const char *name);
+dn_value dn_plan_position(dn_plan_builder *builder, dn_value in, const char *name, float position_scale);
+dn_value dn_plan_unpatchify(dn_plan_builder *builder, dn_value in, const char *name, uint32_t patch);
+dn_value dn_plan_divide_by_time(dn_plan_builder *builder, dn_value in, const char *name);
 dn_value dn_plan_affine(dn_plan_builder *builder, dn_value in, const char *name, float a, float b);
 dn_value dn_plan_upsample_nearest2(dn_plan_builder *builder, dn_value in, const char *name);
 dn_value dn_plan_average_pool2(dn_plan_builder *builder, dn_value in, const char *name);
