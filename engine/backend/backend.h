@@ -51,6 +51,16 @@ typedef enum dn_op_kind {
     DN_OP_CLIP,        /* dst = min(max(src[0], low), high) */
     DN_OP_THRESHOLD,   /* dynamic thresholding: s = clamp(quantile(|src0|, ratio), 1, high); dst = clamp(src0, -s, s) / s */
     DN_OP_NORM,        /* scalar result: sqrt(mean(src[0]^2)), in double, handed back by the execute call */
+    DN_OP_SELECT,      /* dst[i] = i < split ? src[0][i] : src[1][i] (the first channels alone) */
+    DN_OP_BLEND,       /* dst = src[2] * src[0] + (1 - src[2]) * src[1] (src[2]: a mask) */
+    DN_OP_SLERP,       /* dst = sin((1-t)w)/sin(w) src[0] + sin(tw)/sin(w) src[1], t = ratio, w the angle between them as vectors; linear
+                        * where sin(w) is below 1e-4. Sums in double, own sine (no libm). */
+    DN_OP_MATCH_STD,   /* dst = src[0] * (ratio * std(src[1]) / std(src[0]) + 1 - ratio), unbiased std over all elements (Lin et al. 2023) */
+    DN_OP_PROJECT,     /* adaptive projected guidance: d = src[0] * min(1, low / |src[0]|) (low 0: no bound), p its part along src[1],
+                        * dst = (d - p) + ratio * p; sums in double */
+    DN_OP_ERROR_NORM,  /* scalar result: sqrt(mean((src[0] / (low + ratio * max(|src[1]|, |src[2]|)))^2)) (adaptive step control) */
+    DN_OP_ACCEPT,      /* dst = src[0] where the program's last scalar is <= 1, else src[1]: the whole register */
+    DN_OP_LANGEVIN,    /* dst = src[0] + e src[1] + sqrt(2 e) src[2], e = 2 low (ratio |src[2]| / |src[1]|)^2 (Song et al. 2021, algorithm 4) */
     DN_OP_EXP_SCALE    /* dst = exp(low + ratio * src[0]) * src[1], our own exponential without fused multiply-add (learned variance) */
 } dn_op_kind;
 
@@ -61,6 +71,7 @@ typedef struct dn_op {
     uint32_t src[DN_OP_TERMS_MAX];
     float coefficient[DN_OP_TERMS_MAX];
     float low, high, ratio;
+    uint64_t split;
     uint64_t seed;
     dn_noise_stream stream;
     uint32_t draw;
@@ -72,7 +83,7 @@ typedef struct dn_program {
     size_t elements;
     const dn_op *ops;
     uint32_t op_count;
-    double *norms;         /* one per DN_OP_NORM, in order; may be NULL when there are none */
+    double *scalars;       /* one per DN_OP_NORM and DN_OP_ERROR_NORM, in order; may be NULL when there are none */
 } dn_program;
 
 typedef struct dn_device_options {

@@ -191,7 +191,7 @@ static dn_status answer(dn_batch *batch, dn_error *error)
             .elements = dn_engine_elements(engine),
             .ops = lane->ops.op,
             .op_count = lane->ops.count,
-            .norms = &lane->norm,
+            .scalars = &lane->norm,
         };
     }
     if (status == DN_OK && programs > 0)

@@ -24,7 +24,7 @@ static dn_buffer *make_registers(unsigned seed)
 
 static dn_status execute(dn_buffer *registers, const dn_op *ops, uint32_t count, double *norms)
 {
-    dn_program program = {.registers = registers, .elements = ELEMENTS, .ops = ops, .op_count = count, .norms = norms};
+    dn_program program = {.registers = registers, .elements = ELEMENTS, .ops = ops, .op_count = count, .scalars = norms};
     return backend->execute(device, &program, 1, &error);
 }
 

@@ -140,7 +140,7 @@ static dn_status run_program(const dn_program *program, dn_error *error)
             status = run_threshold(program, op, error);
             break;
         case DN_OP_NORM:
-            program->norms[norms++] = run_norm(program, op);
+            program->scalars[norms++] = run_norm(program, op);
             break;
         case DN_OP_EXP_SCALE:
             run_exp_scale(program, op);
@@ -172,7 +172,7 @@ static dn_status check_program(const dn_program *program, dn_error *error)
         const dn_op *op = &program->ops[i];
         uint32_t sources = sources_of(op);
         bool good = sources <= DN_OP_TERMS_MAX && (op->kind != DN_OP_LINEAR || sources > 0);
-        good = good && (op->kind == DN_OP_NORM ? program->norms != NULL : op->dst < registers);
+        good = good && (op->kind == DN_OP_NORM ? program->scalars != NULL : op->dst < registers);
         for (uint32_t t = 0; good && t < sources; t++)
             good = op->src[t] < registers;
         if (!good)
