@@ -30,6 +30,9 @@ typedef struct dn_source {
 struct dn_model;
 /* Where a part of a plan's weight (named as diffusers would) lies in this model's checkpoint. False: nowhere. */
 typedef bool dn_naming(const struct dn_model *model, const char *part, dn_source *out);
+/* Whether a checkpoint tensor that no part asks for is known and not needed: stored duplicates, the other half of an autoencoder,
+ * what only training needs. */
+typedef bool dn_leftover(const struct dn_model *model, const char *tensor);
 
 /* What a network's times and answers mean when no scheduler of the folder says it: formats from before diffusers. */
 typedef enum dn_convention {
@@ -49,6 +52,7 @@ typedef struct dn_model {
     dn_weights *weights;
     char weights_sha256[65]; /* of the weight files' bytes */
     dn_naming *naming; /* NULL: diffusers' names */
+    dn_leftover *leftover; /* NULL: none but those that every format may hold */
     dn_convention convention;
     uint32_t guided_channels; /* channels that classifier-free guidance works on by this format's own convention; 0: all */
     uint32_t null_rows; /* the format says which embedding row is the null class: 1 the last one; 0: by count (see DESIGN) */
@@ -64,6 +68,7 @@ typedef struct dn_build_input {
     const char *config_path; /* for messages */
     uint32_t height, width; /* 0: the configuration's sample_size */
     const dn_tensors *tensors; /* the checkpoint, for what only it can tell (shared embedders); NULL: none */
+    const char *part; /* of a component that holds several networks (AutoencoderKL: "decoder", "encoder"); NULL: its first */
 } dn_build_input;
 
 typedef struct dn_architecture {
@@ -80,6 +85,8 @@ const dn_architecture *dn_architecture_find(const char *class_name); /* NULL: un
 /* Reads FOLDER/config.json and FOLDER/diffusion_pytorch_model.safetensors, strictly: every tensor the plan names must be
  * there with its shape; a tensor the plan does not know is refused too, but for a short list of known leftovers. */
 dn_status dn_model_open(dn_model **out, const char *folder, uint32_t height, uint32_t width, dn_error *error);
+/* One network of a component that holds several (dn_build_input.part). */
+dn_status dn_model_open_part(dn_model **out, const char *folder, const char *part, uint32_t height, uint32_t width, dn_error *error);
 /* The plan alone, for training from scratch and for inspect. */
 dn_status dn_model_from_config(dn_model **out, const cJSON *config, const char *config_path, dn_error *error);
 void dn_model_free(dn_model *model);
