@@ -160,3 +160,55 @@ dn_weight dn_plan_weight_stacked(dn_plan_builder *builder, const char *const *te
     weights[plan->weight_count] = info;
     return plan->weight_count++;
 }
+
+/* Every optional field absent, every factor neutral. */
+dn_node dn_build_blank(dn_node_kind kind, dn_value in)
+{
+    return (dn_node){.kind = kind, .in = {in, DN_NONE, DN_NONE}, .weight = DN_NONE, .bias = DN_NONE, .scale = 1.0f};
+}
+
+static bool same_shape(dn_shape a, dn_shape b)
+{
+    return a.h == b.h && a.w == b.w && a.c == b.c;
+}
+
+/* An optional input that must have the given shape when present; true when it is absent or right. */
+bool dn_build_fits(dn_plan_builder *builder, dn_value value, dn_shape shape, const char *name, const char *role)
+{
+    if (value == DN_NONE)
+        return true;
+    if (!dn_build_has(builder, value, name))
+        return false;
+    dn_shape have = builder->plan->values[value].shape;
+    if (same_shape(have, shape))
+        return true;
+    dn_build_fail(builder, DN_INTERNAL, "%s: the %s is %ux%ux%u, not %ux%ux%u", name, role, have.h, have.w, have.c, shape.h, shape.w,
+                  shape.c);
+    return false;
+}
+
+bool dn_build_holds(dn_plan_builder *builder, dn_value vector, uint32_t offset, uint32_t count, const char *name, const char *role)
+{
+    if (!dn_build_has(builder, vector, name))
+        return false;
+    dn_shape have = builder->plan->values[vector].shape;
+    if (have.h == 1 && have.w == 1 && offset <= have.c && count <= have.c - offset)
+        return true;
+    dn_build_fail(builder, DN_INTERNAL, "%s: no %s of %u at %u in a value of %ux%ux%u", name, role, count, offset, have.h, have.w, have.c);
+    return false;
+}
+
+/* Weight MODULE.SUFFIX of several modules stacked along dimension 0. */
+dn_weight dn_build_module_weight(dn_plan_builder *builder, const char *const *modules, uint32_t count, const char *suffix, uint32_t rank,
+                                 const uint32_t *dims)
+{
+    char names[DN_WEIGHT_PARTS_MAX][DN_TENSOR_NAME_BYTES_MAX];
+    const char *parts[DN_WEIGHT_PARTS_MAX] = {0};
+    for (uint32_t p = 0; p < count; p++) {
+        int length = snprintf(names[p], sizeof names[p], "%s.%s", modules[p], suffix);
+        if (length < 0 || (size_t)length >= sizeof names[p])
+            return dn_build_fail(builder, DN_INVALID, "%.64s...: the name is too long", modules[p]);
+        parts[p] = names[p];
+    }
+    return dn_plan_weight_stacked(builder, parts, count, rank, dims);
+}

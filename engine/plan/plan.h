@@ -61,8 +61,12 @@ typedef enum dn_node_kind {
     /* Nearest-neighbour doubling, or 2x2 averaging. */
     DN_NODE_UPSAMPLE_NEAREST2,
     DN_NODE_AVERAGE_POOL2,
-    /* Doubling or halving through the separable filter [1,3,3,1] (upfirdn2d of StyleGAN2 with factor 2, zero padding (2,1) up, gain 4;
-     * (1,1) down, gain 1), every channel alone (NCSN++). */
+    /* Doubling or halving through the separable filter f = [1,3,3,1] / 8, every channel alone, zero padding (NCSN++; upfirdn2d of
+     * StyleGAN2). Up, gain 4: out[j] = 2 sum_k f[k] u[j - pad_top + k] along each axis, u[2i] = in[i], u[2i+1] = 0; down:
+     * out[j] = sum_k f[k] in[2j - pad_top + k]. Sides: 2n + pad_top + pad_bottom - 3; (n + pad_top + pad_bottom - 4) / 2 + 1.
+     * Pads (2,1) up and (1,1) down (diffusers' FirUpsample2D, FirDownsample2D, upsample_2d and downsample_2d without a
+     * convolution: all that its U-Net blocks use) double and halve exactly. Other pads serve a convolution fused beside the
+     * filter (EDM's fused_resample: up with (3,2) then a conv without padding; conv with padding 2, then down with (0,0)). */
     DN_NODE_UPSAMPLE_FIR2,
     DN_NODE_DOWNSAMPLE_FIR2,
     /* out = in[0] + table[h,w,C], the two-dimensional sincos position embedding of DiT: first half of the channels from the column
@@ -90,7 +94,7 @@ typedef struct dn_node {
     dn_activation activation;
     float scale;                 /* conv, linear: after the sum; affine: a. 1 elsewhere */
     float shift;                 /* affine: b */
-    uint32_t kernel, stride, pad_top, pad_left, pad_bottom, pad_right;   /* conv */
+    uint32_t kernel, stride, pad_top, pad_left, pad_bottom, pad_right;   /* conv; kernel: unpatchify; pads: FIR */
     uint32_t groups;             /* group norm */
     float epsilon;               /* group norm, layer norm */
     uint32_t shift_offset, scale_offset;   /* layer norm: into in[1] */
@@ -121,6 +125,7 @@ typedef struct dn_plan {
     dn_arena arena;
     dn_value input, output;      /* input: the sample [H,W,C]; output: [H,W,C'] or a vector */
     uint32_t class_rows;         /* rows of the class table; 0: the network takes no class */
+    uint32_t time_rows;          /* rows of the time table: times are whole numbers below it; 0: any time */
     dn_node *nodes;
     uint32_t node_count, node_capacity;
     dn_value_info *values;
@@ -207,6 +212,8 @@ dn_value dn_plan_fourier_embedding(dn_plan_builder *builder, const char *tensor,
 dn_value dn_plan_time_table(dn_plan_builder *builder, const char *module, uint32_t rows, uint32_t dim);
 dn_value dn_plan_upsample_fir2(dn_plan_builder *builder, dn_value in, const char *name);
 dn_value dn_plan_downsample_fir2(dn_plan_builder *builder, dn_value in, const char *name);
+/* The same with other pads, each below 4. */
+dn_value dn_plan_fir2(dn_plan_builder *builder, dn_value in, const char *name, bool up, uint32_t before, uint32_t after);
 dn_value dn_plan_position(dn_plan_builder *builder, dn_value in, const char *name, float position_scale);
 dn_value dn_plan_unpatchify(dn_plan_builder *builder, dn_value in, const char *name, uint32_t patch);
 dn_value dn_plan_divide_by_time(dn_plan_builder *builder, dn_value in, const char *name);
