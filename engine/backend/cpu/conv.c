@@ -82,7 +82,7 @@ typedef struct cut {
     const dn_cpu_run *run;
     geometry g;
     size_t blocks, groups, panels;
-    size_t rows; /* linear: pixels of all rows together; conv: pixels of an image */
+    size_t rows; /* linear without a gate: pixels of all rows together; else: pixels of an image */
 } cut;
 
 /* Enough tasks for every thread to find one when another is late; more groups only where blocks are few. */
@@ -158,7 +158,7 @@ static void conv_task(void *payload, unsigned index, unsigned worker)
     multiply_group(c, &gemm, group);
 }
 
-/* Task: a block of pixels (of one image for a 1x1 convolution, of all rows together for a linear node) and a group. */
+/* Task: a block of pixels (of one image for a 1x1 convolution or a gate, of all rows together for a linear node) and a group. */
 static void pixel_task(void *payload, unsigned index, unsigned worker)
 {
     (void)worker;
@@ -178,6 +178,8 @@ static void pixel_task(void *payload, unsigned index, unsigned worker)
     gemm.out = dn_cpu_out(run) + pixel * columns;
     gemm.row_bias = row_bias ? row_bias + row * columns : NULL;
     gemm.residual = residual ? residual + pixel * columns : NULL;
+    if (linear && dn_cpu_in(run, 2))
+        gemm.gate = dn_cpu_in(run, 2) + row * dn_cpu_shape(run, run->node->in[2]).c + run->node->gate_offset;
     multiply_group(c, &gemm, group);
 }
 
@@ -211,8 +213,9 @@ void dn_cpu_linear(const dn_cpu_run *run)
     cut c = {.run = run};
     c.g.in = dn_cpu_shape(run, run->node->in[0]);
     c.g.out = dn_cpu_shape(run, run->node->out);
-    c.rows = (size_t)c.g.out.h * c.g.out.w * run->row_count;
-    c.blocks = choose_blocks(run, c.rows, BLOCK_PIXELS, TILE_PIXELS_MIN, 1);
-    choose_groups(&c, c.blocks, c.g.out.c);
-    dn_cpu_parallel(run, work_of(&c, c.rows, c.g.in.c), c.blocks * c.groups, pixel_task, &c);
+    size_t images = dn_cpu_in(run, 2) ? run->row_count : 1;
+    c.rows = (size_t)c.g.out.h * c.g.out.w * (run->row_count / images);
+    c.blocks = choose_blocks(run, c.rows, BLOCK_PIXELS, TILE_PIXELS_MIN, images);
+    choose_groups(&c, images * c.blocks, c.g.out.c);
+    dn_cpu_parallel(run, work_of(&c, images * c.rows, c.g.in.c), images * c.blocks * c.groups, pixel_task, &c);
 }

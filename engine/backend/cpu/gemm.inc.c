@@ -22,16 +22,16 @@
 #define DECLARE_SUMS(i, p, o) vec low##i = {0}, high##i = {0};
 #define MULTIPLY_ADD(i, p, o)                                                                                                              \
     if (mr > i) {                                                                                                                          \
-        const float x = p[(o) * stride];                                                                                                   \
+        const float x = p[(o)*stride];                                                                                                     \
         low##i += x * b_low;                                                                                                               \
         if (nv > 1)                                                                                                                        \
             high##i += x * b_high;                                                                                                         \
     }
 #define STORE_SUMS(i, p, o)                                                                                                                \
     if (mr > i) {                                                                                                                          \
-        store(sums + (i) * sums_row, low##i);                                                                                              \
+        store(sums + (i)*sums_row, low##i);                                                                                                \
         if (nv > 1)                                                                                                                        \
-            store(sums + (i) * sums_row + DN_LANES, high##i);                                                                              \
+            store(sums + (i)*sums_row + DN_LANES, high##i);                                                                                \
     }
 
 /* sums[mr][nv vectors] of mr rows at `a` against one panel of nv vectors. mr and nv are constants where inlined. */
@@ -94,10 +94,26 @@ static void finish(const dn_gemm *g, const float *tile, size_t rows, const tile_
     }
 }
 
+/* Bias and activation, then the gate, then the residual. */
+static void finish_gated(const dn_gemm *g, const float *tile, size_t rows, const tile_target *target)
+{
+    for (size_t j = 0; j < target->width; j += DN_LANES) {
+        const size_t lanes = target->width - j, column = target->column + j;
+        const vec bias = g->bias ? load_some(g->bias + column, lanes) : splat(0.0f);
+        const vec gate = load_some(g->gate + column, lanes);
+        for (size_t i = 0; i < rows; i++) {
+            const vec y = activate(load(tile + i * PANEL + j) + bias, g->activation);
+            const vec residual = load_some(target->residual + i * g->residual_row + column, lanes);
+            store_some(target->out + i * g->out_row + column, residual + gate * y, lanes);
+        }
+    }
+}
+
 /* Nothing to add and whole vectors to write: sums go straight to the output. */
 static bool is_plain(const dn_gemm *g, size_t width)
 {
-    return !g->bias && !g->row_bias && !g->residual && g->scale == 1.0f && g->activation == DN_ACT_NONE && width % DN_LANES == 0;
+    return !g->bias && !g->row_bias && !g->residual && !g->gate && g->scale == 1.0f && g->activation == DN_ACT_NONE &&
+           width % DN_LANES == 0;
 }
 
 /* One line's rows, cut into tiles as even as possible, against one panel. */
@@ -120,7 +136,10 @@ static void multiply_line(const dn_gemm *g, size_t line, const float *b, size_t 
             table[count - 1](target.out + column, g->out_row, g, a, b);
         } else {
             table[count - 1](tile, PANEL, g, a, b);
-            finish(g, tile, count, &target);
+            if (g->gate)
+                finish_gated(g, tile, count, &target);
+            else
+                finish(g, tile, count, &target);
         }
     }
 }

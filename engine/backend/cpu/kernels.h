@@ -9,7 +9,8 @@
 
 #include "plan/plan.h"
 
-/* out[line][i][j] = act((sum over s, k of A(line, i)[s][k] * B[s][k][j]  + bias[j] + row_bias[j] + residual[line][i][j]) * scale).
+/* out[line][i][j] = act((sum over s, k of A(line, i)[s][k] * B[s][k][j]  + bias[j] + row_bias[j] + residual[line][i][j]) * scale),
+ * or with a gate residual[line][i][j] + gate[j] * act(sum + bias[j]); then there is a residual, no row_bias and no scale.
  *
  * A(line, i)[s] is the run of k floats at a + line * a_line + i * a_row + s * a_segment: one segment and one line make
  * an ordinary matrix product; a convolution has a segment for each row of its kernel and a line for each row of pixels.
@@ -22,7 +23,7 @@ typedef struct dn_gemm {
     size_t out_line, out_row;
     const float *residual; /* NULL, or laid out as out with strides of its own */
     size_t residual_line, residual_row;
-    const float *bias, *row_bias; /* n floats each, or NULL */
+    const float *bias, *row_bias, *gate; /* n floats each, or NULL */
     float scale;
     dn_activation activation;
     size_t lines, rows, segments, k, n;
@@ -56,6 +57,8 @@ typedef struct dn_cpu_kernels {
     /* out = act((x - mean[c]) * gain[c] + offset[c]) */
     void (*normalize)(float *out, const float *x, size_t pixels, size_t stride, size_t channels, const float *mean, const float *gain,
                       const float *offset, dn_activation activation);
+    /* Each pixel's channels: out = (x - mean) / sqrt(variance + epsilon), then * gain[c] + offset[c] (both NULL: neither). */
+    void (*layer_norm)(float *out, const float *x, size_t pixels, size_t channels, const float *gain, const float *offset, float epsilon);
     /* Each row of count floats <- its softmax, in place. */
     void (*softmax)(float *x, size_t rows, size_t stride, size_t count);
     void (*activate)(float *out, const float *x, size_t count, dn_activation activation);

@@ -2,6 +2,8 @@
  *
  * Invariant: sums run in an order that depends on the image's shape alone: chunks of pixels in float, chunks in double.
  * Any thread. The including file defines DN_LANES, DN_TILE_ROWS, DN_GEMM_NAME, DN_KERNELS_NAME and DN_ISA_NAME. */
+#include <math.h>
+
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/vector.inc.h"
 #include "backend/cpu/winograd.inc.c"
@@ -82,6 +84,44 @@ static void normalize(float *out, const float *x, size_t pixels, size_t stride, 
         normalize_as(out, x, pixels, stride, channels, mean, gain, offset, activation);
 }
 
+/* The sum over a pixel's channels of x - mean (power 1) or of its square: four partial sums, then the rest. */
+INLINE float pixel_sum(const float *x, size_t channels, float mean, const int power)
+{
+    vec part[4] = {{0}, {0}, {0}, {0}};
+    size_t c = 0;
+    for (; c + 4 * DN_LANES <= channels; c += 4 * DN_LANES) {
+#pragma GCC unroll 4
+        for (size_t q = 0; q < 4; q++) {
+            const vec d = load(x + c + q * DN_LANES) - mean;
+            part[q] += power == 2 ? d * d : d;
+        }
+    }
+    for (; c < channels; c += DN_LANES) {
+        const size_t lanes = channels - c;
+        float rest[DN_LANES] = {0};
+        store_some(rest, load_some(x + c, lanes) - mean, lanes); /* lanes past the end are zero again */
+        const vec d = load(rest);
+        part[0] += power == 2 ? d * d : d;
+    }
+    return sum_lanes((part[0] + part[1]) + (part[2] + part[3]));
+}
+
+static void layer_norm(float *out, const float *x, size_t pixels, size_t channels, const float *gain, const float *offset, float epsilon)
+{
+    const float share = 1.0f / (float)channels;
+    for (size_t p = 0; p < pixels; p++, x += channels, out += channels) {
+        const float mean = pixel_sum(x, channels, 0.0f, 1) * share;
+        const float inverse = 1.0f / sqrtf(pixel_sum(x, channels, mean, 2) * share + epsilon);
+        for (size_t c = 0; c < channels; c += DN_LANES) {
+            const size_t lanes = channels - c;
+            vec y = (load_some(x + c, lanes) - mean) * inverse;
+            if (gain)
+                y = y * load_some(gain + c, lanes) + load_some(offset + c, lanes);
+            store_some(out + c, y, lanes);
+        }
+    }
+}
+
 /* The largest of count floats, with a vector for the whole ones and a scalar for the rest. */
 INLINE float largest(const float *x, size_t count)
 {
@@ -154,6 +194,7 @@ const dn_cpu_kernels DN_KERNELS_NAME = {
     .gemm = DN_GEMM_NAME,
     .channel_sums = channel_sums,
     .normalize = normalize,
+    .layer_norm = layer_norm,
     .softmax = softmax,
     .activate = activate_all,
     .winograd_input = winograd_input,

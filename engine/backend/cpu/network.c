@@ -43,7 +43,7 @@ static void mark_plain(const dn_plan *plan, bool *plain)
     }
 }
 
-/* Measures (storage NULL) or hands out every weight's place. Returns floats. */
+/* Measures (storage NULL) or hands out every weight's and table's place. Returns floats. */
 static size_t place_weights(dn_network *network, const bool *plain, float *storage)
 {
     const dn_plan *plan = network->plan;
@@ -62,14 +62,26 @@ static size_t place_weights(dn_network *network, const bool *plain, float *stora
             network->weights[w] = storage + used;
         used += dn_cpu_round_up((size_t)plan->weights[w].count, DN_CPU_LINE_FLOATS);
     }
+    for (uint32_t n = 0; n < plan->node_count; n++) {
+        if (plan->nodes[n].kind != DN_NODE_POSITION)
+            continue;
+        if (storage)
+            network->nodes[n].table = storage + used;
+        used += dn_cpu_round_up(dn_shape_count(plan->values[plan->nodes[n].out].shape), DN_CPU_LINE_FLOATS);
+    }
     return used;
+}
+
+static bool is_sinusoid(const dn_node *node)
+{
+    return node->kind == DN_NODE_TIME_EMBEDDING || node->kind == DN_NODE_CLASS_SINUSOID;
 }
 
 static size_t count_frequencies(const dn_plan *plan)
 {
     size_t count = 0;
     for (uint32_t n = 0; n < plan->node_count; n++) {
-        if (plan->nodes[n].kind == DN_NODE_TIME_EMBEDDING)
+        if (is_sinusoid(&plan->nodes[n]))
             count += plan->values[plan->nodes[n].out].shape.c / 2;
     }
     return count;
@@ -81,13 +93,41 @@ static void tabulate_frequencies(dn_network *network)
     double *next = network->frequencies;
     for (uint32_t n = 0; n < network->plan->node_count; n++) {
         const dn_node *node = &network->plan->nodes[n];
-        if (node->kind != DN_NODE_TIME_EMBEDDING)
+        if (!is_sinusoid(node))
             continue;
         uint32_t half = network->plan->values[node->out].shape.c / 2;
         double slope = -dn_cpu_log((double)node->max_period) / ((double)half - (double)node->freq_shift);
         network->nodes[n].frequency = next;
         for (uint32_t i = 0; i < half; i++)
             *next++ = dn_cpu_exp(slope * i);
+    }
+}
+
+/* One axis' quarter of a pixel's channels, twice: sines, then cosines. */
+static void tabulate_axis(float *table, size_t quarter, double place)
+{
+    double slope = -dn_cpu_log(10000.0) / (double)quarter;
+    for (size_t i = 0; i < quarter; i++) {
+        double sine, cosine;
+        dn_cpu_sine_cosine(place * dn_cpu_exp(slope * (double)i), &sine, &cosine);
+        table[i] = (float)sine;
+        table[quarter + i] = (float)cosine;
+    }
+}
+
+/* DiT's position embedding: the column's half, then the row's. */
+static void tabulate_positions(dn_network *network)
+{
+    for (uint32_t n = 0; n < network->plan->node_count; n++) {
+        const dn_node *node = &network->plan->nodes[n];
+        if (node->kind != DN_NODE_POSITION)
+            continue;
+        dn_shape shape = network->plan->values[node->out].shape;
+        float *table = network->nodes[n].table;
+        for (size_t p = 0; p < (size_t)shape.h * shape.w; p++, table += shape.c) {
+            tabulate_axis(table, shape.c / 4, (double)(p % shape.w) / (double)node->position_scale);
+            tabulate_axis(table + shape.c / 2, shape.c / 4, (double)(p / shape.w) / (double)node->position_scale);
+        }
     }
 }
 
@@ -178,6 +218,7 @@ dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_ne
     memset(network->storage, 0, network->bytes);
     place_weights(network, plain, network->storage);
     tabulate_frequencies(network);
+    tabulate_positions(network);
     status = dn_cpu_network_update(network, options->weights, error);
 done:
     free(plain);

@@ -18,7 +18,8 @@ dn_status dn_reference_table_f32(float ***out, const dn_plan *plan, uint32_t row
 dn_status dn_reference_table_f64(double ***out, const dn_plan *plan, uint32_t row_count, dn_error *error);
 
 /* weights[w] in plan order and checkpoint layout (as in dn_weights); samples [rows,H,W,C] (NHWC) of the plan's input.
- * Fills every value of the table. DN_INVALID when a condition names a class outside the table. */
+ * Fills every value of the table. DN_INVALID when a condition names a class, or a time a row,
+ * outside the table. */
 dn_status dn_reference_run_f32(const dn_plan *plan, const float *const *weights, const float *samples, const dn_reference_row *rows,
                                uint32_t row_count, float *const *table, dn_error *error);
 dn_status dn_reference_run_f64(const dn_plan *plan, const double *const *weights, const double *samples, const dn_reference_row *rows,

@@ -67,6 +67,7 @@ static void run_conv(const work *w)
 
 static void run_linear(const work *w)
 {
+    const real *gate = w->in[2] ? w->in[2] + w->node->gate_offset : NULL;
     for (size_t p = 0; p < (size_t)w->to.h * w->to.w; p++) {
         for (uint32_t o = 0; o < w->to.c; o++) {
             real sum = 0;
@@ -74,6 +75,10 @@ static void run_linear(const work *w)
                 sum += w->in[0][p * w->from.c + c] * w->weight[(size_t)o * w->from.c + c];
             }
             sum += w->bias ? w->bias[o] : 0;
+            if (gate) {
+                w->out[p * w->to.c + o] = w->in[1][p * w->to.c + o] + gate[o] * activate(w->node->activation, sum);
+                continue;
+            }
             sum += w->in[1] ? w->in[1][p * w->to.c + o] : 0;
             w->out[p * w->to.c + o] = activate(w->node->activation, sum * (real)w->node->scale);
         }
@@ -106,6 +111,30 @@ static void run_group_norm(const work *w)
                 y = w->in[1] ? y * (1 + w->in[1][c]) + w->in[1][channels + c] : y;
                 w->out[p * channels + c] = activate(w->node->activation, y);
             }
+        }
+    }
+}
+
+static void run_layer_norm(const work *w)
+{
+    uint32_t channels = w->to.c;
+    for (size_t p = 0; p < (size_t)w->to.h * w->to.w; p++) {
+        const real *x = w->in[0] + p * channels;
+        real mean = 0, variance = 0;
+        for (uint32_t c = 0; c < channels; c++) {
+            mean += x[c];
+        }
+        mean /= (real)channels;
+        for (uint32_t c = 0; c < channels; c++) {
+            variance += (x[c] - mean) * (x[c] - mean);
+        }
+        real inverse = (real)(1.0 / sqrt((double)(variance / (real)channels) + (double)w->node->epsilon));
+        for (uint32_t c = 0; c < channels; c++) {
+            real y = (x[c] - mean) * inverse * (w->weight ? w->weight[c] : 1) + (w->bias ? w->bias[c] : 0);
+            if (w->in[1]) {
+                y = y * (1 + w->in[1][w->node->scale_offset + c]) + w->in[1][w->node->shift_offset + c];
+            }
+            w->out[p * channels + c] = y;
         }
     }
 }
@@ -152,63 +181,8 @@ static void run_attention(const work *w)
     }
 }
 
-static void run_time_embedding(const work *w)
-{
-    uint32_t half = w->to.c / 2;
-    for (uint32_t i = 0; i < half; i++) {
-        double exponent = -log((double)w->node->max_period) * i / ((double)half - (double)w->node->freq_shift);
-        double angle = w->row->time * exp(exponent);
-        w->out[i] = (real)(w->node->flip_sin_to_cos ? cos(angle) : sin(angle));
-        w->out[half + i] = (real)(w->node->flip_sin_to_cos ? sin(angle) : cos(angle));
-    }
-    if (w->to.c % 2) {
-        w->out[w->to.c - 1] = 0;
-    }
-}
-
-static void run_class_embedding(const work *w)
-{
-    memset(w->out, 0, w->to.c * sizeof *w->out);
-    for (uint32_t i = 0; i < w->row->condition.count; i++) {
-        const real *line = w->weight + (size_t)w->row->condition.classes[i] * w->to.c;
-        for (uint32_t c = 0; c < w->to.c; c++) {
-            w->out[c] += (real)w->row->condition.weights[i] * line[c];
-        }
-    }
-}
-
-static void run_upsample(const work *w)
-{
-    for (uint32_t y = 0; y < w->to.h; y++) {
-        for (uint32_t x = 0; x < w->to.w; x++) {
-            memcpy(w->out + ((size_t)y * w->to.w + x) * w->to.c, w->in[0] + ((size_t)(y / 2) * w->from.w + x / 2) * w->to.c,
-                   w->to.c * sizeof *w->out);
-        }
-    }
-}
-
-static void run_average_pool(const work *w)
-{
-    size_t line = (size_t)w->from.w * w->from.c;
-    for (uint32_t y = 0; y < w->to.h; y++) {
-        for (uint32_t x = 0; x < w->to.w; x++) {
-            const real *from = w->in[0] + 2 * (size_t)y * line + 2 * (size_t)x * w->from.c;
-            for (uint32_t c = 0; c < w->to.c; c++) {
-                real sum = from[c] + from[w->from.c + c] + from[line + c] + from[line + w->from.c + c];
-                w->out[((size_t)y * w->to.w + x) * w->to.c + c] = sum / 4;
-            }
-        }
-    }
-}
-
-static void run_concat(const work *w)
-{
-    uint32_t first = w->from.c, second = w->to.c - w->from.c;
-    for (size_t p = 0; p < (size_t)w->to.h * w->to.w; p++) {
-        memcpy(w->out + p * w->to.c, w->in[0] + p * first, first * sizeof *w->out);
-        memcpy(w->out + p * w->to.c + first, w->in[1] + p * second, second * sizeof *w->out);
-    }
-}
+#include "backend/cpu/reference_embedding.inc.c"
+#include "backend/cpu/reference_move.inc.c"
 
 static void run_global_pool(const work *w)
 {
@@ -242,6 +216,15 @@ static void (*const run_kind[DN_NODE_KINDS])(const work *) = {
     [DN_NODE_CONCAT] = run_concat,
     [DN_NODE_GLOBAL_POOL] = run_global_pool,
     [DN_NODE_ACTIVATION] = run_activation,
+    [DN_NODE_LAYER_NORM] = run_layer_norm,
+    [DN_NODE_CLASS_SINUSOID] = run_class_sinusoid,
+    [DN_NODE_FOURIER_EMBEDDING] = run_fourier_embedding,
+    [DN_NODE_TIME_TABLE] = run_time_table,
+    [DN_NODE_UPSAMPLE_FIR2] = run_fir,
+    [DN_NODE_DOWNSAMPLE_FIR2] = run_fir,
+    [DN_NODE_POSITION] = run_position,
+    [DN_NODE_UNPATCHIFY] = run_unpatchify,
+    [DN_NODE_DIVIDE_BY_TIME] = run_divide_by_time,
 };
 
 dn_status NAME(dn_reference_table)(real ***out, const dn_plan *plan, uint32_t row_count, dn_error *error)
@@ -285,8 +268,11 @@ static void run_node(const dn_plan *plan, const dn_node *node, const real *const
 dn_status NAME(dn_reference_run)(const dn_plan *plan, const real *const *weights, const real *samples, const dn_reference_row *rows,
                                  uint32_t row_count, real *const *table, dn_error *error)
 {
-    for (uint32_t r = 0; r < row_count && plan->class_rows; r++) {
-        for (uint32_t i = 0; i < rows[r].condition.count; i++) {
+    for (uint32_t r = 0; r < row_count; r++) {
+        if (plan->time_rows && !(rows[r].time >= 0.0 && rows[r].time < plan->time_rows && rows[r].time == floor(rows[r].time))) {
+            return dn_fail(error, DN_INVALID, "the time %g of row %u is none of the table's %u", rows[r].time, r, plan->time_rows);
+        }
+        for (uint32_t i = 0; plan->class_rows && i < rows[r].condition.count; i++) {
             if (rows[r].condition.classes[i] >= plan->class_rows) {
                 return dn_fail(error, DN_INVALID, "class %u of row %u is outside the table of %u", rows[r].condition.classes[i], r,
                                plan->class_rows);

@@ -66,11 +66,26 @@ static void run_node(const dn_cpu_run *run)
         [DN_NODE_CONCAT] = dn_cpu_concat,
         [DN_NODE_GLOBAL_POOL] = dn_cpu_global_pool,
         [DN_NODE_ACTIVATION] = dn_cpu_activation,
+        [DN_NODE_LAYER_NORM] = dn_cpu_layer_norm,
+        [DN_NODE_CLASS_SINUSOID] = dn_cpu_class_sinusoid,
+        [DN_NODE_FOURIER_EMBEDDING] = dn_cpu_fourier_embedding,
+        [DN_NODE_TIME_TABLE] = dn_cpu_time_table,
+        [DN_NODE_UPSAMPLE_FIR2] = dn_cpu_fir,
+        [DN_NODE_DOWNSAMPLE_FIR2] = dn_cpu_fir,
+        [DN_NODE_POSITION] = dn_cpu_position,
+        [DN_NODE_UNPATCHIFY] = dn_cpu_unpatchify,
+        [DN_NODE_DIVIDE_BY_TIME] = dn_cpu_divide_by_time,
     };
     functions[run->node->kind](run);
 }
 
-/* A row's buffers hold what it points to, and its classes are in the table. */
+/* Whether a table of so many rows has one for the time; without a table any time will do. */
+static bool time_fits(uint32_t rows, float time)
+{
+    return rows == 0 || (time >= 0.0f && time < (float)rows && time == (float)(uint32_t)time);
+}
+
+/* A row's buffers hold what it points to, and its time and classes are in the tables. */
 static dn_status check_row(const dn_plan *plan, const dn_row *row, uint32_t index, dn_error *error)
 {
     size_t in = dn_shape_count(plan->values[plan->input].shape), out = dn_shape_count(plan->values[plan->output].shape);
@@ -78,6 +93,8 @@ static dn_status check_row(const dn_plan *plan, const dn_row *row, uint32_t inde
         return dn_fail(error, DN_INTERNAL, "row %u reads past its buffer", index);
     if (row->out_offset > row->out->count || out > row->out->count - row->out_offset)
         return dn_fail(error, DN_INTERNAL, "row %u writes past its buffer", index);
+    if (!time_fits(plan->time_rows, row->time))
+        return dn_fail(error, DN_INVALID, "row %u: the time %g is none of the table's %u", index, (double)row->time, plan->time_rows);
     if (row->condition.count > DN_CONDITION_CLASSES_MAX || (row->condition.count == 0) != (plan->class_rows == 0))
         return dn_fail(error, DN_INVALID, "row %u: %u classes for a network with %u", index, row->condition.count, plan->class_rows);
     for (uint32_t i = 0; i < row->condition.count; i++) {

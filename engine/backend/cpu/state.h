@@ -15,7 +15,8 @@ struct dn_device {
 /* What a node needs beside the plan, made when the network is. */
 typedef struct dn_cpu_node {
     float *packed; /* conv, linear: the weight as panels */
-    double *frequency; /* time embedding: dim / 2 angular frequencies */
+    double *frequency; /* time embedding, class sinusoid: dim / 2 angular frequencies */
+    float *table; /* position: [h,w,C] to be added */
 } dn_cpu_node;
 
 struct dn_network {
@@ -105,6 +106,28 @@ static inline dn_shape dn_cpu_shape(const dn_cpu_run *run, dn_value value)
     return run->plan->values[value].shape;
 }
 
+/* The caller's row of the run's index-th. */
+static inline const dn_row *dn_cpu_row_of(const dn_cpu_run *run, size_t index)
+{
+    return &run->workspace->rows[run->row_first + index];
+}
+
+static inline float *dn_cpu_out_row(const dn_cpu_run *run, size_t row)
+{
+    return dn_cpu_out(run) + row * dn_shape_count(dn_cpu_shape(run, run->node->out));
+}
+
+static inline const float *dn_cpu_in_row(const dn_cpu_run *run, int index, size_t row)
+{
+    return dn_cpu_in(run, index) + row * dn_shape_count(dn_cpu_shape(run, run->node->in[index]));
+}
+
+/* Elements of a value in all the run's rows. */
+static inline double dn_cpu_elements_of(const dn_cpu_run *run, dn_value value)
+{
+    return (double)dn_shape_count(dn_cpu_shape(run, value)) * run->row_count;
+}
+
 /* Below this many elementary operations a node runs on the calling thread: waking another costs more. */
 #define DN_CPU_PARALLEL_WORK_MIN 500000.0
 
@@ -144,11 +167,20 @@ void dn_cpu_average_pool2(const dn_cpu_run *run);
 void dn_cpu_concat(const dn_cpu_run *run);
 void dn_cpu_global_pool(const dn_cpu_run *run);
 void dn_cpu_activation(const dn_cpu_run *run);
+void dn_cpu_layer_norm(const dn_cpu_run *run);
+void dn_cpu_class_sinusoid(const dn_cpu_run *run);
+void dn_cpu_fourier_embedding(const dn_cpu_run *run);
+void dn_cpu_time_table(const dn_cpu_run *run);
+void dn_cpu_fir(const dn_cpu_run *run);
+void dn_cpu_position(const dn_cpu_run *run);
+void dn_cpu_unpatchify(const dn_cpu_run *run);
+void dn_cpu_divide_by_time(const dn_cpu_run *run);
 
 /* Floats of scratch that one task of a node needs. */
 size_t dn_cpu_conv_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node);
 size_t dn_cpu_attention_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node);
 size_t dn_cpu_group_norm_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node);
+size_t dn_cpu_layer_norm_scratch(const dn_plan *plan, const dn_node *node);
 
 /* Tables of dn_backend. */
 dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error);

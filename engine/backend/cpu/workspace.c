@@ -72,6 +72,8 @@ static size_t node_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, c
     case DN_NODE_GROUP_NORM:
     case DN_NODE_GLOBAL_POOL:
         return dn_cpu_group_norm_scratch(kernels, plan, node);
+    case DN_NODE_LAYER_NORM:
+        return dn_cpu_layer_norm_scratch(plan, node);
     default:
         return 0;
     }
