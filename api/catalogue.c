@@ -1,5 +1,6 @@
 /* What the daemon offers whatever its models: GET /samplers from the engine's table, GET /capabilities from limits.h.
  * Pure; any thread; all text is malloc'd. */
+#include <math.h>
 #include <string.h>
 
 #include "api/limits.h"
@@ -7,24 +8,43 @@
 #include "api/views.h"
 #include "diffusion/sampler.h"
 
-static void add_field(api_text *text, const dn_sampler_field *field)
+/* NaN: no default of the sampler's own; null then. */
+static void add_default(api_text *text, const dn_option_info *info, double value)
 {
-    bool boolean = strcmp(field->type, "boolean") == 0;
-    api_text_add(text, "{\"name\":");
-    api_text_string(text, field->name);
-    api_text_add(text, ",\"type\":");
-    api_text_string(text, field->type);
-    if (boolean) {
-        api_text_add(text, ",\"default\":");
-        api_text_bool(text, field->standard > 0);
+    api_text_add(text, ",\"default\":");
+    if (isnan(value)) {
+        api_text_add(text, "null");
+    } else if (info->type == DN_TYPE_BOOLEAN) {
+        api_text_bool(text, value > 0);
+    } else if (info->type == DN_TYPE_CHOICE) {
+        api_text_string(text, info->choices[(uint32_t)value]);
     } else {
+        api_text_number(text, value);
+    }
+}
+
+static void add_field(api_text *text, const dn_option_field *field)
+{
+    static const char *const types[] = {"number", "integer", "boolean", "choice"};
+    const dn_option_info *info = dn_option_info_of(field->id);
+    api_text_add(text, "{\"name\":");
+    api_text_string(text, info->name);
+    api_text_add(text, ",\"type\":");
+    api_text_string(text, types[info->type]);
+    if (info->type == DN_TYPE_CHOICE) {
+        api_text_add(text, ",\"choices\":[");
+        for (uint32_t i = (uint32_t)field->minimum; i <= (uint32_t)field->maximum; i++) {
+            api_text_add(text, i > (uint32_t)field->minimum ? "," : "");
+            api_text_string(text, info->choices[i]);
+        }
+        api_text_add(text, "]");
+    } else if (info->type != DN_TYPE_BOOLEAN) {
         api_text_add(text, ",\"minimum\":");
         api_text_number(text, field->minimum);
         api_text_add(text, ",\"maximum\":");
         api_text_number(text, field->maximum);
-        api_text_add(text, ",\"default\":");
-        api_text_number(text, field->standard);
     }
+    add_default(text, info, field->standard);
     api_text_add(text, "}");
 }
 

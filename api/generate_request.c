@@ -17,12 +17,6 @@
     X(GUIDANCE_SCALE, "guidance_scale")                                                                                                    \
     X(STEPS, "steps")                                                                                                                      \
     X(SAMPLER, "sampler")                                                                                                                  \
-    X(ETA, "eta")                                                                                                                          \
-    X(S_CHURN, "s_churn")                                                                                                                  \
-    X(S_NOISE, "s_noise")                                                                                                                  \
-    X(S_TMIN, "s_tmin")                                                                                                                    \
-    X(S_TMAX, "s_tmax")                                                                                                                    \
-    X(KARRAS, "karras")                                                                                                                    \
     X(SEED, "seed")                                                                                                                        \
     X(N, "n")                                                                                                                              \
     X(PRIORITY, "priority")
@@ -45,10 +39,18 @@ typedef struct member {
     api_raw raw;
 } member;
 
+/* A request's members: the fields above, then the options of the engine's table. */
+#define MEMBER_COUNT (FIELD_COUNT + DN_OPT_COUNT)
+
+static const char *member_name(int index)
+{
+    return index < FIELD_COUNT ? FIELD_NAMES[index] : dn_option_info_of((dn_option_id)(index - FIELD_COUNT))->name;
+}
+
 /* One object while it is read. */
 typedef struct reader {
     char at[24]; /* its JSON Pointer: "", or "/3" in an array */
-    member members[FIELD_COUNT];
+    member members[MEMBER_COUNT];
     const api_model *model;
     const dn_sampler *sampler; /* NULL: "model" */
     api_problem *problem;
@@ -88,11 +90,11 @@ static bool refuse_unknown_field(reader *r, const char *name)
     }
     const char *nearest = NULL;
     unsigned distance = (unsigned)strlen(name) / 3 + 1;
-    for (int i = 0; i < FIELD_COUNT; i++) {
-        unsigned d = api_name_distance(name, strlen(name), FIELD_NAMES[i], strlen(FIELD_NAMES[i]));
+    for (int i = 0; i < MEMBER_COUNT; i++) {
+        unsigned d = api_name_distance(name, strlen(name), member_name(i), strlen(member_name(i)));
         if (d < distance) {
             distance = d;
-            nearest = FIELD_NAMES[i];
+            nearest = member_name(i);
         }
     }
     return api_refuse(r->problem, API_INVALID_FIELD, pointer_to(r, name).text, "%s is not a field of a request%s%s%s", name,
@@ -105,10 +107,10 @@ static bool collect(reader *r, const cJSON *object, api_raw raw)
     api_walk_begin(&walk, raw);
     for (const cJSON *child = object->child; child; child = child->next) {
         int field = 0;
-        while (field < FIELD_COUNT && strcmp(FIELD_NAMES[field], child->string) != 0) {
+        while (field < MEMBER_COUNT && strcmp(member_name(field), child->string) != 0) {
             field++;
         }
-        if (field == FIELD_COUNT) {
+        if (field == MEMBER_COUNT) {
             return refuse_unknown_field(r, child->string);
         }
         r->members[field].value = child;
@@ -271,63 +273,55 @@ static bool read_sampler(reader *r, api_request *out)
     return true;
 }
 
-/* The sampler's own description of an option; NULL after a refusal. */
-static const dn_sampler_field *option_field(reader *r, request_field field)
+/* The sampler's own rule for an option; NULL after a refusal. */
+static const dn_option_field *option_field(reader *r, dn_option_id id)
 {
-    const char *name = FIELD_NAMES[field];
-    for (uint32_t i = 0; r->sampler && i < r->sampler->field_count; i++) {
-        if (strcmp(r->sampler->fields[i].name, name) == 0) {
-            return &r->sampler->fields[i];
-        }
+    const char *name = dn_option_info_of(id)->name;
+    const dn_option_field *field = r->sampler ? dn_sampler_field_of(r->sampler, id) : NULL;
+    if (!field) {
+        api_refuse(r->problem, API_UNSUPPORTED_OPTION, pointer_to(r, name).text,
+                   "%s is not an option of the sampler %s; GET /samplers lists them", name, r->sampler ? r->sampler->name : "\"model\"");
     }
-    api_refuse(r->problem, API_UNSUPPORTED_OPTION, pointer_to(r, name).text,
-               "%s is not an option of the sampler %s; GET /samplers lists them", name, r->sampler ? r->sampler->name : "\"model\"");
-    return NULL;
+    return field;
 }
 
-static bool read_number_option(reader *r, request_field field, double *out)
+/* A JSON value as the table holds it; NaN where it has the wrong type. */
+static double option_value(const member *m, dn_option_id id)
 {
-    const member *m = &r->members[field];
-    char rule[80];
-    *out = NAN;
-    if (!m->value) {
-        return true;
+    double value = (double)NAN;
+    switch (dn_option_info_of(id)->type) {
+    case DN_TYPE_BOOLEAN:
+        return cJSON_IsBool(m->value) ? cJSON_IsTrue(m->value) : (double)NAN;
+    case DN_TYPE_CHOICE:
+        return cJSON_IsString(m->value) && dn_option_choice(id, m->value->valuestring, &value) ? value : (double)NAN;
+    case DN_TYPE_INTEGER:
+        return cJSON_IsNumber(m->value) && api_raw_is_integer(m->raw) ? m->value->valuedouble : (double)NAN;
+    case DN_TYPE_NUMBER:
+        break;
     }
-    const dn_sampler_field *option = option_field(r, field);
-    if (!option) {
-        return false;
-    }
-    double value = m->value->valuedouble;
-    if (!cJSON_IsNumber(m->value) || !(value >= option->minimum && value <= option->maximum)) {
-        snprintf(rule, sizeof rule, "must be a number from %.10g to %.10g", option->minimum, option->maximum);
-        return refuse_field(r, field, rule);
-    }
-    *out = value;
-    return true;
-}
-
-static bool read_karras(reader *r, api_request *out)
-{
-    const member *m = &r->members[FIELD_KARRAS];
-    out->karras = -1;
-    if (!m->value) {
-        return true;
-    }
-    if (!option_field(r, FIELD_KARRAS)) {
-        return false;
-    }
-    if (!cJSON_IsBool(m->value)) {
-        return refuse_field(r, FIELD_KARRAS, "must be true or false");
-    }
-    out->karras = cJSON_IsTrue(m->value) ? 1 : 0;
-    return true;
+    return cJSON_IsNumber(m->value) ? m->value->valuedouble : (double)NAN;
 }
 
 static bool read_options(reader *r, api_request *out)
 {
-    return read_number_option(r, FIELD_ETA, &out->eta) && read_number_option(r, FIELD_S_CHURN, &out->s_churn) &&
-           read_number_option(r, FIELD_S_NOISE, &out->s_noise) && read_number_option(r, FIELD_S_TMIN, &out->s_tmin) &&
-           read_number_option(r, FIELD_S_TMAX, &out->s_tmax) && read_karras(r, out);
+    for (uint32_t i = 0; i < DN_OPT_COUNT; i++) {
+        const member *m = &r->members[FIELD_COUNT + i];
+        dn_option_id id = (dn_option_id)i;
+        dn_error why;
+        if (!m->value) {
+            continue;
+        }
+        const dn_option_field *field = option_field(r, id);
+        if (!field) {
+            return false;
+        }
+        double value = option_value(m, id);
+        if (dn_option_check(field, value, &why) != DN_OK) {
+            return api_refuse(r->problem, API_INVALID_FIELD, pointer_to(r, dn_option_info_of(id)->name).text, "%s", why.message);
+        }
+        dn_option_set(&out->options, id, value);
+    }
+    return true;
 }
 
 static bool read_seed(reader *r, api_request *out)

@@ -15,8 +15,7 @@ typedef struct api_request {
     double guidance_scale;
     uint32_t steps;
     char sampler[32];
-    double eta, s_churn, s_noise, s_tmin, s_tmax; /* NaN: not given */
-    int karras;                  /* -1: not given */
+    dn_options options;
     bool has_seed;               /* as the client sent it; the caller draws one when false and sets seed */
     uint64_t seed;
     uint32_t n;
@@ -39,9 +38,6 @@ bool api_fingerprint(unsigned char out[32], const char *route, const char *body,
 /* The request as stored and shown (JOB's "request"), and back. Seeds are strings. malloc'd. */
 char *api_request_json(const api_request *request);
 bool api_request_from_json(api_request *out, const char *json, size_t bytes);
-
-/* The sampler's options as the engine takes them: all of them, so that a lane misses none. */
-dn_sampler_options api_request_options(const api_request *request);
 
 /* What it costs: n * evaluations * rows, the measure of queue caps and fair turns. */
 uint64_t api_request_cost(const api_request *request);

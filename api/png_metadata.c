@@ -48,12 +48,30 @@ static void add_class(api_text *text, const api_request *request)
     free(taken);
 }
 
-static void add_option(api_text *text, const char *label, double value)
+/* Options that readers of infotext know have their own words there. */
+static const struct {
+    dn_option_id id;
+    const char *label;
+} LABELS[] = {
+    {DN_OPT_ETA, "Eta"},           {DN_OPT_S_CHURN, "Sigma churn"}, {DN_OPT_S_NOISE, "Sigma noise"},
+    {DN_OPT_S_TMIN, "Sigma tmin"}, {DN_OPT_S_TMAX, "Sigma tmax"},   {DN_OPT_STRENGTH, "Denoising strength"},
+};
+
+static void add_options(api_text *text, const dn_options *options)
 {
-    if (!isnan(value)) {
-        api_text_format(text, ", %s: ", label);
-        api_text_number(text, value);
+    for (size_t i = 0; i < sizeof LABELS / sizeof LABELS[0]; i++) {
+        if (dn_option_given(options, LABELS[i].id)) {
+            api_text_format(text, ", %s: ", LABELS[i].label);
+            api_text_number(text, options->value[LABELS[i].id]);
+        }
     }
+}
+
+/* The schedule's name as AUTOMATIC1111 writes it. */
+static const char *schedule_title(const dn_options *options)
+{
+    static const char *const titles[] = {NULL, "Karras", "Exponential", "Beta", "Lu"};
+    return dn_option_given(options, DN_OPT_SIGMA_SCHEDULE) ? titles[(uint32_t)options->value[DN_OPT_SIGMA_SCHEDULE]] : NULL;
 }
 
 char *api_infotext(const api_request *request, const api_model *model, uint64_t seed)
@@ -65,8 +83,8 @@ char *api_infotext(const api_request *request, const api_model *model, uint64_t 
     }
     api_text_format(&text, "Steps: %" PRIu32 ", Sampler: ", request->steps);
     add_quoted(&text, sampler ? sampler->title : request->sampler);
-    if (request->karras == 1) {
-        api_text_add(&text, ", Schedule type: Karras");
+    if (schedule_title(&request->options)) {
+        api_text_format(&text, ", Schedule type: %s", schedule_title(&request->options));
     }
     api_text_add(&text, ", CFG scale: ");
     api_text_number(&text, request->guidance_scale);
@@ -74,11 +92,7 @@ char *api_infotext(const api_request *request, const api_model *model, uint64_t 
     if (request->has_class) {
         add_class(&text, request);
     }
-    add_option(&text, "Eta", request->eta);
-    add_option(&text, "Sigma churn", request->s_churn);
-    add_option(&text, "Sigma noise", request->s_noise);
-    add_option(&text, "Sigma tmin", request->s_tmin);
-    add_option(&text, "Sigma tmax", request->s_tmax);
+    add_options(&text, &request->options);
     api_text_format(&text, ", Model hash: %.*s, Model: ", SHORT_HASH_CHARACTERS, model->weights_sha256);
     add_quoted(&text, model->name);
     api_text_format(&text, ", RNG: %s, Version: denoised", DN_NOISE_NAME);

@@ -12,21 +12,17 @@
 
 #define REQUEST_JSON_BYTES_MAX 8192
 
-/* The options a request may carry, by the name they have on the wire. */
-static const struct {
-    const char *name;
-    size_t offset;
-} OPTIONS[] = {
-    {"eta", offsetof(api_request, eta)},       {"s_churn", offsetof(api_request, s_churn)}, {"s_noise", offsetof(api_request, s_noise)},
-    {"s_tmin", offsetof(api_request, s_tmin)}, {"s_tmax", offsetof(api_request, s_tmax)},
-};
-#define OPTION_COUNT (sizeof OPTIONS / sizeof OPTIONS[0])
-
-static double option_of(const api_request *request, size_t i)
+static void add_option(api_text *text, dn_option_id id, double value)
 {
-    double value;
-    memcpy(&value, (const char *)request + OPTIONS[i].offset, sizeof value);
-    return value;
+    const dn_option_info *info = dn_option_info_of(id);
+    api_text_format(text, ",\"%s\":", info->name);
+    if (info->type == DN_TYPE_BOOLEAN) {
+        api_text_bool(text, value != 0);
+    } else if (info->type == DN_TYPE_CHOICE) {
+        api_text_string(text, info->choices[(uint32_t)value]);
+    } else {
+        api_text_number(text, value);
+    }
 }
 
 char *api_request_json(const api_request *request)
@@ -44,15 +40,10 @@ char *api_request_json(const api_request *request)
     api_text_real(&text, request->guidance_scale);
     api_text_format(&text, ",\"steps\":%" PRIu32 ",\"sampler\":", request->steps);
     api_text_string(&text, request->sampler);
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        double value = option_of(request, i);
-        if (!isnan(value)) {
-            api_text_format(&text, ",\"%s\":", OPTIONS[i].name);
-            api_text_number(&text, value);
+    for (uint32_t i = 0; i < DN_OPT_COUNT; i++) {
+        if (dn_option_given(&request->options, (dn_option_id)i)) {
+            add_option(&text, (dn_option_id)i, request->options.value[i]);
         }
-    }
-    if (request->karras >= 0) {
-        api_text_format(&text, ",\"karras\":%s", request->karras ? "true" : "false");
     }
     api_text_format(&text, ",\"seed\":\"%" PRIu64 "\",\"n\":%" PRIu32 ",\"priority\":%d}", request->seed, request->n, request->priority);
     return api_text_take(&text);
@@ -74,19 +65,30 @@ static bool read_class(const cJSON *root, api_request *out)
     return true;
 }
 
+/* A stored option; requests stored before there was sigma_schedule say "karras". */
 static bool read_options(const cJSON *root, api_request *out)
 {
-    for (size_t i = 0; i < OPTION_COUNT; i++) {
-        const cJSON *value = cJSON_GetObjectItemCaseSensitive(root, OPTIONS[i].name);
-        double number = cJSON_IsNumber(value) ? value->valuedouble : (double)NAN;
-        if (value && !cJSON_IsNumber(value)) {
+    for (uint32_t i = 0; i < DN_OPT_COUNT; i++) {
+        const dn_option_info *info = dn_option_info_of((dn_option_id)i);
+        const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, info->name);
+        double value = 0;
+        if (!item) {
+            continue;
+        }
+        bool choice = info->type == DN_TYPE_CHOICE, boolean = info->type == DN_TYPE_BOOLEAN;
+        if (choice ? !cJSON_IsString(item) || !dn_option_choice((dn_option_id)i, item->valuestring, &value)
+                   : boolean ? !cJSON_IsBool(item) : !cJSON_IsNumber(item)) {
             return false;
         }
-        memcpy((char *)out + OPTIONS[i].offset, &number, sizeof number);
+        if (!choice) {
+            value = boolean ? cJSON_IsTrue(item) : item->valuedouble;
+        }
+        dn_option_set(&out->options, (dn_option_id)i, value);
     }
-    const cJSON *karras = cJSON_GetObjectItemCaseSensitive(root, "karras");
-    out->karras = karras ? cJSON_IsTrue(karras) : -1;
-    return !karras || cJSON_IsBool(karras);
+    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(root, "karras"))) {
+        dn_option_set(&out->options, DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_KARRAS);
+    }
+    return true;
 }
 
 static bool read_seed(const cJSON *root, api_request *out)
@@ -127,18 +129,6 @@ bool api_request_from_json(api_request *out, const char *json, size_t bytes)
 done:
     cJSON_Delete(root);
     return ok;
-}
-
-dn_sampler_options api_request_options(const api_request *request)
-{
-    return (dn_sampler_options){
-        .eta = request->eta,
-        .s_churn = request->s_churn,
-        .s_noise = request->s_noise,
-        .s_tmin = request->s_tmin,
-        .s_tmax = request->s_tmax,
-        .karras = request->karras,
-    };
 }
 
 uint64_t api_request_cost(const api_request *request)

@@ -26,8 +26,7 @@ int main(int argc, char **argv)
                              .class_index = 7,
                              .guidance_scale = 2.0,
                              .steps = 20,
-                             .sampler = "dpmpp_2m",
-                             .options = DN_SAMPLER_OPTIONS_INIT};
+                             .sampler = "dpmpp_2m"};
         pixels = malloc(dn_engine_elements(engine));
         status = pixels != NULL ? dn_generate(engine, &spec, 1, pixels, NULL, NULL, NULL, &error)
                                 : dn_fail(&error, DN_NO_MEMORY, "out of memory");

@@ -200,8 +200,7 @@ static dn_lane_spec spec_of(const evaluate_job *job, double guidance_scale, uint
                          .has_class = true,
                          .class_index = job->wanted[picture],
                          .guidance_scale = guidance_scale,
-                         .steps = steps,
-                         .options = DN_SAMPLER_OPTIONS_INIT};
+                         .steps = steps};
     snprintf(spec.sampler, sizeof spec.sampler, "%s", job->sampler);
     return spec;
 }

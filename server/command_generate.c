@@ -75,7 +75,7 @@ static dn_status generate(generation *g, dn_error *error)
 
 int dn_command_generate(int argc, char **argv)
 {
-    generation g = {.guidance_scale = NAN, .eta = NAN, .s_churn = NAN, .s_noise = NAN};
+    generation g = {.guidance_scale = NAN};
     const dn_option options[] = {
         DN_TEXT_OPTION("model", "DIR", g.model, "a pipeline folder; default: $DENOISED_MODEL, else the built-in model"),
         DN_TEXT_OPTION("class", "CLASS", g.classes, "a name or number, or a list of them (2,9,...) that the images take in turn"),
@@ -83,10 +83,6 @@ int dn_command_generate(int argc, char **argv)
                          "1 is off, 0 unconditional; default: the model's"),
         DN_COUNT_OPTION("steps", g.steps, 1, DN_STEPS_MAX, "sampler steps; default: the model's"),
         DN_TEXT_OPTION("sampler", "NAME", g.sampler, "dpmpp_2m, ddim, heun, euler, euler_ancestral, ddpm, model; default: the model's"),
-        DN_NUMBER_OPTION("eta", g.eta, 0.0, 1.0, "fresh noise: ddim, euler_ancestral"),
-        DN_NUMBER_OPTION("s-churn", g.s_churn, 0.0, 1000.0, "churn: euler"),
-        DN_NUMBER_OPTION("s-noise", g.s_noise, 0.0, 2.0, "scale of the churn's noise: euler"),
-        DN_FLAG_OPTION("karras", g.karras, "Karras spacing of the noise levels: dpmpp_2m, heun, euler"),
         DN_COUNT_OPTION("seed", g.seed, 0, UINT64_MAX, "of the first image, the next has one more; default: drawn, and told"),
         {.name = "images",
          .letter = 'n',

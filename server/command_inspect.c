@@ -19,6 +19,8 @@ static const char *prediction_name(dn_prediction prediction)
         return "sample";
     case DN_PREDICT_V:
         return "v_prediction";
+    case DN_PREDICT_FLOW:
+        return "flow_prediction";
     }
     return "?";
 }

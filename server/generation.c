@@ -135,13 +135,9 @@ static dn_lane_spec common_spec(const generation *g)
                           : guided                  ? engine->default_guidance
                                                     : 1.0,
         .steps = g->steps != 0 ? (uint32_t)g->steps : engine->default_steps,
-        .options = DN_SAMPLER_OPTIONS_INIT,
+        .options = g->options,
     };
     snprintf(spec.sampler, sizeof spec.sampler, "%s", g->sampler != NULL ? g->sampler : engine->default_sampler);
-    spec.options.eta = g->eta;
-    spec.options.s_churn = g->s_churn;
-    spec.options.s_noise = g->s_noise;
-    spec.options.karras = g->karras ? 1 : -1;
     return spec;
 }
 

@@ -10,8 +10,9 @@
 typedef struct generation {
     /* What the command line said; NULL, NaN and 0 where it was silent. */
     const char *model, *classes, *sampler, *output, *output_dir, *latents, *output_latents;
-    double guidance_scale, eta, s_churn, s_noise;
-    bool karras;
+    double guidance_scale;
+    dn_options options; /* as the engine takes them: choices and booleans too, once read */
+    const char *option_text[DN_OPT_COUNT]; /* as given; NULL: not */
     uint64_t steps, seed, n, columns, threads;
 
     dn_engine *engine;

@@ -95,7 +95,7 @@ static dn_lane_spec spec_of(const worker_lane *lane)
                          .class_index = r->class_index,
                          .guidance_scale = r->guidance_scale,
                          .steps = r->steps,
-                         .options = api_request_options(r)};
+                         .options = r->options};
     snprintf(spec.sampler, sizeof spec.sampler, "%s", r->sampler);
     return spec;
 }

@@ -18,7 +18,7 @@ static dn_status measure_row(double *out, dn_engine *engine, dn_error *error)
 {
     dn_batch *batch = NULL;
     dn_tick_report *report = malloc(sizeof *report);
-    dn_lane_spec spec = {.seed = 1, .guidance_scale = 1, .steps = 4, .sampler = "ddim", .options = DN_SAMPLER_OPTIONS_INIT};
+    dn_lane_spec spec = {.seed = 1, .guidance_scale = 1, .steps = 4, .sampler = "ddim"};
     spec.has_class = engine->class_count > 0;
     dn_status status = report ? dn_batch_create(&batch, engine, 1, error) : dn_fail(error, DN_NO_MEMORY, "out of memory for a tick");
     if (status == DN_OK)

@@ -15,10 +15,17 @@ typedef struct dn_lane_spec {
     uint64_t seed;
     bool has_class; /* false: unconditional */
     uint32_t class_index;
+    dn_condition mixture; /* count > 0, with has_class: several classes' embeddings by weight, instead of class_index */
+    bool has_negative; /* guided away from negative_class instead of the null class */
+    uint32_t negative_class;
     double guidance_scale;
     uint32_t steps;
     char sampler[32]; /* a name, or "model" */
-    dn_sampler_options options;
+    dn_options options; /* of sampler, guidance and conditioning */
+    bool has_variation; /* the start is turned from seed's noise to variation_seed's, by options' variation_strength */
+    uint64_t variation_seed;
+    const float *init; /* given picture [C*H*W], clean, in the network's space; NULL: none; read during admit */
+    const float *mask; /* [H*W], 1 where init is painted anew, 0 where it stays; NULL: none; read during admit */
     const float *start; /* given start noise [C*H*W], NULL: philox from seed; read during admit */
     /* Given noise [draws][C*H*W] of the steps, NULL: philox from seed; borrowed until the lane is gone, and such a lane has
      * no snapshot. For comparing implementations. */

@@ -14,6 +14,15 @@ typedef struct dn_engine_options {
     const char *isa; /* NULL: best */
 } dn_engine_options;
 
+/* Something that answers rows with the gradient, by the sample, of log p(class | sample, time): classifier guidance. The room that
+ * can run plans backward fills it in (dn_engine_set_classifier); an engine has at most one. */
+typedef struct dn_gradient {
+    void *self;
+    /* For every row: out = d log p(condition.classes[0] | in * in_scale, time) / d (in * in_scale), as floats like the sample's. */
+    dn_status (*run)(void *self, dn_row *rows, uint32_t row_count, dn_error *error);
+    void (*close)(void *self);
+} dn_gradient;
+
 typedef struct dn_engine {
     const dn_backend *backend;
     dn_device *device;
@@ -22,6 +31,12 @@ typedef struct dn_engine {
     dn_model_folder *folder;
     dn_training_schedule *training;
     dn_scheduler_config scheduler; /* the folder's */
+    dn_model *guide_model; /* autoguidance's second, weaker network; NULL: none */
+    dn_network *guide;
+    dn_gradient classifier; /* run NULL: none */
+    char *codec_path; /* folder of the autoencoder whose latents the network denoises; NULL: it denoises pixels */
+    uint32_t image_width, image_height, image_channels; /* of the pictures */
+    uint32_t guidance_methods; /* bit dn_guidance_method: those this engine can follow */
     uint32_t class_count; /* classes a request may name */
     uint32_t null_class; /* row of the null class, DN_NONE: none */
     char default_sampler[32];
@@ -31,12 +46,18 @@ typedef struct dn_engine {
     char build[65]; /* hex sha256 over the sources' hash, numerics version, backend, instruction set, libpng and zlib versions */
 } dn_engine;
 
+/* FOLDER/guide and FOLDER/classifier, where they are, hold autoguidance's network and classifier guidance's classifier. */
 dn_status dn_engine_open(dn_engine **out, const char *folder, const dn_engine_options *options, dn_error *error);
 void dn_engine_close(dn_engine *engine); /* accepts NULL */
 
 /* A class by name: an exact name or one of its comma-separated synonyms, case-insensitive. DN_INVALID lists the indices when
  * several match; the nearest names when none does. */
 dn_status dn_engine_find_class(const dn_engine *engine, const char *name, uint32_t *out, dn_error *error);
+void dn_engine_set_classifier(dn_engine *engine, dn_gradient classifier); /* takes it; before the first batch */
+/* The options this engine's guidance and conditioning take, in the table's order; NULL past the end. */
+const dn_option_field *dn_engine_field_at(const dn_engine *engine, uint32_t index);
+/* Whether a sampler can serve this engine's network; a refusal says why not. */
+dn_status dn_engine_serves(const dn_engine *engine, const dn_sampler *sampler, dn_error *error);
 size_t dn_engine_lane_bytes(const dn_engine *engine); /* registers of one lane */
 size_t dn_engine_elements(const dn_engine *engine); /* C*H*W of one image */
 

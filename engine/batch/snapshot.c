@@ -10,8 +10,8 @@
 #include "batch/batch_private.h"
 
 #define DN_SNAPSHOT_MAGIC "DNLANE\r\n"
-#define DN_SNAPSHOT_VERSION 1u
-#define DN_SNAPSHOT_HEAD_BYTES_MAX 1024u
+#define DN_SNAPSHOT_VERSION 2u
+#define DN_SNAPSHOT_HEAD_BYTES_MAX 4096u
 
 /* A cursor over bytes being written or read; reading past the end clears ok and yields zeros. */
 typedef struct dn_cursor {
@@ -78,12 +78,9 @@ static void put_spec(dn_cursor *c, const dn_lane_spec *spec)
     put_double(c, spec->guidance_scale);
     put_u64(c, spec->steps);
     put_bytes(c, spec->sampler, sizeof spec->sampler);
-    put_double(c, spec->options.eta);
-    put_double(c, spec->options.s_churn);
-    put_double(c, spec->options.s_noise);
-    put_double(c, spec->options.s_tmin);
-    put_double(c, spec->options.s_tmax);
-    put_u64(c, (uint64_t)(spec->options.karras + 1));
+    put_u64(c, spec->options.given);
+    for (uint32_t i = 0; i < DN_OPT_COUNT; i++)
+        put_double(c, spec->options.value[i]);
 }
 
 static void get_spec(dn_cursor *c, dn_lane_spec *spec)
@@ -95,12 +92,9 @@ static void get_spec(dn_cursor *c, dn_lane_spec *spec)
     spec->guidance_scale = get_double(c);
     spec->steps = (uint32_t)get_u64(c);
     get_bytes(c, spec->sampler, sizeof spec->sampler);
-    spec->options.eta = get_double(c);
-    spec->options.s_churn = get_double(c);
-    spec->options.s_noise = get_double(c);
-    spec->options.s_tmin = get_double(c);
-    spec->options.s_tmax = get_double(c);
-    spec->options.karras = (int)get_u64(c) - 1;
+    spec->options.given = get_u64(c);
+    for (uint32_t i = 0; i < DN_OPT_COUNT; i++)
+        spec->options.value[i] = get_double(c);
 }
 
 static void put_state(dn_cursor *c, const dn_sampler_state *state)

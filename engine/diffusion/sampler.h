@@ -9,57 +9,59 @@
 #include <math.h>
 
 #include "backend/backend.h"
+#include "diffusion/options.h"
 #include "diffusion/schedule.h"
 
 /* Registers of a lane. Every one holds one image-shaped array of floats. */
 enum {
     DN_REG_X, /* the image at the current level: alpha*x0 + sigma*n */
     DN_REG_COND, /* raw answer of the conditional row; after guidance the folded answer */
-    DN_REG_UNCOND, /* raw answer of the null row */
+    DN_REG_UNCOND, /* raw answer of the null row (autoguidance: of the guide) */
     DN_REG_X0, /* denoised, after clip or threshold */
-    DN_REG_EPS, /* noise, not recomputed after clipping (diffusers' convention) */
+    DN_REG_EPS, /* noise, not recomputed after clipping (diffusers' convention); with CFG++ that of the null row */
     DN_REG_VARIANCE, /* the network's variance half, where it has one */
     DN_REG_NOISE, /* fresh noise */
+    DN_REG_SCRATCH, /* guidance's and conditioning's, within one program */
+    DN_REG_GUIDE, /* guidance's own across ticks (APG's momentum) */
+    DN_REG_INIT, /* the given picture, clean, in the network's space */
+    DN_REG_MASK, /* 1 where it is painted anew */
     DN_REG_H0,
     DN_REG_H1,
     DN_REG_H2,
-    DN_REG_H3, /* the sampler's own history */
+    DN_REG_H3,
+    DN_REG_H4,
+    DN_REG_H5,
+    DN_REG_H6,
+    DN_REG_H7, /* the sampler's own history */
     DN_REG_COUNT
 };
 
-#define DN_PROGRAM_OPS_MAX 24
+#define DN_PROGRAM_OPS_MAX 48
+#define DN_SAMPLER_SCALARS_MAX 16
+#define DN_PROGRAM_SCALARS_MAX 4
 
 typedef struct dn_ops {
     uint32_t count;
     dn_op op[DN_PROGRAM_OPS_MAX];
 } dn_ops;
 
-/* Options a request may set; NaN means "the sampler's own default". */
-typedef struct dn_sampler_options {
-    double eta; /* ddim 0..1, euler_ancestral 0..1 */
-    double s_churn, s_noise; /* euler */
-    double s_tmin, s_tmax; /* euler: the range of sigma where s_churn works */
-    int karras; /* -1 default, 0, 1; euler, heun, dpmpp_2m */
-} dn_sampler_options;
-#define DN_SAMPLER_OPTIONS_INIT                                                                                                            \
-    {                                                                                                                                      \
-        .eta = NAN, .s_churn = NAN, .s_noise = NAN, .s_tmin = NAN, .s_tmax = NAN, .karras = -1                                             \
-    }
-
 typedef struct dn_sampler_context {
     const struct dn_sampler *sampler;
-    const dn_training_schedule *training;
-    dn_scheduler_config config;
-    dn_sampler_options options; /* resolved: no NaN */
+    const dn_training_schedule *training; /* rescaled, when the request asked for that */
+    dn_scheduler_config config; /* of the class or the folder, with the request's options in it */
+    dn_options options; /* of the sampler: what it takes is resolved, what it does not is NaN */
     dn_schedule schedule;
+    uint32_t first_step; /* image-to-image: steps before it are left out */
     uint64_t seed; /* of the image: keys its noise */
 } dn_sampler_context;
 
 typedef struct dn_sampler_state {
     uint32_t step; /* steps finished */
     uint32_t stage; /* inside a step (Heun: 0 first, 1 second evaluation) */
-    uint32_t history; /* valid history registers */
-    double scalar[8]; /* the sampler's own */
+    uint32_t history; /* the sampler's own count of what it remembers */
+    uint32_t live; /* bit r: register r (H0..H7) is read by a later program; kept by the sampler, saved by snapshots */
+    uint32_t evaluations; /* done so far */
+    double scalar[DN_SAMPLER_SCALARS_MAX]; /* the sampler's own */
 } dn_sampler_state;
 
 typedef struct dn_evaluation {
@@ -67,36 +69,42 @@ typedef struct dn_evaluation {
     dn_level level;
 } dn_evaluation;
 
-typedef struct dn_sampler_field {
-    const char *name;
-    const char *type; /* "number" or "boolean" */
-    double minimum, maximum, standard;
-} dn_sampler_field;
-
 typedef struct dn_sampler {
     const char *name, *title; /* "dpmpp_2m", "DPM-Solver++(2M)" */
     const char *scheduler_class; /* diffusers class whose defaults and tables it follows */
+    const char *source; /* paper and equation or algorithm */
     uint32_t order, evaluations_per_step;
     bool stochastic, adaptive;
-    const dn_sampler_field *fields;
+    bool renoises; /* moves by x0 and noise apart, so that CFG++ means something */
+    bool inverts; /* goes from a given picture to noise: needs one */
+    uint32_t families; /* bit dn_family: trainings it can serve */
+    const dn_option_field *fields;
     uint32_t field_count;
     dn_status (*schedule)(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error);
     bool (*next)(const dn_sampler_context *context, const dn_sampler_state *state, dn_evaluation *out); /* false: the image is done */
     void (*feed)(const dn_sampler_context *context, dn_sampler_state *state, dn_ops *out);
+    /* After the program of a feed has run, with the scalars it computed; before the next `next`. NULL: not needed. */
+    void (*settle)(const dn_sampler_context *context, dn_sampler_state *state, const double *scalars);
 } dn_sampler;
 
 const dn_sampler *dn_sampler_find(const char *name); /* NULL: unknown */
 const dn_sampler *dn_sampler_for_scheduler(const char *class_name); /* DDIMScheduler -> ddim; NULL: unknown */
 const dn_sampler *dn_sampler_at(uint32_t index); /* the table, in the order of /samplers; NULL past its end */
 
-/* Sets the option that a field of a sampler's table names ("eta", "karras": 0 or 1). False: no such option. */
-bool dn_sampler_option_set(dn_sampler_options *options, const char *field, double value);
+/* The field of an option that this sampler takes; NULL: it does not. */
+const dn_option_field *dn_sampler_field_of(const dn_sampler *sampler, dn_option_id id);
 
 /* Resolves a sampler chosen by name (its own class's tables, the folder's training schedule), or "model" (the folder's
  * scheduler_config whole). Refusals name the field. `training` is borrowed. */
-dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, uint32_t steps, const dn_sampler_options *options,
+dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, uint32_t steps, const dn_options *options,
                                   uint64_t seed, const dn_training_schedule *training, const dn_scheduler_config *folder_config,
                                   dn_error *error);
+
+/* A resolved option of the sampler's. */
+static inline double dn_option_value(const dn_sampler_context *context, dn_option_id id)
+{
+    return context->options.value[id];
+}
 
 /* Parametrisation: from the raw answer in register `raw` of an evaluation at `level` to DN_REG_X0 (clipped or thresholded as
  * the config says) and DN_REG_EPS. The network's input scale is 1 / sqrt(alpha^2 + sigma^2) for variance-preserving training. */

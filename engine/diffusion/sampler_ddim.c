@@ -13,7 +13,7 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
     const dn_level *level = &context->schedule.level[step];
     double bar = level->alpha * level->alpha, bar_next = dn_bar_after(context, level->time);
     double variance = (1.0 - bar_next) / (level->sigma * level->sigma) * (1.0 - bar / bar_next);
-    double deviation = context->options.eta * sqrt(fmax(variance, 0.0));
+    double deviation = dn_option_value(context, DN_OPT_ETA) * sqrt(fmax(variance, 0.0));
     double direction = sqrt(fmax(1.0 - bar_next - deviation * deviation, 0.0));
     bool noisy = deviation > 0.0;
     if (noisy)
@@ -22,12 +22,13 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
                   (const double[]){sqrt(bar_next), direction, deviation});
 }
 
-static const dn_sampler_field fields[] = {{"eta", "number", 0.0, 1.0, 0.0}};
+static const dn_option_field fields[] = {{DN_OPT_ETA, 0.0, 1.0, 0.0}};
 
 const dn_sampler dn_sampler_ddim = {
     .name = "ddim",
     .title = "DDIM",
     .scheduler_class = "DDIMScheduler",
+    .families = 1u << DN_FAMILY_VP,
     .order = 1,
     .evaluations_per_step = 1,
     .fields = fields,

@@ -69,6 +69,7 @@ const dn_sampler dn_sampler_ddpm = {
     .name = "ddpm",
     .title = "DDPM",
     .scheduler_class = "DDPMScheduler",
+    .families = 1u << DN_FAMILY_VP,
     .order = 1,
     .evaluations_per_step = 1,
     .stochastic = true,

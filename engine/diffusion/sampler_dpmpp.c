@@ -169,12 +169,13 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
     state->step++;
 }
 
-static const dn_sampler_field fields[] = {{"karras", "boolean", 0.0, 1.0, 0.0}};
+static const dn_option_field fields[] = {{DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_LU, DN_SIGMAS_MODEL}};
 
 const dn_sampler dn_sampler_dpmpp_2m = {
     .name = "dpmpp_2m",
     .title = "DPM-Solver++(2M)",
     .scheduler_class = "DPMSolverMultistepScheduler",
+    .families = 1u << DN_FAMILY_VP,
     .order = 2,
     .evaluations_per_step = 1,
     .fields = fields,

@@ -10,10 +10,9 @@
 
 static double churn_of(const dn_sampler_context *context, double sigma)
 {
-    const dn_sampler_options *options = &context->options;
-    if (sigma < options->s_tmin || sigma > options->s_tmax)
+    if (sigma < dn_option_value(context, DN_OPT_S_TMIN) || sigma > dn_option_value(context, DN_OPT_S_TMAX))
         return 0.0;
-    return fmin(options->s_churn / context->schedule.steps, sqrt(2.0) - 1.0);
+    return fmin(dn_option_value(context, DN_OPT_S_CHURN) / context->schedule.steps, sqrt(2.0) - 1.0);
 }
 
 /* How much of the added noise the denoised estimate takes along: x0' = x0 + share * (x' - x). */
@@ -25,7 +24,7 @@ static double churn_share(const dn_sampler_context *context, double sigma)
 static void feed_churned(const dn_sampler_context *context, uint32_t step, double sigma, double next, dn_ops *out)
 {
     double high = sigma * (1.0 + churn_of(context, sigma));
-    double added = sqrt(high * high - sigma * sigma) * context->options.s_noise;
+    double added = sqrt(high * high - sigma * sigma) * dn_option_value(context, DN_OPT_S_NOISE);
     double slope = (next - high) / high;
     dn_ops_noise(out, DN_REG_NOISE, context->seed, DN_STREAM_STEP, step);
     if (context->training->prediction == DN_PREDICT_EPSILON) {
@@ -51,7 +50,7 @@ static void feed_ancestral(const dn_sampler_context *context, dn_sampler_state *
 {
     uint32_t step = state->step++;
     double sigma = context->schedule.level[step].sigma, next = context->schedule.level[step + 1].sigma;
-    double up = fmin(next, context->options.eta * sqrt(fmax(next * next * (sigma * sigma - next * next) / (sigma * sigma), 0.0)));
+    double up = fmin(next, dn_option_value(context, DN_OPT_ETA) * sqrt(fmax(next * next * (sigma * sigma - next * next) / (sigma * sigma), 0.0)));
     double down = sqrt(fmax(next * next - up * up, 0.0));
     bool noisy = up > 0.0;
     if (noisy)
@@ -60,15 +59,16 @@ static void feed_ancestral(const dn_sampler_context *context, dn_sampler_state *
                   (const double[]){1.0, down - sigma, up});
 }
 
-static const dn_sampler_field euler_fields[] = {
-    {"karras", "boolean", 0.0, 1.0, 0.0}, {"s_churn", "number", 0.0, 1000.0, 0.0}, {"s_noise", "number", 0.0, 2.0, 1.0},
-    {"s_tmin", "number", 0.0, 1e9, 0.0},  {"s_tmax", "number", 0.0, 1e9, 1e9},
+static const dn_option_field euler_fields[] = {
+    {DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_BETA, DN_SIGMAS_MODEL}, {DN_OPT_S_CHURN, 0.0, 1000.0, 0.0}, {DN_OPT_S_NOISE, 0.0, 2.0, 1.0},
+    {DN_OPT_S_TMIN, 0.0, 1e9, 0.0},  {DN_OPT_S_TMAX, 0.0, 1e9, 1e9},
 };
 
 const dn_sampler dn_sampler_euler = {
     .name = "euler",
     .title = "Euler",
     .scheduler_class = "EulerDiscreteScheduler",
+    .families = 1u << DN_FAMILY_VP,
     .order = 1,
     .evaluations_per_step = 1,
     .fields = euler_fields,
@@ -78,12 +78,13 @@ const dn_sampler dn_sampler_euler = {
     .feed = feed_euler,
 };
 
-static const dn_sampler_field ancestral_fields[] = {{"eta", "number", 0.0, 1.0, 1.0}};
+static const dn_option_field ancestral_fields[] = {{DN_OPT_ETA, 0.0, 1.0, 1.0}};
 
 const dn_sampler dn_sampler_euler_ancestral = {
     .name = "euler_ancestral",
     .title = "Euler ancestral",
     .scheduler_class = "EulerAncestralDiscreteScheduler",
+    .families = 1u << DN_FAMILY_VP,
     .order = 1,
     .evaluations_per_step = 1,
     .stochastic = true,

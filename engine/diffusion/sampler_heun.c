@@ -41,12 +41,13 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
     state->step++;
 }
 
-static const dn_sampler_field fields[] = {{"karras", "boolean", 0.0, 1.0, 0.0}};
+static const dn_option_field fields[] = {{DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_BETA, DN_SIGMAS_MODEL}};
 
 const dn_sampler dn_sampler_heun = {
     .name = "heun",
     .title = "Heun",
     .scheduler_class = "HeunDiscreteScheduler",
+    .families = 1u << DN_FAMILY_VP,
     .order = 2,
     .evaluations_per_step = 2,
     .fields = fields,

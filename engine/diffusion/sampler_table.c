@@ -31,59 +31,45 @@ const dn_sampler *dn_sampler_for_scheduler(const char *class_name)
     return NULL;
 }
 
-/* The number behind a field's name, NULL for "karras" (an int) and unknown names. */
-static double *option_slot(dn_sampler_options *options, const char *field)
-{
-    struct {
-        const char *name;
-        double *slot;
-    } const slots[] = {
-        {"eta", &options->eta},       {"s_churn", &options->s_churn}, {"s_noise", &options->s_noise},
-        {"s_tmin", &options->s_tmin}, {"s_tmax", &options->s_tmax},
-    };
-    for (size_t i = 0; i < sizeof slots / sizeof slots[0]; i++)
-        if (strcmp(slots[i].name, field) == 0)
-            return slots[i].slot;
-    return NULL;
-}
-
-bool dn_sampler_option_set(dn_sampler_options *options, const char *field, double value)
-{
-    double *slot = option_slot(options, field);
-    if (slot != NULL)
-        *slot = value;
-    else if (strcmp(field, "karras") == 0)
-        options->karras = value != 0.0;
-    return slot != NULL || strcmp(field, "karras") == 0;
-}
-
-static const dn_sampler_field *find_field(const dn_sampler *sampler, const char *name)
+const dn_option_field *dn_sampler_field_of(const dn_sampler *sampler, dn_option_id id)
 {
     for (uint32_t i = 0; i < sampler->field_count; i++)
-        if (strcmp(sampler->fields[i].name, name) == 0)
+        if (sampler->fields[i].id == id)
             return &sampler->fields[i];
     return NULL;
 }
 
-/* Every option that is set must be a field of this sampler and within its range; the others get the field's standard. */
-static dn_status resolve_options(dn_sampler_options *options, const dn_sampler *sampler, dn_error *error)
+/* Options up to this one belong to samplers, those behind it to guidance and conditioning. */
+#define SAMPLER_OPTIONS_END DN_OPT_GUIDANCE_METHOD
+
+/* Every option that is given must be a field of this sampler and within its range; the others get the field's standard. */
+static dn_status resolve_options(dn_options *out, const dn_options *given, const dn_sampler *sampler, dn_error *error)
 {
-    static const char *const names[] = {"eta", "s_churn", "s_noise", "s_tmin", "s_tmax"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        const dn_sampler_field *field = find_field(sampler, names[i]);
-        double *value = option_slot(options, names[i]);
-        if (isnan(*value)) {
-            *value = field != NULL ? field->standard : 0.0;
+    for (uint32_t i = 0; i < SAMPLER_OPTIONS_END; i++) {
+        const dn_option_field *field = dn_sampler_field_of(sampler, (dn_option_id)i);
+        out->value[i] = field != NULL ? field->standard : (double)NAN;
+        if (!dn_option_given(given, (dn_option_id)i))
             continue;
-        }
         if (field == NULL)
-            return dn_fail(error, DN_INVALID, "%s is not an option of the sampler %s", names[i], sampler->name);
-        if (!(*value >= field->minimum && *value <= field->maximum))
-            return dn_fail(error, DN_INVALID, "%s must be from %g to %g", names[i], field->minimum, field->maximum);
+            return dn_fail(error, DN_INVALID, "%s is not an option of the sampler %s", dn_option_info_of((dn_option_id)i)->name, sampler->name);
+        dn_status status = dn_option_check(field, given->value[i], error);
+        if (status != DN_OK)
+            return status;
+        out->value[i] = given->value[i];
     }
-    if (options->karras > 0 && find_field(sampler, "karras") == NULL)
-        return dn_fail(error, DN_INVALID, "karras is not an option of the sampler %s", sampler->name);
     return DN_OK;
+}
+
+/* What a request gives replaces what the class or the folder says. */
+static void apply_options(dn_scheduler_config *config, const dn_options *given)
+{
+    if (dn_option_given(given, DN_OPT_SIGMA_SCHEDULE)) {
+        double spacing = given->value[DN_OPT_SIGMA_SCHEDULE];
+        config->use_karras_sigmas = spacing == DN_SIGMAS_KARRAS;
+        config->use_exponential_sigmas = spacing == DN_SIGMAS_EXPONENTIAL;
+        config->use_beta_sigmas = spacing == DN_SIGMAS_BETA;
+        config->use_lu_lambdas = spacing == DN_SIGMAS_LU;
+    }
 }
 
 static dn_status resolve_config(dn_sampler_context *out, const char *name, const dn_scheduler_config *folder_config, dn_error *error)
@@ -102,26 +88,20 @@ static dn_status resolve_config(dn_sampler_context *out, const char *name, const
     return dn_scheduler_config_defaults(&out->config, out->sampler->scheduler_class, error);
 }
 
-dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, uint32_t steps, const dn_sampler_options *options,
-                                  uint64_t seed, const dn_training_schedule *training, const dn_scheduler_config *folder_config,
-                                  dn_error *error)
+dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, uint32_t steps, const dn_options *options, uint64_t seed,
+                                  const dn_training_schedule *training, const dn_scheduler_config *folder_config, dn_error *error)
 {
     memset(out, 0, sizeof *out);
     out->training = training;
-    out->options = *options;
     out->seed = seed;
     if (steps < 1 || steps > DN_STEPS_MAX)
         return dn_fail(error, DN_INVALID, "steps must be an integer from 1 to %u", DN_STEPS_MAX);
     dn_status status = resolve_config(out, sampler, folder_config, error);
     if (status == DN_OK)
-        status = resolve_options(&out->options, out->sampler, error);
+        status = resolve_options(&out->options, options, out->sampler, error);
     if (status != DN_OK)
         return status;
-    if (options->karras == 1)
-        out->config.use_exponential_sigmas = out->config.use_beta_sigmas = out->config.use_lu_lambdas = false;
-    if (options->karras >= 0)
-        out->config.use_karras_sigmas = options->karras == 1;
-    out->options.karras = out->config.use_karras_sigmas;
+    apply_options(&out->config, options);
     out->schedule.steps = steps; /* dn_bar_after needs it while the schedule is made */
     return out->sampler->schedule(&out->schedule, out, steps, error);
 }

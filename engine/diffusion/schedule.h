@@ -13,7 +13,14 @@
 #include "base/error.h"
 #include "base/limits.h"
 
-typedef enum dn_prediction { DN_PREDICT_EPSILON, DN_PREDICT_SAMPLE, DN_PREDICT_V } dn_prediction;
+/* DN_PREDICT_FLOW: the velocity n - x0 of x_t = (1 - t) x0 + t n. */
+typedef enum dn_prediction { DN_PREDICT_EPSILON, DN_PREDICT_SAMPLE, DN_PREDICT_V, DN_PREDICT_FLOW } dn_prediction;
+/* How the network was trained, which says what it is given for x = alpha x0 + sigma n with r = sigma / alpha:
+ *   VP    x / (alpha sqrt(1 + r^2)), at the (fractional) index of r in a table of alpha-bar;
+ *   EDM   x / (alpha sqrt(r^2 + sigma_data^2)), at log(r) / 4 (Karras et al. 2022, table 1);
+ *   FLOW  x / (alpha (1 + r)), at t = r / (1 + r), scaled and turned as the format wants it. */
+typedef enum dn_family { DN_FAMILY_VP, DN_FAMILY_EDM, DN_FAMILY_FLOW } dn_family;
+#define DN_FAMILIES_ALL 7u
 typedef enum dn_spacing { DN_SPACING_LEADING, DN_SPACING_TRAILING, DN_SPACING_LINSPACE } dn_spacing;
 typedef enum dn_variance {
     DN_VARIANCE_FIXED_SMALL,
@@ -26,11 +33,15 @@ typedef enum dn_variance {
 
 /* What training fixed: kept whichever sampler is chosen by name. */
 typedef struct dn_training_schedule {
+    dn_family family;
     uint32_t timesteps; /* 1000 */
     dn_prediction prediction;
     double *alphas_cumprod; /* [timesteps], owned */
     double *betas; /* [timesteps], owned */
     bool cosine; /* made by squaredcos_cap_v2: some tables round their times differently */
+    double sigma_data, sigma_min, sigma_max; /* EDM */
+    double time_scale; /* FLOW: the network is told time_scale * t (diffusers 1000, SiT 1) */
+    bool time_flipped; /* FLOW: it is told 1 - t instead of t, and answers x0 - n (SiT) */
 } dn_training_schedule;
 
 /* What a scheduler_config.json says of sampling: per-class defaults of diffusers for missing keys (engine-facts, 2.2). */

@@ -54,6 +54,7 @@ static double loss_weight(const trainer *t, double alpha2)
     case DN_PREDICT_V:
         return low / (snr + 1);
     case DN_PREDICT_SAMPLE:
+    case DN_PREDICT_FLOW:
         break;
     }
     return low;

@@ -52,8 +52,8 @@ static const struct {
     {"{\"sampler\":\"ddim\",\"eta\":1}", OK},
     {"{\"sampler\":\"euler_ancestral\",\"eta\":0.25}", OK},
     {"{\"sampler\":\"euler\",\"s_churn\":1,\"s_noise\":1.003,\"s_tmin\":0.05,\"s_tmax\":50}", OK},
-    {"{\"sampler\":\"heun\",\"karras\":true}", OK},
-    {"{\"karras\":false}", OK},
+    {"{\"sampler\":\"heun\",\"sigma_schedule\":\"karras\"}", OK},
+    {"{\"sigma_schedule\":\"model\"}", OK},
     {"{\"model\":\"plain\",\"guidance_scale\":1}", OK},
     {"{\"model\":\"plain\",\"class_label\":null}", OK},
     {"{\"model\":\"bare\",\"class_label\":3}", OK},
@@ -209,10 +209,10 @@ static const struct {
     {"{\"sampler\":\"ddim\",\"s_noise\":1}", OPTION("s_noise")},
     {"{\"sampler\":\"ddim\",\"s_tmin\":1}", OPTION("s_tmin")},
     {"{\"sampler\":\"ddim\",\"s_tmax\":1}", OPTION("s_tmax")},
-    {"{\"sampler\":\"ddim\",\"karras\":true}", OPTION("karras")},
-    {"{\"sampler\":\"model\",\"karras\":false}", OPTION("karras")},
-    {"{\"karras\":1}", API_INVALID_FIELD, "/karras", "karras must be true or false"},
-    {"{\"karras\":null}", API_INVALID_FIELD, "/karras", "karras must be true or false"},
+    {"{\"sampler\":\"ddim\",\"sigma_schedule\":\"karras\"}", OPTION("sigma_schedule")},
+    {"{\"sampler\":\"model\",\"sigma_schedule\":\"model\"}", OPTION("sigma_schedule")},
+    {"{\"sigma_schedule\":1}", API_INVALID_FIELD, "/sigma_schedule", "sigma_schedule must be model, karras"},
+    {"{\"sigma_schedule\":\"xyzzy\"}", API_INVALID_FIELD, "/sigma_schedule", "sigma_schedule must be model, karras"},
     {"{\"sampler\":\"euler\",\"s_churn\":-1}", API_INVALID_FIELD, "/s_churn", "s_churn must be a number from 0 to "},
     {"{\"sampler\":\"euler\",\"s_noise\":\"1\"}", API_INVALID_FIELD, "/s_noise", "s_noise must be a number from 0 to "},
     /* seed */
@@ -300,7 +300,7 @@ static void what_a_client_sent_is_never_repeated(void)
     static const char *const bodies[] = {"{\"class_label\":\"xyzzy\"}",    "{\"sampler\":\"xyzzy\"}",     "{\"model\":\"xyzzy\"}",
                                          "{\"seed\":\"xyzzy\"}",           "{\"steps\":\"xyzzy\"}",       "{\"xyzzy!\":1}",
                                          "{\"guidance_scale\":\"xyzzy\"}", "{\"n\":\"xyzzy\"}",           "xyzzy",
-                                         "{\"karras\":\"xyzzy\"}",         "{\"priority\":{\"xyzzy\":1}}"};
+                                         "{\"clip_sample\":\"xyzzy\"}",         "{\"priority\":{\"xyzzy\":1}}"};
     for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
         api_request *requests;
         api_problem problem;
@@ -317,7 +317,7 @@ static void defaults_are_the_models(void)
     CHECK(parse_one(&r, "{\"class_label\":\"sneaker\"}"));
     CHECK(strcmp(r.model, "fashion-mnist") == 0 && r.has_class && r.class_index == 7 && strcmp(r.class_name, "Sneaker") == 0);
     CHECK(r.guidance_scale == 2 && r.steps == 20 && strcmp(r.sampler, "dpmpp_2m") == 0 && r.n == 1 && r.priority == 0 && !r.has_seed);
-    CHECK(isnan(r.eta) && isnan(r.s_churn) && isnan(r.s_noise) && isnan(r.s_tmin) && isnan(r.s_tmax) && r.karras == -1);
+    CHECK(r.options.given == 0);
     CHECK(parse_one(&r, "{}"));
     CHECK(!r.has_class && r.guidance_scale == 1 && !r.class_name[0]);
     CHECK(parse_one(&r, "{\"model\":\"birds\",\"class_label\":0}"));
@@ -335,11 +335,11 @@ static void values_arrive_exactly(void)
     CHECK(r.seed == 9007199254740993u);
     CHECK(parse_one(
         &r, "{\"n\":3,\"priority\":-7,\"steps\":999,\"guidance_scale\":-1.25,\"class_label\":4,\"sampler\":\"euler\",\"s_churn\":2.5,"
-            "\"s_noise\":1.5,\"s_tmin\":0.125,\"s_tmax\":80,\"karras\":true}"));
+            "\"s_noise\":1.5,\"s_tmin\":0.125,\"s_tmax\":80,\"sigma_schedule\":\"karras\"}"));
     CHECK(r.n == 3 && r.priority == -7 && r.steps == 999 && r.guidance_scale == -1.25 && r.class_index == 4);
-    CHECK(r.s_churn == 2.5 && r.s_noise == 1.5 && r.s_tmin == 0.125 && r.s_tmax == 80 && r.karras == 1 && isnan(r.eta));
-    dn_sampler_options options = api_request_options(&r);
-    CHECK(options.s_churn == 2.5 && options.s_noise == 1.5 && options.s_tmin == 0.125 && options.s_tmax == 80 && options.karras == 1);
+    dn_options options = r.options;
+    CHECK(options.value[DN_OPT_S_CHURN] == 2.5 && options.value[DN_OPT_S_NOISE] == 1.5 && options.value[DN_OPT_S_TMIN] == 0.125 &&
+          options.value[DN_OPT_S_TMAX] == 80 && options.value[DN_OPT_SIGMA_SCHEDULE] == DN_SIGMAS_KARRAS && !dn_option_given(&options, DN_OPT_ETA));
 }
 
 static void an_escaped_key_is_the_same_key(void)

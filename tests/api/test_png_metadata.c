@@ -15,12 +15,6 @@ static api_request sneaker(void)
                          .guidance_scale = 2,
                          .steps = 20,
                          .sampler = "dpmpp_2m",
-                         .eta = (double)NAN,
-                         .s_churn = (double)NAN,
-                         .s_noise = (double)NAN,
-                         .s_tmin = (double)NAN,
-                         .s_tmax = (double)NAN,
-                         .karras = -1,
                          .has_seed = true,
                          .seed = 42,
                          .n = 4,
@@ -60,8 +54,8 @@ static void options_and_karras_are_shown(void)
 {
     api_request r = sneaker();
     snprintf(r.sampler, sizeof r.sampler, "euler");
-    r.s_churn = 1.5;
-    r.karras = 1;
+    dn_option_set(&r.options, DN_OPT_S_CHURN, 1.5);
+    dn_option_set(&r.options, DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_KARRAS);
     char *text = api_infotext(&r, &fashion, UINT64_MAX);
     bool ok = text && strstr(text, "Sampler: Euler, Schedule type: Karras, CFG scale: 2, Seed: 18446744073709551615") &&
               strstr(text, ", Sigma churn: 1.5, ");

@@ -22,8 +22,8 @@ static void the_stored_form_round_trips(void)
         "{}",
         "{\"class_label\":7,\"seed\":18446744073709551615,\"n\":64,\"priority\":-10,\"guidance_scale\":0.1}",
         "{\"sampler\":\"ddim\",\"eta\":0.30000000000000004}",
-        "{\"sampler\":\"euler\",\"s_churn\":1,\"s_noise\":1.007,\"karras\":true}",
-        "{\"model\":\"birds\",\"class_label\":\"\\u00e9toile\",\"karras\":false,\"sampler\":\"heun\"}",
+        "{\"sampler\":\"euler\",\"s_churn\":1,\"s_noise\":1.007,\"sigma_schedule\":\"karras\"}",
+        "{\"model\":\"birds\",\"class_label\":\"\\u00e9toile\",\"sigma_schedule\":\"model\",\"sampler\":\"heun\"}",
         "{\"model\":\"plain\",\"sampler\":\"model\"}"};
     for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
         api_request first, second;

@@ -193,7 +193,7 @@ static void samplers_are_the_engines_table(void)
     cJSON *root = cJSON_Parse(body);
     bool ddim = body && strstr(body, "\"name\":\"ddim\"") &&
                 strstr(body, "{\"name\":\"eta\",\"type\":\"number\",\"minimum\":0,\"maximum\":1,\"default\":0}") &&
-                strstr(body, "{\"name\":\"karras\",\"type\":\"boolean\",\"default\":false}");
+                strstr(body, "{\"name\":\"sigma_schedule\",\"type\":\"choice\",\"choices\":[\"model\",\"karras\",\"exponential\",\"beta\"],\"default\":\"model\"}");
     free(body);
     CHECK(root);
     int count = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(root, "samplers"));

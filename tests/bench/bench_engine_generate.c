@@ -30,8 +30,7 @@ static void fill_specs(dn_lane_spec *specs, uint32_t n, const dn_engine *engine,
                                   .has_class = engine->class_count > 0,
                                   .class_index = engine->class_count > 0 ? i % engine->class_count : 0,
                                   .guidance_scale = atof(argv[4]),
-                                  .steps = (uint32_t)atoi(argv[3]),
-                                  .options = DN_SAMPLER_OPTIONS_INIT};
+                                  .steps = (uint32_t)atoi(argv[3])};
         snprintf(specs[i].sampler, sizeof specs[i].sampler, "%s", sampler);
     }
 }

@@ -30,20 +30,22 @@ static inline dn_lane_spec case_spec(uint32_t index)
         const char *option;
         double value;
     } rows[CASES] = {
-        {"dpmpp_2m", 7, 2.0, 3, NULL, 0.0},   {"ddim", 5, 1.0, 9, "eta", 0.7},           {"heun", 4, 3.0, 0, "karras", 1.0},
+        {"dpmpp_2m", 7, 2.0, 3, NULL, 0.0},   {"ddim", 5, 1.0, 9, "eta", 0.7},           {"heun", 4, 3.0, 0, "sigma_schedule", DN_SIGMAS_KARRAS},
         {"euler", 6, 0.0, 4, "s_churn", 3.0}, {"euler_ancestral", 8, 1.5, 1, NULL, 0.0}, {"ddpm", 9, 1.0, -1, NULL, 0.0},
-        {"model", 6, 2.5, 7, NULL, 0.0},      {"dpmpp_2m", 16, 1.0, 2, "karras", 1.0},   {"heun", 5, 1.0, -1, NULL, 0.0},
+        {"model", 6, 2.5, 7, NULL, 0.0},      {"dpmpp_2m", 16, 1.0, 2, "sigma_schedule", DN_SIGMAS_KARRAS},   {"heun", 5, 1.0, -1, NULL, 0.0},
         {"ddim", 1, 2.0, 5, NULL, 0.0},
     };
     dn_lane_spec spec = {.seed = 42 + index,
                          .has_class = rows[index].label >= 0,
                          .class_index = rows[index].label >= 0 ? (uint32_t)rows[index].label : 0,
                          .guidance_scale = rows[index].scale,
-                         .steps = rows[index].steps,
-                         .options = DN_SAMPLER_OPTIONS_INIT};
+                         .steps = rows[index].steps};
     snprintf(spec.sampler, sizeof spec.sampler, "%s", rows[index].sampler);
-    if (rows[index].option != NULL)
-        (void)dn_sampler_option_set(&spec.options, rows[index].option, rows[index].value);
+    if (rows[index].option != NULL) {
+        dn_option_id id;
+        if (dn_option_find(rows[index].option, &id))
+            dn_option_set(&spec.options, id, rows[index].value);
+    }
     return spec;
 }
 

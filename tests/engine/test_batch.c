@@ -183,10 +183,10 @@ static void bad_specs_are_refused_by_field(void)
     rows[3].word = "guidance_scale", rows[3].spec.guidance_scale = 101.0;
     rows[4].word = "class_label", rows[4].spec.class_index = 10;
     rows[5].word = "sampler", snprintf(rows[5].spec.sampler, sizeof rows[5].spec.sampler, "dpm");
-    rows[6].word = "eta", rows[6].spec.options.eta = 0.5;
+    rows[6].word = "eta", dn_option_set(&rows[6].spec.options, DN_OPT_ETA, 0.5);
     rows[7].word = "sampler", memset(rows[7].spec.sampler, 'x', sizeof rows[7].spec.sampler);
-    rows[8].word = "eta", rows[8].spec = case_spec(1), rows[8].spec.options.eta = 1.5;
-    rows[9].word = "karras", rows[9].spec = case_spec(1), rows[9].spec.options.karras = 1;
+    rows[8].word = "eta", rows[8].spec = case_spec(1), dn_option_set(&rows[8].spec.options, DN_OPT_ETA, 1.5);
+    rows[9].word = "sigma_schedule", rows[9].spec = case_spec(1), dn_option_set(&rows[9].spec.options, DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_KARRAS);
     for (size_t i = 0; i < 10; i++) {
         dn_status status = dn_lane_spec_check(engine, &rows[i].spec, &error);
         CHECK_MSG(status == DN_INVALID && strstr(error.message, rows[i].word) != NULL, "row %zu: %s", i, error.message);

@@ -76,7 +76,7 @@ static void null_class_rule(void)
         CHECK_OK(open_names(&engine, rows[i].names), error);
         CHECK_MSG(engine->class_count == rows[i].classes && engine->null_class == rows[i].null, "%u names: %u classes, null %u",
                   rows[i].names, engine->class_count, engine->null_class);
-        dn_lane_spec spec = {.steps = 2, .guidance_scale = 1.0, .sampler = "ddim", .options = DN_SAMPLER_OPTIONS_INIT};
+        dn_lane_spec spec = {.steps = 2, .guidance_scale = 1.0, .sampler = "ddim"};
         bool has_null = rows[i].null != DN_NONE;
         CHECK((dn_lane_spec_check(engine, &spec, &error) == DN_OK) == has_null);
         spec.has_class = true;

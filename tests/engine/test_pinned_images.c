@@ -26,8 +26,7 @@ static dn_lane_spec image_spec(uint32_t index)
                          .has_class = index != 5,
                          .class_index = index % 10,
                          .guidance_scale = index % 3 == 0 ? 2.0 : 1.0,
-                         .steps = 10,
-                         .options = DN_SAMPLER_OPTIONS_INIT};
+                         .steps = 10};
     snprintf(spec.sampler, sizeof spec.sampler, "%s", samplers[index]);
     return spec;
 }

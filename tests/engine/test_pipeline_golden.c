@@ -51,7 +51,6 @@ static void fill_specs(dn_lane_spec *specs, const dn_safetensors *file, const fl
                                   .guidance_scale = (double)scale,
                                   .steps = steps,
                                   .sampler = "model",
-                                  .options = DN_SAMPLER_OPTIONS_INIT,
                                   .start = start + i * elements,
                                   .noise = noise != NULL ? noise + i * draws * elements : NULL};
 }

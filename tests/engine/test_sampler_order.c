@@ -61,7 +61,7 @@ static void smooth_levels(dn_schedule *schedule, bool exploding, uint32_t steps)
 /* |x - exact| after n steps from x = m + 80 * 0.7: the flow keeps (x - alpha m) / sqrt(alpha^2 s^2 + sigma^2). */
 static double error_after(const char *name, uint32_t steps)
 {
-    dn_sampler_options options = DN_SAMPLER_OPTIONS_INIT;
+    dn_options options = {0};
     dn_scheduler_config unused = {0};
     if (dn_sampler_context_init(&context, name, 10, &options, 1, training, &unused, &error) != DN_OK)
         abort();
@@ -109,7 +109,7 @@ static void dpmpp_2m_has_order_2(void)
 /* DDIM visits whole timesteps: its error against the flow's exact map halves with twice the steps. */
 static double ddim_error(uint32_t steps, double *out)
 {
-    dn_sampler_options options = DN_SAMPLER_OPTIONS_INIT;
+    dn_options options = {0};
     dn_scheduler_config unused = {0};
     if (dn_sampler_context_init(&context, "ddim", steps, &options, 1, training, &unused, &error) != DN_OK)
         abort();
@@ -156,11 +156,11 @@ static void predictions_agree(void)
 /* Mean and variance of many images made by one sampler. */
 static void moments(const char *name, double eta, uint32_t steps, double *mean, double *variance)
 {
-    dn_sampler_options options = DN_SAMPLER_OPTIONS_INIT;
+    dn_options options = {0};
     dn_scheduler_config unused = {0};
     const uint32_t runs = 16;
     double sum = 0.0, squares = 0.0;
-    options.eta = eta;
+    dn_option_set(&options, DN_OPT_ETA, eta);
     m.elements = MACHINE_ELEMENTS_MAX;
     m.noise = machine_philox;
     for (uint32_t run = 0; run < runs; run++) {

@@ -120,7 +120,7 @@ static void spacings(void)
         {"linspace", "DDIMScheduler", 4, {999, 666, 333, 0}},
         {"linspace", "DPMSolverMultistepScheduler", 10, {999, 899, 799, 699, 599, 500, 400, 300, 200, 100}},
     };
-    dn_sampler_options options = DN_SAMPLER_OPTIONS_INIT;
+    dn_options options = {0};
     dn_training_schedule *training = NULL;
     CHECK_OK(read_training(&training, "{}"), error);
     for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
@@ -139,7 +139,7 @@ static void spacings(void)
 static void every_sampler_makes_a_schedule_that_falls(void)
 {
     static const uint32_t counts[] = {1, 2, 3, 10, 20, 250, 999};
-    dn_sampler_options options = DN_SAMPLER_OPTIONS_INIT;
+    dn_options options = {0};
     dn_scheduler_config config;
     dn_training_schedule *training = NULL;
     CHECK_OK(read_training(&training, "{\"beta_schedule\":\"squaredcos_cap_v2\",\"prediction_type\":\"v_prediction\"}"), error);
@@ -213,7 +213,7 @@ static void model_may_ask_for_too_much(void)
         {"{\"_class_name\":\"DPMSolverMultistepScheduler\",\"algorithm_type\":\"dpmsolver\"}", "final_sigmas_type", 10},
         {"{\"_class_name\":\"DPMSolverMultistepScheduler\",\"algorithm_type\":\"sde-dpmsolver++\",\"solver_order\":3}", "solver_order", 10},
     };
-    dn_sampler_options options = DN_SAMPLER_OPTIONS_INIT;
+    dn_options options = {0};
     static dn_sampler_context context;
     dn_training_schedule *training = NULL;
     CHECK_OK(read_training(&training, "{}"), error);

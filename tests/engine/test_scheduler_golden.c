@@ -102,13 +102,15 @@ static void toy_denoise(double *raw, double *variance, const double *x, size_t c
     }
 }
 
-static dn_sampler_options case_options(void)
+static dn_options case_options(void)
 {
-    dn_sampler_options options = DN_SAMPLER_OPTIONS_INIT;
+    dn_options options = {0};
     const cJSON *item = NULL;
     cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(case_json, "step_kwargs"))
     {
-        (void)dn_sampler_option_set(&options, item->string, item->valuedouble);
+        dn_option_id id;
+        if (dn_option_find(item->string, &id))
+            dn_option_set(&options, id, item->valuedouble);
     }
     return options;
 }
@@ -196,7 +198,7 @@ static void check_trajectory(const char *steps)
 static void check_runs(void)
 {
     const cJSON *run = NULL;
-    dn_sampler_options options = case_options();
+    dn_options options = case_options();
     cJSON_ArrayForEach(run, cJSON_GetObjectItemCaseSensitive(case_json, "runs"))
     {
         dn_error error;

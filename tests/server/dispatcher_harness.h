@@ -167,12 +167,6 @@ static inline bool enqueue(char *id, wanted w)
                            .class_index = w.class_index,
                            .guidance_scale = w.guidance,
                            .steps = w.steps,
-                           .eta = NAN,
-                           .s_churn = NAN,
-                           .s_noise = NAN,
-                           .s_tmin = NAN,
-                           .s_tmax = NAN,
-                           .karras = -1,
                            .has_seed = true,
                            .seed = w.seed,
                            .n = w.n};

@@ -81,12 +81,6 @@ static char *request_json(uint32_t steps, uint64_t seed)
                                  .guidance_scale = 2,
                                  .steps = steps,
                                  .sampler = "ddim",
-                                 .eta = NAN,
-                                 .s_churn = NAN,
-                                 .s_noise = NAN,
-                                 .s_tmin = NAN,
-                                 .s_tmax = NAN,
-                                 .karras = -1,
                                  .has_seed = true,
                                  .seed = seed,
                                  .n = 1};
