@@ -6,19 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cpu/state.h"
-
-static float *reg(const dn_program *program, uint32_t index)
-{
-    return program->registers->data + (size_t)index * program->elements;
-}
+#include "backend/cpu/program.h"
 
 static void run_linear(const dn_program *program, const dn_op *op)
 {
-    float *dst = reg(program, op->dst);
+    float *dst = dn_cpu_register(program, op->dst);
     const float *src[DN_OP_TERMS_MAX] = {0};
     for (uint32_t t = 0; t < op->terms; t++)
-        src[t] = reg(program, op->src[t]);
+        src[t] = dn_cpu_register(program, op->src[t]);
     for (size_t i = 0; i < program->elements; i++) {
         float sum = op->coefficient[0] * src[0][i];
         for (uint32_t t = 1; t < op->terms; t++)
@@ -35,8 +30,8 @@ static float clamp(float x, float low, float high)
 
 static void run_clip(const dn_program *program, const dn_op *op)
 {
-    float *dst = reg(program, op->dst);
-    const float *src = reg(program, op->src[0]);
+    float *dst = dn_cpu_register(program, op->dst);
+    const float *src = dn_cpu_register(program, op->src[0]);
     for (size_t i = 0; i < program->elements; i++)
         dst[i] = clamp(src[i], op->low, op->high);
 }
@@ -92,8 +87,8 @@ static dn_status run_threshold(const dn_program *program, const dn_op *op, dn_er
     float *sorted = malloc(program->elements * sizeof *sorted);
     if (!sorted)
         return dn_fail(error, DN_NO_MEMORY, "no memory to threshold an image");
-    float *dst = reg(program, op->dst);
-    const float *src = reg(program, op->src[0]);
+    float *dst = dn_cpu_register(program, op->dst);
+    const float *src = dn_cpu_register(program, op->src[0]);
     for (size_t i = 0; i < program->elements; i++)
         sorted[i] = isnan(src[i]) ? INFINITY : fabsf(src[i]);
     float bound = clamp(quantile(sorted, program->elements, op->ratio), 1.0f, op->high);
@@ -103,48 +98,74 @@ static dn_status run_threshold(const dn_program *program, const dn_op *op, dn_er
     return DN_OK;
 }
 
-static double run_norm(const dn_program *program, const dn_op *op)
-{
-    const float *src = reg(program, op->src[0]);
-    double sum = 0.0;
-    for (size_t i = 0; i < program->elements; i++)
-        sum += (double)src[i] * (double)src[i];
-    return sqrt(sum / (double)program->elements);
-}
-
 static void run_exp_scale(const dn_program *program, const dn_op *op)
 {
-    float *dst = reg(program, op->dst);
-    const float *exponent = reg(program, op->src[0]), *factor = reg(program, op->src[1]);
+    float *dst = dn_cpu_register(program, op->dst);
+    const float *exponent = dn_cpu_register(program, op->src[0]), *factor = dn_cpu_register(program, op->src[1]);
     for (size_t i = 0; i < program->elements; i++)
         dst[i] = (float)dn_cpu_exp((double)op->low + (double)op->ratio * (double)exponent[i]) * factor[i];
 }
 
+/* The first `split` elements of one register, the rest of the other. */
+static void run_select(const dn_program *program, const dn_op *op)
+{
+    float *dst = dn_cpu_register(program, op->dst);
+    const float *first = dn_cpu_register(program, op->src[0]), *rest = dn_cpu_register(program, op->src[1]);
+    size_t split = dn_cpu_min((size_t)op->split, program->elements);
+    memmove(dst, first, split * sizeof *dst);
+    memmove(dst + split, rest + split, (program->elements - split) * sizeof *dst);
+}
+
+static void run_blend(const dn_program *program, const dn_op *op)
+{
+    float *dst = dn_cpu_register(program, op->dst);
+    const float *inside = dn_cpu_register(program, op->src[0]), *outside = dn_cpu_register(program, op->src[1]);
+    const float *mask = dn_cpu_register(program, op->src[2]);
+    for (size_t i = 0; i < program->elements; i++)
+        dst[i] = mask[i] * inside[i] + (1.0f - mask[i]) * outside[i];
+}
+
+/* A scalar that is NaN accepts nothing. */
+static void run_accept(const dn_program *program, const dn_op *op, double scalar)
+{
+    const float *src = dn_cpu_register(program, op->src[scalar <= 1.0 ? 0 : 1]);
+    memmove(dn_cpu_register(program, op->dst), src, program->elements * sizeof *src);
+}
+
+/* An op that writes a register from registers alone. */
+typedef void op_function(const dn_program *program, const dn_op *op);
+static op_function *const op_functions[] = {
+    [DN_OP_LINEAR] = run_linear,         [DN_OP_CLIP] = run_clip,
+    [DN_OP_SELECT] = run_select,         [DN_OP_BLEND] = run_blend,
+    [DN_OP_SLERP] = dn_cpu_op_slerp,     [DN_OP_MATCH_STD] = dn_cpu_op_match_std,
+    [DN_OP_PROJECT] = dn_cpu_op_project, [DN_OP_LANGEVIN] = dn_cpu_op_langevin,
+    [DN_OP_EXP_SCALE] = run_exp_scale,
+};
+
 static dn_status run_program(const dn_program *program, dn_error *error)
 {
     dn_status status = DN_OK;
-    uint32_t norms = 0;
+    uint32_t scalars = 0;
     for (uint32_t i = 0; i < program->op_count && status == DN_OK; i++) {
         const dn_op *op = &program->ops[i];
         switch (op->kind) {
-        case DN_OP_LINEAR:
-            run_linear(program, op);
-            break;
         case DN_OP_NOISE:
-            dn_noise_normal(reg(program, op->dst), program->elements, 0, op->seed, op->stream, op->draw);
-            break;
-        case DN_OP_CLIP:
-            run_clip(program, op);
+            dn_noise_normal(dn_cpu_register(program, op->dst), program->elements, 0, op->seed, op->stream, op->draw);
             break;
         case DN_OP_THRESHOLD:
             status = run_threshold(program, op, error);
             break;
         case DN_OP_NORM:
-            program->scalars[norms++] = run_norm(program, op);
+            program->scalars[scalars++] = dn_cpu_op_norm(program, op);
             break;
-        case DN_OP_EXP_SCALE:
-            run_exp_scale(program, op);
+        case DN_OP_ERROR_NORM:
+            program->scalars[scalars++] = dn_cpu_op_error_norm(program, op);
             break;
+        case DN_OP_ACCEPT:
+            run_accept(program, op, program->scalars[scalars - 1]);
+            break;
+        default:
+            op_functions[op->kind](program, op);
         }
     }
     return status;
@@ -153,30 +174,36 @@ static dn_status run_program(const dn_program *program, dn_error *error)
 /* How many registers an op of each kind reads. */
 static uint32_t sources_of(const dn_op *op)
 {
-    switch (op->kind) {
-    case DN_OP_LINEAR:
-        return op->terms;
-    case DN_OP_NOISE:
-        return 0;
-    case DN_OP_EXP_SCALE:
-        return 2;
-    default:
-        return 1;
-    }
+    static const uint32_t sources[] = {
+        [DN_OP_NOISE] = 0,  [DN_OP_CLIP] = 1,     [DN_OP_THRESHOLD] = 1, [DN_OP_NORM] = 1,    [DN_OP_SELECT] = 2,
+        [DN_OP_BLEND] = 3,  [DN_OP_SLERP] = 2,    [DN_OP_MATCH_STD] = 2, [DN_OP_PROJECT] = 2, [DN_OP_ERROR_NORM] = 3,
+        [DN_OP_ACCEPT] = 2, [DN_OP_LANGEVIN] = 3, [DN_OP_EXP_SCALE] = 2,
+    };
+    return op->kind == DN_OP_LINEAR ? op->terms : sources[op->kind];
+}
+
+static bool gives_scalar(const dn_op *op)
+{
+    return op->kind == DN_OP_NORM || op->kind == DN_OP_ERROR_NORM;
 }
 
 static dn_status check_program(const dn_program *program, dn_error *error)
 {
     size_t registers = program->elements ? program->registers->count / program->elements : 0;
+    uint32_t scalars = 0;
     for (uint32_t i = 0; i < program->op_count; i++) {
         const dn_op *op = &program->ops[i];
+        if ((unsigned)op->kind > DN_OP_EXP_SCALE)
+            return dn_fail(error, DN_INTERNAL, "operation %u of a register program is of no known kind", i);
         uint32_t sources = sources_of(op);
         bool good = sources <= DN_OP_TERMS_MAX && (op->kind != DN_OP_LINEAR || sources > 0);
-        good = good && (op->kind == DN_OP_NORM ? program->scalars != NULL : op->dst < registers);
+        good = good && (gives_scalar(op) ? program->scalars != NULL : op->dst < registers);
+        good = good && (op->kind != DN_OP_ACCEPT || scalars > 0);
         for (uint32_t t = 0; good && t < sources; t++)
             good = op->src[t] < registers;
         if (!good)
             return dn_fail(error, DN_INTERNAL, "operation %u of a register program names what is not there", i);
+        scalars += gives_scalar(op);
     }
     return DN_OK;
 }

@@ -192,9 +192,10 @@ size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool kee
 dn_status dn_cpu_run_rows(dn_network *network, dn_workspace *workspace, dn_row *rows, uint32_t row_count, dn_error *error);
 dn_status dn_cpu_execute(dn_device *device, const dn_program *programs, uint32_t program_count, dn_error *error);
 
-/* exp, sine and cosine in double by our own polynomials: the C library's differ between CPUs in the last bit. */
+/* exp, log, sine, cosine and arc cosine (of [-1, 1]) in double by our own polynomials: the C library's differ between CPUs in the last bit. */
 double dn_cpu_exp(double x);
 double dn_cpu_log(double x);
+double dn_cpu_acos(double x);
 void dn_cpu_sine_cosine(double x, double *sine, double *cosine);
 
 #endif
