@@ -17,7 +17,8 @@ typedef enum dn_noise_stream {
     DN_STREAM_STEP = 1,
     DN_STREAM_INPAINT = 2,
     DN_STREAM_PROBE = 3,
-    DN_STREAM_TRAIN = 4
+    DN_STREAM_TRAIN = 4,
+    DN_STREAM_ENCODE = 5 /* the sample of an encoder's distribution */
 } dn_noise_stream;
 
 void dn_philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2]);
