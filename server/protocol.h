@@ -13,8 +13,10 @@
 
 #include "base/error.h"
 
-#define PROTOCOL_VERSION 1u
-#define PROTOCOL_FRAME_BYTES_MAX (4u << 20) /* header included */
+#define PROTOCOL_VERSION 2u
+#define PROTOCOL_FRAME_BYTES_MAX (64u << 20) /* header included: a snapshot of 512 x 512 x 3 floats has 12 registers' room */
+#define PROTOCOL_TURN_BYTES (8u << 20) /* read at most in one go, so that one loud side cannot keep the other from its work */
+#define PROTOCOL_BUFFER_BYTES (8u << 20) /* a buffer that grew past this for one large frame is given back when it is empty */
 #define PROTOCOL_DROP_BYTES (256u << 10) /* unsent bytes above which previews are dropped */
 #define PROTOCOL_HEADER_BYTES 8u
 #define PROTOCOL_TICK_LANE_BYTES 16u
@@ -92,7 +94,7 @@ void protocol_pipe_done(protocol_pipe *pipe);
 dn_status protocol_send(protocol_pipe *pipe, const protocol_message *message, dn_error *error);
 dn_status protocol_flush(protocol_pipe *pipe, dn_error *error);
 size_t protocol_unsent(const protocol_pipe *pipe);
-/* Reads what the socket has, up to a bound, so that one loud side cannot keep the other from its work. */
+/* Reads what the socket has, PROTOCOL_TURN_BYTES at most. Every whole frame must be received before the next call. */
 dn_status protocol_fill(protocol_pipe *pipe, dn_error *error);
 /* The next whole message, if any (*got). Its bytes stay valid until the next call of fill or receive. */
 dn_status protocol_receive(protocol_pipe *pipe, protocol_message *out, bool *got, dn_error *error);

@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { READ_BYTES = 64 << 10, FILL_BYTES_MAX = 2 * PROTOCOL_FRAME_BYTES_MAX };
+enum { READ_BYTES = 64 << 10 };
 
 void protocol_pipe_init(protocol_pipe *pipe, int fd)
 {
@@ -47,6 +47,16 @@ static bool make_room(unsigned char **buffer, size_t *start, size_t count, size_
     return true;
 }
 
+/* Memory that one large frame took does not stay for ever. */
+static void give_back(unsigned char **buffer, size_t *start, size_t count, size_t *capacity)
+{
+    if (count || *capacity <= PROTOCOL_BUFFER_BYTES)
+        return;
+    free(*buffer);
+    *buffer = NULL;
+    *start = *capacity = 0;
+}
+
 size_t protocol_unsent(const protocol_pipe *pipe)
 {
     return pipe->out_count;
@@ -66,6 +76,7 @@ dn_status protocol_flush(protocol_pipe *pipe, dn_error *error)
         pipe->out_count -= (size_t)sent;
     }
     pipe->out_start = 0;
+    give_back(&pipe->out, &pipe->out_start, 0, &pipe->out_capacity);
     return DN_OK;
 }
 
@@ -88,7 +99,8 @@ dn_status protocol_send(protocol_pipe *pipe, const protocol_message *message, dn
 
 dn_status protocol_fill(protocol_pipe *pipe, dn_error *error)
 {
-    for (size_t total = 0; total < FILL_BYTES_MAX && pipe->in_count < FILL_BYTES_MAX;) {
+    give_back(&pipe->in, &pipe->in_start, pipe->in_count, &pipe->in_capacity);
+    for (size_t total = 0; total < PROTOCOL_TURN_BYTES && pipe->in_count < PROTOCOL_FRAME_BYTES_MAX;) {
         if (!make_room(&pipe->in, &pipe->in_start, pipe->in_count, &pipe->in_capacity, READ_BYTES))
             return dn_fail(error, DN_NO_MEMORY, "out of memory for received messages");
         const ssize_t got = recv(pipe->fd, pipe->in + pipe->in_start + pipe->in_count, READ_BYTES, 0);

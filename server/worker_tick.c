@@ -166,7 +166,7 @@ static dn_status send_image(worker *w, const encode_task *task, dn_error *error)
         return worker_fail_lane(w, lane, task->status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE,
                                 task->error.message, error);
     if (task->png_bytes + 256 > PROTOCOL_FRAME_BYTES_MAX)
-        return worker_fail_lane(w, lane, PROTOCOL_FAILED_ENGINE, "the PNG is larger than 4 MiB", error);
+        return worker_fail_lane(w, lane, PROTOCOL_FAILED_ENGINE, "the PNG is larger than 64 MiB", error);
     protocol_message m = {
         .type = PROTOCOL_IMAGE, .lane = task->lane, .width = task->width, .height = task->height, .data = {task->png, task->png_bytes}};
     memcpy(m.sha256, task->sha256, 32);

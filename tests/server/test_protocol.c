@@ -212,6 +212,47 @@ static void pipes_deliver_in_order(void)
     protocol_pipe_done(&b);
 }
 
+/* A snapshot of 512 x 512 x 3 with twelve registers, a large picture, and small messages around them; the room they took is
+ * given back. */
+static void large_frames_pass(void)
+{
+    static const size_t sizes[] = {0, 20u << 20, 1, (size_t)12 * 512 * 512 * 3 * sizeof(float), 0};
+    enum { MESSAGES = sizeof sizes / sizeof sizes[0] };
+    int pair[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
+    protocol_pipe a, b;
+    protocol_pipe_init(&a, pair[0]);
+    protocol_pipe_init(&b, pair[1]);
+    unsigned char *bytes = malloc(sizes[3]);
+    dn_error error;
+    for (size_t i = 0; i < sizes[3]; i++)
+        bytes[i] = (unsigned char)(i * 2654435761u >> 13);
+    for (uint32_t i = 0; i < MESSAGES; i++) {
+        protocol_message m = sample(PROTOCOL_SNAPSHOT);
+        m.lane = i;
+        m.data = (protocol_bytes){bytes, sizes[i]};
+        CHECK_OK(protocol_send(&a, &m, &error), error);
+    }
+    uint32_t seen = 0;
+    for (int turn = 0; turn < 1000000 && seen < MESSAGES; turn++) {
+        CHECK_OK(protocol_flush(&a, &error), error);
+        CHECK_OK(protocol_fill(&b, &error), error);
+        protocol_message m;
+        for (bool got = true; got;) {
+            CHECK_OK(protocol_receive(&b, &m, &got, &error), error);
+            if (!got)
+                break;
+            CHECK(m.lane == seen && m.data.count == sizes[seen] && memcmp(m.data.bytes, bytes, m.data.count) == 0);
+            seen++;
+        }
+    }
+    CHECK_OK(protocol_fill(&b, &error), error);
+    CHECK(seen == MESSAGES && a.out_capacity <= PROTOCOL_BUFFER_BYTES && b.in_capacity <= PROTOCOL_BUFFER_BYTES);
+    free(bytes);
+    protocol_pipe_done(&a);
+    protocol_pipe_done(&b);
+}
+
 int main(void)
 {
     RUN(every_type_makes_the_trip);
@@ -221,5 +262,6 @@ int main(void)
     RUN(numbers_must_be_finite);
     RUN(frames_have_a_limit);
     RUN(pipes_deliver_in_order);
+    RUN(large_frames_pass);
     return test_end();
 }
