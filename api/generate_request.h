@@ -7,15 +7,42 @@
 #include "api/limits.h"
 #include "diffusion/sampler.h"
 
+#define API_CLASS_NAME_BYTES 256
+
+/* A class by its index, with its first synonym cut to fit. */
+typedef struct api_class {
+    uint32_t index;
+    char name[API_CLASS_NAME_BYTES];
+} api_class;
+
+typedef struct api_class_weight {
+    api_class label;
+    double weight;
+} api_class_weight;
+
+/* A picture that came with a request: the bytes of its PNG, whose header alone has been looked at. */
+typedef struct api_input_image {
+    char sha256[65];             /* of the bytes; "": there is none */
+    uint64_t byte_count;
+    const unsigned char *bytes;  /* in the block that api_parse_generate made; NULL when read back from the stored form */
+} api_input_image;
+
 typedef struct api_request {
     char model[65];
-    bool has_class;
+    bool has_class;              /* with mixture_count > 0 too: something to be guided to */
     uint32_t class_index;
-    char class_name[256];        /* first synonym, "" when unconditional */
+    char class_name[API_CLASS_NAME_BYTES]; /* first synonym, "" when unconditional or a mixture */
+    uint32_t mixture_count;      /* > 0: several classes by weight instead of class_index */
+    api_class_weight mixture[DN_CONDITION_CLASSES_MAX];
+    bool has_negative;
+    api_class negative;          /* guided away from this one instead of the null class */
     double guidance_scale;
     uint32_t steps;
     char sampler[32];
     dn_options options;
+    api_input_image init_image, mask_image; /* of the size of the model's pictures */
+    bool has_variation;
+    uint64_t variation_seed;
     bool has_seed;               /* as the client sent it; the caller draws one when false and sets seed */
     uint64_t seed;
     uint32_t n;
@@ -27,7 +54,8 @@ typedef struct api_request {
 typedef const api_model *api_model_lookup(void *payload, const char *name);
 
 /* Parses one JSON object, or an array of 1..API_BATCH_JOBS_MAX of them (all or nothing; fields are then "/3/steps").
- * *out is malloc'd, *count its length, *is_array how it came. Returns false with *problem filled. */
+ * *out is one malloc'd block that holds the input images' bytes too, *count its length, *is_array how it came. Returns false with
+ * *problem filled. A body over API_BODY_BYTES_MAX is taken, up to API_BODY_IMAGE_BYTES_MAX, when it carries a picture. */
 bool api_parse_generate(api_request **out, size_t *count, bool *is_array, const char *body, size_t body_bytes, api_model_lookup *lookup, void *payload,
                         api_problem *problem);
 
