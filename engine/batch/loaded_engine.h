@@ -12,6 +12,7 @@
 typedef struct dn_engine_options {
     unsigned threads; /* 0: all available */
     const char *isa; /* NULL: best */
+    bool describe_only; /* no weights are read: everything but the networks (NULL) and the weights' hash (""); no batch on it */
 } dn_engine_options;
 
 /* Something that answers rows with the gradient, by the sample, of log p(class | sample, time): classifier guidance. The room that
@@ -58,6 +59,8 @@ void dn_engine_set_classifier(dn_engine *engine, dn_gradient classifier); /* tak
 const dn_option_field *dn_engine_field_at(const dn_engine *engine, uint32_t index);
 /* Whether a sampler can serve this engine's network; a refusal says why not. */
 dn_status dn_engine_serves(const dn_engine *engine, const dn_sampler *sampler, dn_error *error);
+/* Memory that the engine's networks take, packed; of one opened by describe_only an estimate. Workspaces are not in it. */
+size_t dn_engine_weight_bytes(const dn_engine *engine);
 size_t dn_engine_lane_bytes(const dn_engine *engine); /* registers of one lane */
 size_t dn_engine_elements(const dn_engine *engine); /* C*H*W of one image */
 
