@@ -216,8 +216,14 @@ static void keys_of_the_configuration(void)
         {"norm_num_groups", "3", DN_INVALID},
         {"norm_eps", "-1", DN_INVALID},
         {"resnet_time_scale_shift", "\"spatial\"", DN_UNSUPPORTED},
-        {"time_embedding_type", "\"fourier\"", DN_UNSUPPORTED},
-        {"class_embed_type", "\"timestep\"", DN_UNSUPPORTED},
+        {"resnet_time_scale_shift", "\"ada\"", DN_UNSUPPORTED},
+        {"time_embedding_type", "\"wavelet\"", DN_UNSUPPORTED},
+        {"class_embed_type", "\"identity\"", DN_UNSUPPORTED},
+        {"class_embed_type", "\"projection\"", DN_UNSUPPORTED},
+        {"down_block_types", "[\"CrossAttnDownBlock2D\",\"DownBlock2D\"]", DN_UNSUPPORTED},
+        {"down_block_types", "[\"DownBlock2D\",\"AttnSkipBlock2D\"]", DN_UNSUPPORTED},
+        {"up_block_types", "[\"SkipUpBlock2D\",\"UpBlock2D\"]", DN_UNSUPPORTED},
+        {"norm_num_groups", "null", DN_INVALID},
         {"num_class_embeds", "0", DN_INVALID},
         {"num_class_embeds", "1e9", DN_INVALID},
         {"flip_sin_to_cos", "1", DN_INVALID},
@@ -238,6 +244,34 @@ static void keys_of_the_configuration(void)
         bool named = strstr(error.message, "some/config.json") != NULL;
         bool keyed = strstr(error.message, cases[i].key) != NULL || strcmp(cases[i].key, "block_out_channels") == 0;
         CHECK_MSG(named && keyed, "%s = %s: %s", cases[i].key, cases[i].value, error.message);
+    }
+}
+
+/* Rules between keys: each refusal names one of them. */
+static void keys_that_contradict_each_other(void)
+{
+    static const struct {
+        const char *first, *first_value, *second, *second_value, *named;
+    } cases[] = {
+        {"time_embedding_type", "\"learned\"", "num_train_timesteps", "null", "num_train_timesteps"},
+        {"time_embedding_type", "\"fourier\"", "class_embed_type", "\"timestep\"", "class_embed_type"},
+        {"down_block_types", "[\"SkipDownBlock2D\",\"DownBlock2D\"]", "in_channels", "1", "in_channels"},
+        {"up_block_types", "[\"SkipUpBlock2D\",\"SkipUpBlock2D\"]", "out_channels", "1", "out_channels"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        dn_error error = {DN_OK, ""};
+        cJSON *config = NULL;
+        CHECK_OK(dn_json_read_file(&config, BASE "/config.json", 1 << 20, &error), error);
+        cJSON_DeleteItemFromObjectCaseSensitive(config, cases[i].first);
+        cJSON_DeleteItemFromObjectCaseSensitive(config, cases[i].second);
+        cJSON_AddItemToObject(config, cases[i].first, cJSON_Parse(cases[i].first_value));
+        cJSON_AddItemToObject(config, cases[i].second, cJSON_Parse(cases[i].second_value));
+        dn_model *model = NULL;
+        dn_status status = dn_model_from_config(&model, config, "some/config.json", &error);
+        cJSON_Delete(config);
+        dn_model_free(model);
+        CHECK_MSG(status != DN_OK && strstr(error.message, cases[i].named), "%s = %s: status %s, %s", cases[i].first, cases[i].first_value,
+                  dn_status_name(status), error.message);
     }
 }
 
@@ -280,6 +314,7 @@ int main(void)
     RUN(a_boastful_configuration);
     RUN(what_stands_in_place_of_the_weights);
     RUN(keys_of_the_configuration);
+    RUN(keys_that_contradict_each_other);
     RUN(saving_and_opening_again);
     remove_file("diffusion_pytorch_model.safetensors");
     remove_file("config.json");

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "format/safetensors.h"
 #include "server/commands.h"
 #include "server/options.h"
@@ -105,8 +106,22 @@ static void inputs_that_do_not_fit(void)
     CHECK(forward(MODEL, input) == DN_EXIT_DATA);
     CHECK(forward(MODEL, "tests/golden/no-such-file") != DN_EXIT_OK);
     CHECK(forward("tests/golden/no-such-model", CASE) != DN_EXIT_OK);
-    CHECK(forward("tests/golden/unet_gelu_tsclass", CASE) == DN_EXIT_UNAVAILABLE);
     CHECK(dn_command_forward(1, (char *[]){"forward"}) == DN_EXIT_USAGE);
+}
+
+static void a_model_that_cannot_be_run(void)
+{
+    static const char config[] = "{\"_class_name\": \"UNet2DModel\", \"sample_size\": 8, \"resnet_time_scale_shift\": \"spatial\"}";
+    dn_error error = {DN_OK, ""};
+    char folder[64], path[96];
+    snprintf(folder, sizeof folder, "/tmp/denoised-forward-%ld.model", (long)getpid());
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    CHECK_OK(dn_make_folder(folder, &error), error);
+    CHECK_OK(dn_file_write(path, config, strlen(config), false, &error), error);
+    int code = forward(folder, CASE);
+    unlink(path);
+    rmdir(folder);
+    CHECK(code == DN_EXIT_UNAVAILABLE);
 }
 
 int main(void)
@@ -117,6 +132,7 @@ int main(void)
     RUN(answers_and_trace);
     RUN(one_time_and_one_class_for_all_rows);
     RUN(inputs_that_do_not_fit);
+    RUN(a_model_that_cannot_be_run);
     unlink(output);
     unlink(trace);
     unlink(input);
