@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "backend/cpu/reference.h"
 #include "train/backward_f32.h"
 
 const dn_backward_table_f32 *dn_backward_find_f32(const char *isa)
@@ -15,6 +16,11 @@ const dn_backward_table_f32 *dn_backward_find_f32(const char *isa)
         }
     }
     return &dn_backward_table_sse2;
+}
+
+double dn_activation_value(dn_activation activation, double x)
+{
+    return dn_reference_activation(activation, x);
 }
 
 static double gelu_tanh_slope(double x)

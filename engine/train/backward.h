@@ -1,6 +1,6 @@
 /* The backward run of a plan, one row at a time: from the gradient of the output to those of the weights.
  *
- * Every node kind has one backward function, in backward_conv, _norm, _attention and _shape.inc.c, compiled for double
+ * Every node kind has one backward function, in backward_conv, _linear, _norm, _attention, _shape and _embedding.inc.c, compiled for double
  * (the checked truth) and for float per instruction set (what training runs). One row at a time keeps a row's values and
  * gradients in the caches; the gradients of the weights accumulate from row to row in the caller's order, so that the
  * bytes do not depend on threads. A run touches only what its row names: any number of threads, each with its own. */
@@ -14,12 +14,13 @@
     typedef struct dn_backward_##suffix {                                                                                                  \
         const dn_packing *packing;                                                                                                         \
         const real *packed; /* weights, [packing->total] */                                                                                \
-        real *packed_gradient; /* += , [packing->total] */                                                                                 \
+        real *packed_gradient; /* += , [packing->total]; NULL: only the gradients of values are wanted */                                  \
         const real *const *values; /* [plan->value_count] of the forward run of this row, NHWC */                                          \
         real *const *gradients; /* [plan->value_count]; the output's is the input of the run, the others are overwritten */                \
         const dn_condition *condition; /* may be NULL when the plan takes no class */                                                      \
         real *scratch; /* [packing->scratch] */                                                                                            \
         bool input_gradient; /* compute the gradient of the sample too */                                                                  \
+        double time; /* the row's, as in the forward run */                                                                                \
     } dn_backward_##suffix;                                                                                                                \
     typedef struct dn_backward_table_##suffix {                                                                                            \
         const char *isa;                                                                                                                   \
@@ -35,7 +36,8 @@ DN_BACKWARD_DECLARE(double, f64)
 const dn_backward_table_f32 *dn_backward_find_f32(const char *isa);
 const dn_backward_table_f64 *dn_backward_find_f64(void);
 
-/* d activation / dx, from libm in double. */
+/* An activation and its slope, from libm in double. */
+double dn_activation_value(dn_activation activation, double x);
 double dn_activation_slope(dn_activation activation, double x);
 
 #endif

@@ -66,9 +66,11 @@ static void add_pixels(real *restrict out, const real *restrict in, size_t pixel
 }
 
 #include "train/backward_conv.inc.c"
+#include "train/backward_linear.inc.c"
 #include "train/backward_norm.inc.c"
 #include "train/backward_attention.inc.c"
 #include "train/backward_shape.inc.c"
+#include "train/backward_embedding.inc.c"
 
 static void (*const backward_kind[DN_NODE_KINDS])(step *) = {
     [DN_NODE_AFFINE] = backward_affine,
@@ -76,10 +78,19 @@ static void (*const backward_kind[DN_NODE_KINDS])(step *) = {
     [DN_NODE_LINEAR] = backward_linear,
     [DN_NODE_GROUP_NORM] = backward_group_norm,
     [DN_NODE_ATTENTION] = backward_attention,
-    [DN_NODE_TIME_EMBEDDING] = NULL, /* nothing flows into a time */
+    [DN_NODE_LAYER_NORM] = backward_layer_norm,
+    [DN_NODE_TIME_EMBEDDING] = NULL, /* nothing flows into a time or a class number */
+    [DN_NODE_CLASS_SINUSOID] = NULL,
+    [DN_NODE_FOURIER_EMBEDDING] = backward_fourier_embedding,
+    [DN_NODE_TIME_TABLE] = backward_time_table,
     [DN_NODE_CLASS_EMBEDDING] = backward_class_embedding,
     [DN_NODE_UPSAMPLE_NEAREST2] = backward_upsample,
     [DN_NODE_AVERAGE_POOL2] = backward_average_pool,
+    [DN_NODE_UPSAMPLE_FIR2] = backward_fir,
+    [DN_NODE_DOWNSAMPLE_FIR2] = backward_fir,
+    [DN_NODE_POSITION] = backward_position,
+    [DN_NODE_UNPATCHIFY] = backward_unpatchify,
+    [DN_NODE_DIVIDE_BY_TIME] = backward_divide_by_time,
     [DN_NODE_CONCAT] = backward_concat,
     [DN_NODE_GLOBAL_POOL] = backward_global_pool,
     [DN_NODE_ACTIVATION] = backward_activation,
@@ -101,12 +112,12 @@ static void resolve(step *s, const RUN *run, const dn_node *node)
     }
     if (node->weight != DN_NONE) {
         s->weight = run->packed + packing->weights[node->weight].offset;
-        s->d_weight = run->packed_gradient + packing->weights[node->weight].offset;
+        s->d_weight = run->packed_gradient ? run->packed_gradient + packing->weights[node->weight].offset : NULL;
         s->stride = packing->weights[node->weight].stride;
     }
     if (node->bias != DN_NONE) {
         s->bias = run->packed + packing->weights[node->bias].offset;
-        s->d_bias = run->packed_gradient + packing->weights[node->bias].offset;
+        s->d_bias = run->packed_gradient ? run->packed_gradient + packing->weights[node->bias].offset : NULL;
     }
 }
 

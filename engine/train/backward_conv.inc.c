@@ -1,4 +1,4 @@
-/* Backward of convolutions and linear layers: two register-tiled products, no column matrices.
+/* Backward of convolutions, and the products that linear layers share: two register-tiled products, no column matrices.
  *
  *   value gradients:   dX = dY (spread out by the stride, padded) correlated with the flipped weights
  *   weight gradients:  dW[tap] = sum over pixels of dY[p]^T X[p + tap]
@@ -277,85 +277,10 @@ static void backward_conv(step *s)
     if (s->d_in[2]) {
         add_to(s->d_in[2], d, dn_shape_count(s->to));
     }
-    conv_weights(s, d);
+    if (s->d_weight) {
+        conv_weights(s, d);
+    }
     if (s->d_in[0]) {
         conv_values(s, d);
-    }
-}
-
-/* The gradient before the activation. The sum the activation saw was not kept: it is made again. */
-static const real *linear_before_activation(step *s, const real *x, size_t pixels)
-{
-    if (s->node->activation == DN_ACT_NONE) {
-        return s->d_out;
-    }
-    real *sum = take(s, pixels * s->to.c);
-    for (size_t p = 0; p < pixels; p++) {
-        for (size_t o = 0; o < s->to.c; o++) {
-            vec dot = {0};
-            for (size_t c = 0; c < s->stride; c += (size_t)LANES) {
-                dot += *(const vec *)(x + p * s->stride + c) * *(const vec *)(s->weight + o * s->stride + c);
-            }
-            real total = 0;
-            for (int i = 0; i < LANES; i++) {
-                total += dot[i];
-            }
-            total += s->bias ? s->bias[o] : 0;
-            total += s->in[1] ? s->in[1][p * s->to.c + o] : 0;
-            sum[p * s->to.c + o] = total * (real)s->node->scale;
-        }
-    }
-    activation_backward(s->node->activation, sum, s->d_out, pixels * s->to.c);
-    return sum;
-}
-
-/* in: pixels, residual. A linear layer is a 1x1 convolution over one row of h * w pixels. */
-static void backward_linear(step *s)
-{
-    size_t pixels = (size_t)s->to.h * s->to.w;
-    dn_shape line = {1, (uint32_t)pixels, s->from.c};
-    const real *x = s->in[0];
-    if (s->stride != s->from.c) {
-        real *padded = take(s, pixels * s->stride);
-        memset(padded, 0, pixels * s->stride * sizeof *padded);
-        embed(padded, pixels, s->stride, 0, 0, 1, x, line);
-        x = padded;
-    }
-    const real *d = scaled(s, linear_before_activation(s, x, pixels));
-    if (s->d_bias) {
-        add_pixels(s->d_bias, d, pixels, s->to.c);
-    }
-    if (s->d_in[1]) {
-        add_to(s->d_in[1], d, dn_shape_count(s->to));
-    }
-    run_outer(&(outer){.d = d,
-                       .x = x,
-                       .w = s->d_weight,
-                       .rows = 1,
-                       .columns = pixels,
-                       .outputs = s->to.c,
-                       .x_column = s->stride,
-                       .kernel = 1,
-                       .width = s->stride});
-    if (!s->d_in[0]) {
-        return;
-    }
-    real *out = s->stride == s->from.c ? s->d_in[0] : take(s, pixels * s->stride);
-    if (out != s->d_in[0]) {
-        memset(out, 0, pixels * s->stride * sizeof *out);
-    }
-    run_product(&(product){.a = d,
-                           .b = s->weight,
-                           .out = out,
-                           .rows = 1,
-                           .columns = pixels,
-                           .a_column = s->to.c,
-                           .b_k = s->stride,
-                           .out_pixel = s->stride,
-                           .kernel = 1,
-                           .depth = s->to.c,
-                           .width = s->stride});
-    for (size_t p = 0; p < pixels && out != s->d_in[0]; p++) {
-        add_to(s->d_in[0] + p * s->from.c, out + p * s->stride, s->from.c);
     }
 }

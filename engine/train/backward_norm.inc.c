@@ -1,4 +1,4 @@
-/* Backward of group normalisation with its activation and modulation.
+/* Backward of group normalisation with its activation and modulation, and of layer normalisation with its modulation.
  *
  * With y = xhat * A + B per channel, A = weight (1 + scale), B = bias (1 + scale) + shift, d = d_out * act'(y), and the
  * channel sums S1 = sum d, S2 = sum d xhat:
@@ -122,6 +122,62 @@ static void backward_group_norm(step *s)
         real *restrict out = s->d_in[0] + p * channels;
         for (uint32_t c = 0; c < channels; c++) {
             out[c] += (line[c] * a[c] - s1[c] - (x[c] - mean[c]) * inverse[c] * s2[c]) * inverse[c];
+        }
+    }
+}
+
+/* One pixel: xhat from x, d A and its two means taken off, times 1 / deviation, added to d_in; S1 and S2 grow. */
+static void layer_pixel(const step *s, size_t pixel, const norm *n, real *restrict normal)
+{
+    uint32_t channels = s->to.c;
+    const real *restrict x = s->in[0] + pixel * channels, *restrict d = s->d_out + pixel * channels;
+    real mean = 0, variance = 0, first = 0, second = 0, share = 1 / (real)channels;
+    for (uint32_t c = 0; c < channels; c++) {
+        mean += x[c];
+    }
+    mean *= share;
+    for (uint32_t c = 0; c < channels; c++) {
+        variance += (x[c] - mean) * (x[c] - mean);
+    }
+    real inverse = (real)(1.0 / sqrt((double)(variance * share) + (double)s->node->epsilon));
+    for (uint32_t c = 0; c < channels; c++) {
+        normal[c] = (x[c] - mean) * inverse;
+        n->s1[c] += d[c];
+        n->s2[c] += d[c] * normal[c];
+        first += d[c] * n->a[c];
+        second += d[c] * n->a[c] * normal[c];
+    }
+    real *out = s->d_in[0] ? s->d_in[0] + pixel * channels : NULL;
+    for (uint32_t c = 0; c < channels && out; c++) {
+        out[c] += (d[c] * n->a[c] - first * share - normal[c] * second * share) * inverse;
+    }
+}
+
+static void backward_layer_norm(step *s)
+{
+    uint32_t channels = s->to.c;
+    const real *scale = s->in[1] ? s->in[1] + s->node->scale_offset : NULL;
+    norm n = {.a = take(s, channels), .s1 = take(s, channels), .s2 = take(s, channels)};
+    real *normal = take(s, channels);
+    memset(n.s1, 0, channels * sizeof *n.s1);
+    memset(n.s2, 0, channels * sizeof *n.s2);
+    for (uint32_t c = 0; c < channels; c++) {
+        n.a[c] = (s->weight ? s->weight[c] : 1) * (scale ? 1 + scale[c] : 1);
+    }
+    for (size_t p = 0; p < (size_t)s->to.h * s->to.w; p++) {
+        layer_pixel(s, p, &n, normal);
+    }
+    for (uint32_t c = 0; c < channels; c++) {
+        real gain = scale ? 1 + scale[c] : 1;
+        if (s->d_weight) {
+            s->d_weight[c] += n.s2[c] * gain;
+        }
+        if (s->d_bias) {
+            s->d_bias[c] += n.s1[c] * gain;
+        }
+        if (s->d_in[1]) {
+            s->d_in[1][s->node->scale_offset + c] += (s->weight ? s->weight[c] : 1) * n.s2[c] + (s->bias ? s->bias[c] : 0) * n.s1[c];
+            s->d_in[1][s->node->shift_offset + c] += n.s1[c];
         }
     }
 }

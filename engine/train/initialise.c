@@ -5,6 +5,7 @@
 
 #include "base/philox.h"
 
+#define FOURIER_SPREAD 16.0f /* standard deviation of random frequencies (Song et al. 2021, NCSN++) */
 #define SEED_SALT 0x696e697469616cu /* apart from the seeds of noise and shuffles */
 
 static void fill_uniform(dn_weights *weights, const dn_plan *plan, dn_weight w, double bound, uint64_t seed)
@@ -34,10 +35,18 @@ static void initialise_node(const dn_plan *plan, const dn_node *node, dn_weights
     const dn_weight_info *info = &plan->weights[node->weight];
     switch (node->kind) {
     case DN_NODE_GROUP_NORM:
+    case DN_NODE_LAYER_NORM:
         fill_constant(weights, plan, node->weight, 1.0f);
         break;
     case DN_NODE_CLASS_EMBEDDING:
+    case DN_NODE_TIME_TABLE:
         dn_noise_normal(weights->data[node->weight], info->count, 0, seed, DN_STREAM_TRAIN, node->weight);
+        break;
+    case DN_NODE_FOURIER_EMBEDDING:
+        dn_noise_normal(weights->data[node->weight], info->count, 0, seed, DN_STREAM_TRAIN, node->weight);
+        for (uint64_t i = 0; i < info->count; i++) {
+            weights->data[node->weight][i] *= FOURIER_SPREAD;
+        }
         break;
     case DN_NODE_CONV:
     case DN_NODE_LINEAR:

@@ -46,6 +46,8 @@ static uint64_t scratch_of(const dn_plan *plan, const dn_node *node)
     }
     case DN_NODE_LINEAR:
         return 2 * rounded(pixels * wide) + 2 * rounded(dn_shape_count(to));
+    case DN_NODE_LAYER_NORM:
+        return 4 * rounded(to.c);
     case DN_NODE_GROUP_NORM:
         return rounded(dn_shape_count(to)) + 8 * rounded(to.c);
     case DN_NODE_ATTENTION: {

@@ -7,6 +7,7 @@
 
 #include "backend/cpu/cpu.h"
 #include "train/backward.h"
+#include "train/order.h"
 
 #define REDUCE_FLOATS 65536u /* of the packed gradient, one task */
 
@@ -169,17 +170,6 @@ void dn_shards_free(dn_shards *s)
     free(s);
 }
 
-/* The order of a lane's numbers, (c*H + h)*W + w, to the order of values, [H,W,C]. */
-static void to_pixels(float *out, const float *in, dn_shape shape)
-{
-    size_t pixels = (size_t)shape.h * shape.w;
-    for (size_t p = 0; p < pixels; p++) {
-        for (size_t c = 0; c < shape.c; c++) {
-            out[p * shape.c + c] = in[c * pixels + p];
-        }
-    }
-}
-
 /* One picture forward and backward into the shard's gradient. */
 static dn_status run_example(dn_shards *s, shard *one, uint32_t index)
 {
@@ -204,7 +194,7 @@ static dn_status run_example(dn_shards *s, shard *one, uint32_t index)
         return status;
     }
     one->loss += s->options.loss(&example, one->output, one->d_output, s->out_count);
-    to_pixels(one->gradients[plan->output], one->d_output, plan->values[plan->output].shape);
+    dn_order_to_pixels(one->gradients[plan->output], one->d_output, plan->values[plan->output].shape);
     for (uint32_t v = 0; v < plan->value_count; v++) {
         one->values[v] = dn_cpu_value(one->workspace, v);
     }
@@ -214,7 +204,8 @@ static dn_status run_example(dn_shards *s, shard *one, uint32_t index)
                                      .values = one->values,
                                      .gradients = one->gradients,
                                      .condition = &example.condition,
-                                     .scratch = one->scratch});
+                                     .scratch = one->scratch,
+                                     .time = (double)example.time});
     return DN_OK;
 }
 

@@ -9,6 +9,7 @@
 #include <signal.h>
 
 #include "format/idx.h"
+#include "train/input_gradient.h" /* the gradient by a network's input: classifier guidance, likelihoods */
 #include "train/recipe.h"
 
 typedef struct dn_train_progress {

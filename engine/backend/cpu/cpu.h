@@ -8,6 +8,7 @@
 struct dn_buffer {
     size_t count;
     float *data;                 /* 64-byte aligned */
+    void *memory;                /* what data lies in */
 };
 
 /* Where a value of every row lives in a workspace that keeps values: value v of row r is at base[v] + r * dn_shape_count(shape of v), so that the rows of

@@ -7,6 +7,8 @@
 
 #include "backend/cpu/state.h"
 
+#define BUFFER_ALIGNMENT 64u
+
 float *dn_cpu_alloc(size_t floats)
 {
     if (floats > SIZE_MAX / sizeof(float) - DN_CPU_LINE_FLOATS)
@@ -102,18 +104,19 @@ static dn_status read_value(dn_network *network, dn_workspace *workspace, dn_val
     return DN_OK;
 }
 
+/* calloc's large blocks are fresh pages, zero without being touched: what nobody writes costs nothing. */
 static dn_status buffer_create(dn_buffer **out, dn_device *device, size_t floats, dn_error *error)
 {
     (void)device;
     dn_buffer *buffer = calloc(1, sizeof *buffer);
-    float *data = dn_cpu_alloc(floats);
-    if (!buffer || !data) {
+    char *memory = floats > SIZE_MAX / sizeof(float) - BUFFER_ALIGNMENT ? NULL : calloc(1, floats * sizeof(float) + BUFFER_ALIGNMENT);
+    if (!buffer || !memory) {
         free(buffer);
-        free(data);
+        free(memory);
         return dn_fail(error, DN_NO_MEMORY, "no memory for a buffer of %zu floats", floats);
     }
-    memset(data, 0, floats * sizeof *data);
-    *buffer = (dn_buffer){.count = floats, .data = data};
+    size_t past = (uintptr_t)memory % BUFFER_ALIGNMENT;
+    *buffer = (dn_buffer){.count = floats, .data = (float *)(void *)(memory + BUFFER_ALIGNMENT - past), .memory = memory};
     *out = buffer;
     return DN_OK;
 }
@@ -122,7 +125,7 @@ static void buffer_free(dn_buffer *buffer)
 {
     if (!buffer)
         return;
-    free(buffer->data);
+    free(buffer->memory);
     free(buffer);
 }
 
