@@ -25,6 +25,8 @@ typedef struct dn_source {
     dn_layout layout;
     uint32_t index, count, heads;
     float scale; /* factor; 0 counts as 1 */
+    /* DN_LAYOUT_TRANSPOSED: a tensor [D] that is added to every row of the table, the zero ones too, unscaled ("": none). */
+    char bias[DN_TENSOR_NAME_BYTES_MAX];
 } dn_source;
 
 struct dn_model;
@@ -43,6 +45,8 @@ typedef enum dn_convention {
     DN_CONVENTION_EDM /* c_skip, c_out, c_in; time = log(sigma) / 4 */
 } dn_convention;
 
+#define DN_NULL_ROWS_NONE UINT32_MAX /* null_rows: the format has no null class */
+
 typedef struct dn_model {
     const char *architecture; /* "UNet2DModel" */
     uint32_t width, height, channels; /* of the sample; out_channels of the network's answer (learned variance doubles it) */
@@ -56,6 +60,7 @@ typedef struct dn_model {
     dn_convention convention;
     uint32_t guided_channels; /* channels that classifier-free guidance works on by this format's own convention; 0: all */
     uint32_t null_rows; /* the format says which embedding row is the null class: 1 the last one; 0: by count (see DESIGN) */
+    bool cosine_schedule; /* guided-diffusion: its times are of the cosine schedule (noise_schedule), not of the linear one */
     double sigma_data; /* EDM */
     /* AutoencoderKL: latents = (encoded - shift) * scaling */
     double scaling_factor, shift_factor;
