@@ -99,6 +99,8 @@ static inline dn_row harness_row(const harness *h, uint32_t r)
     dn_row row = {.in = h->in, .in_offset = r * h->in_count, .in_scale = 1.0f - 0.05f * (float)r, .out = h->out};
     row.out_offset = r * h->out_count;
     row.time = 37.25f * (float)(r + 1);
+    if (h->plan->time_rows)
+        row.time = (float)((37 * r + 5) % h->plan->time_rows);
     if (h->plan->class_rows) {
         row.condition.count = 1 + r % 2;
         for (uint32_t i = 0; i < row.condition.count; i++) {

@@ -6,7 +6,27 @@
 
 static dn_error error;
 
-/* A network with every kind of node in it, small enough to run many times and large enough to be cut into tasks. */
+/* A transformer's block: modulated norm, gate, patches; then filters. */
+static dn_value add_block(dn_plan_builder *b, dn_value in, dn_value embedding)
+{
+    dn_linear_options modulate = DN_LINEAR_INIT, gated = DN_LINEAR_INIT, patch = DN_LINEAR_INIT;
+    modulate.modules = (const char *[]){"modulate"};
+    modulate.out_channels = 3 * 48;
+    dn_value m = dn_plan_linear(b, embedding, &modulate);
+    gated.modules = (const char *[]){"gated"};
+    gated.out_channels = 48;
+    gated.activation = DN_ACT_GELU_TANH;
+    gated.residual = dn_plan_position(b, in, "position", 1.0f);
+    gated.gate = m;
+    gated.gate_offset = 96;
+    dn_value x = dn_plan_linear(b, dn_plan_layer_norm(b, gated.residual, NULL, "layer norm", 1e-6f, m, 0, 48), &gated);
+    patch.modules = (const char *[]){"patch"};
+    patch.out_channels = 4 * 48;
+    x = dn_plan_unpatchify(b, dn_plan_linear(b, x, &patch), "patches", 2);
+    return dn_plan_fir2(b, dn_plan_upsample_fir2(b, dn_plan_downsample_fir2(b, x, "halve"), "double"), "down", false, 1, 1);
+}
+
+/* A network with nearly every kind of node in it, small enough to run many times and large enough to be cut into tasks. */
 static dn_plan *build_plan(void)
 {
     dn_plan_builder b;
@@ -14,6 +34,8 @@ static dn_plan *build_plan(void)
     if (dn_plan_begin(&b, (dn_shape){18, 15, 3}, &error) != DN_OK)
         return NULL;
     dn_value t = dn_plan_time_embedding(&b, "time", 32, 0.0f, true, 10000.0f);
+    t = dn_plan_concat(&b, t, dn_plan_fourier_embedding(&b, "frequencies", "fourier", 16, true, false), "times");
+    t = dn_plan_concat(&b, t, dn_plan_class_sinusoid(&b, "class number", 11, 16, 0.0f, true, 10000.0f), "all");
     dn_value label = dn_plan_class_embedding(&b, "class", 11, 48);
     dn_linear_options time = DN_LINEAR_INIT;
     time.modules = (const char *[]){"time_linear"};
@@ -32,6 +54,7 @@ static dn_plan *build_plan(void)
     qkv.module_count = 3;
     qkv.out_channels = 144;
     dn_value a = dn_plan_attention(&b, dn_plan_linear(&b, n, &qkv), "attention", 4);
+    a = add_block(&b, a, embedding);
     c.module = "down";
     c.stride = 2;
     c.row_bias = DN_NONE;
@@ -40,6 +63,7 @@ static dn_plan *build_plan(void)
     c.stride = 1;
     c.residual = down;
     dn_value y = dn_plan_conv(&b, dn_plan_activation(&b, dn_plan_concat(&b, down, down, "cat"), "gelu", DN_ACT_GELU), &c);
+    y = dn_plan_divide_by_time(&b, y, "divided");
     return dn_plan_end(&plan, &b, y, &error) == DN_OK ? plan : NULL;
 }
 
@@ -189,6 +213,36 @@ static void refuses_what_it_cannot_do(void)
     harness_close(&h);
 }
 
+/* A table of times has no row between two of its rows. */
+static void refuses_times_outside_the_table(void)
+{
+    dn_plan_builder b;
+    dn_plan *table = NULL;
+    harness h;
+    dn_workspace *workspace = NULL;
+    dn_workspace_options one = {.rows_max = 1};
+    CHECK_OK(dn_plan_begin(&b, (dn_shape){1, 1, 1}, &error), error);
+    CHECK_OK(dn_plan_end(&table, &b, dn_plan_time_table(&b, "times", 10, 4), &error), error);
+    dn_weights *drawn = draw_weights(table);
+    CHECK(harness_open(&h, NULL, 1, table, drawn));
+    CHECK_OK(h.backend->workspace_create(&workspace, h.network, &one, &error), error);
+    static const float bad[] = {-1.0f, 0.5f, 10.0f, NAN, INFINITY};
+    dn_row row = harness_row(&h, 0);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        row.time = bad[i];
+        CHECK(h.backend->run(h.network, workspace, &row, 1, &error) == DN_INVALID && strstr(error.message, "table's 10"));
+    }
+    row.time = 9.0f;
+    float got[4];
+    CHECK_OK(h.backend->run(h.network, workspace, &row, 1, &error), error);
+    h.backend->buffer_read(h.out, 0, got, 4, NULL);
+    CHECK(memcmp(got, drawn->data[0] + 36, sizeof got) == 0);
+    h.backend->workspace_free(workspace);
+    harness_close(&h);
+    dn_weights_free(drawn);
+    dn_plan_free(table);
+}
+
 /* Reuse must save most of the activations' memory in a deep network. */
 static void arena_reuses_memory(void)
 {
@@ -214,6 +268,7 @@ int main(void)
     RUN(nan_stays_in_its_row);
     RUN(update_changes_the_network);
     RUN(refuses_what_it_cannot_do);
+    RUN(refuses_times_outside_the_table);
     RUN(arena_reuses_memory);
     free(samples);
     dn_weights_free(weights);

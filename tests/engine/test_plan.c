@@ -134,6 +134,73 @@ static void refuses_what_does_not_fit(void)
     CHECK(dn_plan_begin(&builder, (dn_shape){0, 4, 1}, &error) == DN_INVALID);
 }
 
+static void transformers_nodes_have_their_shapes(void)
+{
+    dn_value x = begin(6, 5, 8), m = dn_plan_class_embedding(&builder, "class", 3, 40);
+    dn_linear_options o = DN_LINEAR_INIT;
+    o.modules = (const char *[]){"gated"};
+    o.out_channels = 8;
+    o.residual = x;
+    o.gate = m;
+    o.gate_offset = 32;
+    dn_value n = dn_plan_layer_norm(&builder, dn_plan_position(&builder, x, "place", 1.0f), NULL, NULL, 1e-6f, m, 0, 8);
+    dn_value u = dn_plan_unpatchify(&builder, dn_plan_linear(&builder, n, &o), "patches", 2);
+    dn_shape s = dn_plan_shape(&builder, u);
+    CHECK(s.h == 12 && s.w == 10 && s.c == 2);
+    s = dn_plan_shape(&builder, dn_plan_upsample_fir2(&builder, x, "double"));
+    CHECK(s.h == 12 && s.w == 10 && s.c == 8);
+    s = dn_plan_shape(&builder, dn_plan_downsample_fir2(&builder, x, "halve"));
+    CHECK(s.h == 3 && s.w == 2 && s.c == 8);
+    s = dn_plan_shape(&builder, dn_plan_fir2(&builder, x, "wide", true, 3, 2));
+    CHECK(s.h == 14 && s.w == 12 && s.c == 8);
+    dn_value t = dn_plan_time_table(&builder, "times", 77, 4);
+    CHECK(dn_plan_shape(&builder, t).c == 4);
+    dn_plan *plan = NULL;
+    CHECK_OK(dn_plan_end(&plan, &builder, u, &error), error);
+    CHECK(plan->time_rows == 77 && plan->class_rows == 3 && plan->values[m].last_use == 3);
+    dn_plan_free(plan);
+}
+
+static dn_value gated(dn_value in, uint32_t gate_offset, float scale, bool residual)
+{
+    dn_linear_options o = DN_LINEAR_INIT;
+    o.modules = (const char *[]){"gated"};
+    o.out_channels = 6;
+    o.residual = residual ? in : DN_NONE;
+    o.gate = dn_plan_class_embedding(&builder, "class", 3, 8);
+    o.gate_offset = gate_offset;
+    o.scale = scale;
+    return dn_plan_linear(&builder, in, &o);
+}
+
+static void refuses_what_transformers_cannot_use(void)
+{
+    dn_value x = begin(4, 4, 6);
+    CHECK(refused(gated(x, 3, 1.0f, true), "no gate of 6 at 3"));
+    x = begin(4, 4, 6);
+    CHECK(refused(gated(x, 2, 0.5f, true), "a scale of 1"));
+    x = begin(4, 4, 6);
+    CHECK(refused(gated(x, 2, 1.0f, false), "needs a residual"));
+    x = begin(4, 4, 6);
+    CHECK(refused(dn_plan_layer_norm(&builder, x, NULL, "norm", 1e-6f, x, 0, 0), "norm: no shift"));
+    x = begin(4, 4, 6);
+    CHECK(refused(dn_plan_position(&builder, x, "place", 1.0f), "place: 6 channels"));
+    x = begin(4, 4, 6);
+    CHECK(refused(dn_plan_unpatchify(&builder, x, "patches", 2), "patches of 2"));
+    x = begin(4, 1, 6);
+    CHECK(refused(dn_plan_downsample_fir2(&builder, x, "halve"), "out of range"));
+    x = begin(4, 4, 6);
+    CHECK(refused(dn_plan_fir2(&builder, x, "padded", true, 4, 0), "padded by 4"));
+    begin(4, 4, 6);
+    dn_plan_time_table(&builder, "times", 10, 4);
+    CHECK(refused(dn_plan_time_table(&builder, "others", 11, 4), "others: a time table"));
+    begin(4, 4, 6);
+    dn_plan_class_embedding(&builder, "class", 10, 4);
+    CHECK(refused(dn_plan_class_sinusoid(&builder, "number", 11, 4, 0.0f, true, 10000.0f), "number: a class table"));
+    begin(4, 4, 6);
+    CHECK(refused(dn_plan_fourier_embedding(&builder, "w", "fourier", 5, true, false), "fourier"));
+}
+
 /* After the first failure a builder keeps its message, whatever is asked of it. */
 static void remembers_the_first_failure(void)
 {
@@ -152,6 +219,8 @@ int main(void)
     RUN(weights_are_shared_by_name);
     RUN(grows_past_its_first_arrays);
     RUN(refuses_what_does_not_fit);
+    RUN(transformers_nodes_have_their_shapes);
+    RUN(refuses_what_transformers_cannot_use);
     RUN(remembers_the_first_failure);
     return test_end();
 }
