@@ -102,17 +102,22 @@ const char *dn_safetensors_path(const dn_safetensors *file)
 
 dn_status dn_safetensors_pread(const dn_safetensors *file, void *out, size_t count, uint64_t offset, dn_error *error)
 {
+    return dn_pread_exactly(file->fd, file->path, out, count, offset, error);
+}
+
+dn_status dn_pread_exactly(int fd, const char *path, void *out, size_t count, uint64_t offset, dn_error *error)
+{
     unsigned char *at = out;
     while (count > 0) {
-        ssize_t got = pread(file->fd, at, count, (off_t)offset);
+        ssize_t got = pread(fd, at, count, (off_t)offset);
         if (got < 0 && errno == EINTR) {
             continue;
         }
         if (got < 0) {
-            return dn_fail(error, DN_IO, "%s: cannot read: %s", file->path, strerror(errno));
+            return dn_fail(error, DN_IO, "%s: cannot read: %s", path, strerror(errno));
         }
         if (got == 0) {
-            return dn_fail(error, DN_IO, "%s: the file has shrunk since it was opened", file->path);
+            return dn_fail(error, DN_IO, "%s: the file has shrunk since it was opened", path);
         }
         at += got;
         offset += (uint64_t)got;
@@ -166,15 +171,23 @@ static bool is_float(dn_dtype dtype)
     return dtype == DN_F64 || dtype == DN_F32 || dtype == DN_F16 || dtype == DN_BF16;
 }
 
+void dn_dtype_to_f32(float *out, const unsigned char *bytes, size_t count, dn_dtype dtype)
+{
+    if (dtype == DN_F32) {
+        memcpy(out, bytes, count * sizeof *out);
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        out[i] = is_float(dtype) ? (float)float_at(bytes, i, dtype) : (float)integer_at(bytes, i, dtype);
+    }
+}
+
 /* What becomes of one chunk: elements first..first+count-1 of the tensor, as stored. False: a value does not fit. */
 typedef bool convert_chunk(void *out, size_t first, const unsigned char *bytes, size_t count, dn_dtype dtype);
 
 static bool to_f32(void *out, size_t first, const unsigned char *bytes, size_t count, dn_dtype dtype)
 {
-    float *values = (float *)out + first;
-    for (size_t i = 0; i < count; i++) {
-        values[i] = is_float(dtype) ? (float)float_at(bytes, i, dtype) : (float)integer_at(bytes, i, dtype);
-    }
+    dn_dtype_to_f32((float *)out + first, bytes, count, dtype);
     return true;
 }
 

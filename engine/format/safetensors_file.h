@@ -1,4 +1,4 @@
-/* What the header parser (safetensors_header.c) and the reader (safetensors.c) share. */
+/* What the header parser (safetensors_header.c), the reader (safetensors.c) and the readers of other files share. */
 #ifndef DN_FORMAT_SAFETENSORS_FILE_H
 #define DN_FORMAT_SAFETENSORS_FILE_H
 
@@ -27,5 +27,9 @@ bool dn_dtype_of(dn_dtype *out, const char *name);
 
 /* Exactly `count` bytes at `offset`, or an error that names the file. */
 dn_status dn_safetensors_pread(const dn_safetensors *file, void *out, size_t count, uint64_t offset, dn_error *error);
+dn_status dn_pread_exactly(int fd, const char *path, void *out, size_t count, uint64_t offset, dn_error *error);
+
+/* `count` stored elements as floats. */
+void dn_dtype_to_f32(float *out, const unsigned char *bytes, size_t count, dn_dtype dtype);
 
 #endif

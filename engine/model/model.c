@@ -3,7 +3,6 @@
  * A dn_model owns its plan and weights and is immutable once opened: any thread may read it. */
 #include "model/model.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,19 +10,28 @@
 
 #include "base/file.h"
 #include "base/limits.h"
-#include "base/sha256.h"
 #include "format/json.h"
+#include "format/weight_files.h"
+#include "model/autoencoder_kl.h"
 #include "model/classifier.h"
+#include "model/dit.h"
+#include "model/guided_diffusion.h"
 #include "model/unet2d.h"
 #include "model/weights.h"
 
 #define CONFIG_FILE "config.json"
 #define WEIGHT_FILE "diffusion_pytorch_model.safetensors"
-#define HASH_CHUNK_BYTES (1u << 20)
 #define PATH_BYTES 4096
 
 static const dn_architecture architectures[] = {
     {"UNet2DModel", dn_unet2d_build, NULL},
+    {"DiTTransformer2DModel", dn_dit_build, NULL},
+    {"Transformer2DModel", dn_dit_build, NULL}, /* the name before diffusers 0.29; with norm_type ada_norm_zero */
+    {"DiT", dn_dit_original_build, dn_dit_original_recognise},
+    {"SiT", dn_dit_original_build, dn_dit_original_recognise},
+    {"REPA", dn_dit_original_build, dn_dit_original_recognise},
+    {DN_GUIDED_DIFFUSION_CLASS, dn_guided_diffusion_build, dn_guided_diffusion_recognise},
+    {"AutoencoderKL", dn_autoencoder_kl_build, NULL},
     {DN_CLASSIFIER_CLASS, dn_classifier_build, NULL},
 };
 
@@ -78,74 +86,129 @@ dn_status dn_model_from_config(dn_model **out, const cJSON *config, const char *
     return build(out, &(dn_build_input){.config = config, .config_path = config_path}, error);
 }
 
-/* Says what is there instead of the weight file that should be. */
-static dn_status refuse_missing_weights(const char *folder, dn_error *error)
+/* What a model is opened from. Owned until close_source. */
+typedef struct source {
+    cJSON *config;
+    char config_path[PATH_BYTES]; /* the weight file's, where there is no configuration */
+    dn_tensors *tensors;
+} source;
+
+static void close_source(source *from)
 {
-    if (folder_has(folder, WEIGHT_FILE ".index.json"))
-        return dn_fail(error, DN_UNSUPPORTED,
-                       "%s: weights split over several files (" WEIGHT_FILE ".index.json) are not supported; merge them", folder);
-    if (folder_has(folder, "diffusion_pytorch_model.bin"))
-        return dn_fail(error, DN_UNSUPPORTED, "%s: diffusion_pytorch_model.bin is not supported; convert it to " WEIGHT_FILE, folder);
-    return dn_fail(error, DN_INVALID, "%s: there is no " WEIGHT_FILE, folder);
+    cJSON_Delete(from->config);
+    dn_tensors_close(from->tensors);
 }
 
-static dn_status hash_file(char out[DN_SHA256_HEX_BYTES], const char *path, dn_error *error)
+static cJSON *ask_architectures(const dn_tensors *tensors)
 {
-    dn_status status = DN_OK;
-    unsigned char *chunk = malloc(HASH_CHUNK_BYTES);
-    FILE *file = fopen(path, "rbe");
-    if (chunk == NULL || file == NULL) {
-        status = chunk == NULL ? dn_fail(error, DN_NO_MEMORY, "%s: out of memory", path)
-                               : dn_fail(error, DN_IO, "%s: %s", path, strerror(errno));
-        goto done;
+    cJSON *config = NULL;
+    for (size_t i = 0; config == NULL && i < sizeof architectures / sizeof architectures[0]; i++)
+        if (architectures[i].recognise != NULL)
+            config = architectures[i].recognise(tensors);
+    return config;
+}
+
+/* A training checkpoint holds several copies of the network, one dictionary each: its average is what samples well. */
+static bool enter_dictionary(dn_tensors *tensors)
+{
+    static const char *const prefixes[] = {"ema.", "model.", "module.", "state_dict."};
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
+        if (dn_tensors_enter(tensors, prefixes[i]))
+            return true;
+    return false;
+}
+
+/* Goes into the dictionaries of a training checkpoint until an architecture knows the tensors. */
+static dn_status recognise(source *from, dn_error *error)
+{
+    int length = snprintf(from->config_path, PATH_BYTES, "%s", dn_tensors_path(from->tensors));
+    if (length < 0 || length >= PATH_BYTES)
+        return dn_fail(error, DN_INVALID, "%.200s...: the path is longer than %d bytes", from->config_path, PATH_BYTES - 1);
+    do
+        from->config = ask_architectures(from->tensors);
+    while (from->config == NULL && enter_dictionary(from->tensors));
+    if (from->config != NULL)
+        return DN_OK;
+    return dn_fail(error, DN_UNSUPPORTED, "%s: there is no " CONFIG_FILE ", and its tensors are of no network known here",
+                   dn_tensors_path(from->tensors));
+}
+
+/* The same where a configuration says what the network is: original formats may come with one. */
+static void enter_as_configured(const source *from)
+{
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(from->config, "_class_name"));
+    const dn_architecture *architecture = name != NULL ? dn_architecture_find(name) : NULL;
+    bool known = architecture == NULL || architecture->recognise == NULL;
+    while (!known) {
+        cJSON *config = architecture->recognise(from->tensors);
+        known = config != NULL || !enter_dictionary(from->tensors);
+        cJSON_Delete(config);
     }
-    dn_sha256 hash;
-    unsigned char digest[DN_SHA256_BYTES];
-    dn_sha256_init(&hash);
-    for (size_t count; (count = fread(chunk, 1, HASH_CHUNK_BYTES, file)) > 0;)
-        dn_sha256_update(&hash, chunk, count);
-    if (ferror(file)) {
-        status = dn_fail(error, DN_IO, "%s: %s", path, strerror(errno));
-        goto done;
+}
+
+static dn_status open_source(source *from, const char *folder, dn_error *error)
+{
+    bool has_config = folder_has(folder, CONFIG_FILE);
+    char *weight_path = NULL;
+    dn_status status = has_config ? join_path(from->config_path, folder, CONFIG_FILE, error) : DN_OK;
+    if (status == DN_OK && has_config)
+        status = dn_json_read_file(&from->config, from->config_path, DN_CONFIG_BYTES_MAX, error);
+    if (status == DN_OK)
+        status = dn_weight_file_find(&weight_path, folder, error);
+    if (status == DN_OK)
+        status = dn_tensors_open(&from->tensors, weight_path, error);
+    if (status == DN_OK && has_config)
+        enter_as_configured(from);
+    else if (status == DN_OK)
+        status = recognise(from, error);
+    free(weight_path);
+    return status;
+}
+
+/* The bytes are hashed, and a torch file's checksums checked, before any of them becomes a weight. */
+static dn_status read_weights(dn_model *model, const dn_tensors *tensors, dn_error *error)
+{
+    dn_status status = dn_weights_check(model, tensors, error);
+    if (status == DN_OK)
+        status = dn_tensors_sha256(tensors, model->weights_sha256, error);
+    return status == DN_OK ? dn_weights_read(&model->weights, model, tensors, error) : status;
+}
+
+/* wanted: part and size; the rest is filled here. */
+static dn_status open_model(dn_model **out, const char *folder, dn_build_input wanted, bool with_weights, dn_error *error)
+{
+    source from = {0};
+    dn_model *model = NULL;
+    dn_status status = open_source(&from, folder, error);
+    wanted.config = from.config;
+    wanted.config_path = from.config_path;
+    wanted.tensors = from.tensors;
+    if (status == DN_OK)
+        status = build(&model, &wanted, error);
+    if (status == DN_OK)
+        status = with_weights ? read_weights(model, from.tensors, error) : dn_weights_check(model, from.tensors, error);
+    if (status == DN_OK) {
+        *out = model;
+        model = NULL;
     }
-    dn_sha256_final(&hash, digest);
-    dn_sha256_hex(out, digest);
-done:
-    if (file != NULL)
-        fclose(file);
-    free(chunk);
+    dn_model_free(model);
+    close_source(&from);
     return status;
 }
 
 dn_status dn_model_open(dn_model **out, const char *folder, uint32_t height, uint32_t width, dn_error *error)
 {
-    char config_path[PATH_BYTES], weight_path[PATH_BYTES];
-    cJSON *config = NULL;
-    dn_model *model = NULL;
-    dn_status status = join_path(config_path, folder, CONFIG_FILE, error);
-    if (status == DN_OK)
-        status = join_path(weight_path, folder, WEIGHT_FILE, error);
-    if (status == DN_OK)
-        status = dn_json_read_file(&config, config_path, DN_CONFIG_BYTES_MAX, error);
-    if (status == DN_OK)
-        status = build(&model, &(dn_build_input){config, config_path, height, width, NULL}, error);
-    if (status != DN_OK)
-        goto done;
-    if (!folder_has(folder, WEIGHT_FILE)) {
-        status = refuse_missing_weights(folder, error);
-        goto done;
-    }
-    status = dn_weights_read(&model->weights, model->plan, weight_path, error);
-    if (status == DN_OK)
-        status = hash_file(model->weights_sha256, weight_path, error);
-    if (status != DN_OK)
-        goto done;
-    *out = model;
-    model = NULL;
-done:
-    cJSON_Delete(config);
-    dn_model_free(model);
-    return status;
+    return open_model(out, folder, (dn_build_input){.height = height, .width = width}, true, error);
+}
+
+dn_status dn_model_open_part(dn_model **out, const char *folder, const char *part, uint32_t height, uint32_t width, dn_error *error)
+{
+    return open_model(out, folder, (dn_build_input){.height = height, .width = width, .part = part}, true, error);
+}
+
+dn_status dn_model_describe(dn_model **out, const char *folder, uint32_t height, uint32_t width, dn_error *error)
+{
+    return open_model(out, folder, (dn_build_input){.height = height, .width = width}, false, error);
 }
 
 void dn_model_free(dn_model *model)

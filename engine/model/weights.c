@@ -1,4 +1,4 @@
-/* Weights between a safetensors file and a plan. Loading is validation: name, type, shape and finiteness of every tensor are
+/* Weights between a checkpoint and a plan. Loading is validation: name, type, shape and finiteness of every tensor are
  * checked, and each refusal names file, tensor and rule. Owns nothing beyond a call; any thread. */
 #include "model/weights.h"
 
@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include "format/safetensors.h"
 
 #define F16_MAX 65504.0f
 #define SHAPE_TEXT_BYTES 96
@@ -32,14 +30,20 @@ static bool renamed(char out[DN_TENSOR_NAME_BYTES_MAX], const char *name, const 
     return length > 0 && (size_t)length < DN_TENSOR_NAME_BYTES_MAX;
 }
 
-static const dn_tensor_info *find_tensor(const dn_safetensors *file, const char *name)
+/* Where a part lies by the model's own naming, or under its own name, or under an old one. False: nowhere. */
+static bool find_source(const dn_model *model, const dn_tensors *tensors, const char *name, dn_part *out)
 {
-    const dn_tensor_info *info = dn_safetensors_find(file, name);
-    char old[DN_TENSOR_NAME_BYTES_MAX];
-    for (size_t i = 0; info == NULL && i < sizeof old_names / sizeof old_names[0]; i++)
-        if (renamed(old, name, old_names[i].now, old_names[i].before))
-            info = dn_safetensors_find(file, old);
-    return info;
+    out->source = (dn_source){.layout = DN_LAYOUT_PLAIN, .count = 1};
+    if (model->naming != NULL) {
+        out->info = model->naming(model, name, &out->source) ? dn_tensors_find(tensors, out->source.name) : NULL;
+        return out->info != NULL;
+    }
+    snprintf(out->source.name, sizeof out->source.name, "%s", name);
+    out->info = dn_tensors_find(tensors, name);
+    for (size_t i = 0; out->info == NULL && i < sizeof old_names / sizeof old_names[0]; i++)
+        if (renamed(out->source.name, name, old_names[i].now, old_names[i].before))
+            out->info = dn_tensors_find(tensors, out->source.name);
+    return out->info != NULL;
 }
 
 static void shape_text(char out[SHAPE_TEXT_BYTES], const uint64_t *dims, uint32_t rank)
@@ -82,51 +86,46 @@ static dn_status check_tensor(const dn_tensor_info *info, const char *path, cons
     return DN_OK;
 }
 
-static dn_status find_part(const dn_tensor_info **out, const dn_safetensors *file, const char *name, const dn_weight_info *weight,
+static dn_status find_part(dn_part *out, const dn_model *model, const dn_tensors *tensors, const char *name, const dn_weight_info *weight,
                            dn_error *error)
 {
-    const char *path = dn_safetensors_path(file);
-    const dn_tensor_info *info = find_tensor(file, name);
-    if (info == NULL)
-        return dn_fail(error, DN_INVALID, "%s: %s: the tensor is missing", path, name);
+    const char *path = dn_tensors_path(tensors);
+    out->rank = part_dims(out->dims, weight);
+    if (!find_source(model, tensors, name, out))
+        return dn_fail(error, DN_INVALID, "%s: %s: the tensor is missing", path,
+                       model->naming != NULL && out->source.name[0] != '\0' ? out->source.name : name);
+    const dn_source *source = &out->source;
+    bool heads = source->layout == DN_LAYOUT_HEADS_ROWS || source->layout == DN_LAYOUT_HEADS_INNER;
+    if (source->index >= source->count || (heads && (source->heads == 0 || out->dims[0] % source->heads != 0)) ||
+        (source->layout == DN_LAYOUT_TRANSPOSED && out->rank != 2))
+        return dn_fail(error, DN_INTERNAL, "%s: %s: its layout does not fit its shape", path, name);
     uint64_t dims[4] = {0};
-    uint32_t rank = part_dims(dims, weight);
-    *out = info;
-    return check_tensor(info, path, dims, rank, error);
+    dn_part_stored_dims(out, dims);
+    return check_tensor(out->info, path, dims, out->rank, error);
 }
 
-static dn_status read_part(const dn_safetensors *file, const char *name, const dn_weight_info *weight, float *out, dn_error *error)
+static dn_status read_part(const dn_part *part, const dn_tensors *tensors, uint64_t count, float *out, dn_error *error)
 {
-    const dn_tensor_info *info = NULL;
-    dn_status status = find_part(&info, file, name, weight, error);
-    if (status == DN_OK)
-        status = dn_safetensors_read_f32(file, info, out, error);
+    dn_status status = dn_part_read(part, tensors, out, error);
     if (status != DN_OK)
         return status;
-    for (uint64_t i = 0; i < info->count; i++)
+    for (uint64_t i = 0; i < count; i++)
         if (!isfinite(out[i]))
-            return dn_fail(error, DN_NUMERIC, "%s: %s: element %llu is %s", dn_safetensors_path(file), info->name, (unsigned long long)i,
-                           isnan(out[i]) ? "NaN" : "infinite");
+            return dn_fail(error, DN_NUMERIC, "%s: %s: element %llu is %s", dn_tensors_path(tensors), part->info->name,
+                           (unsigned long long)i, isnan(out[i]) ? "NaN" : "infinite");
     return DN_OK;
 }
 
-/* Every tensor is there in its shape: before memory is taken for what a configuration merely claims. */
-static dn_status check_all(const dn_plan *plan, const dn_safetensors *file, dn_error *error)
+/* What any format may hold beside the network: a position table that was stored though it is computed, counters, and a second name
+ * of a convolution. */
+static bool is_leftover(const dn_model *model, const dn_tensors *tensors, const char *name)
 {
-    const dn_tensor_info *info = NULL;
-    dn_status status = DN_OK;
-    for (uint32_t w = 0; w < plan->weight_count; w++)
-        for (uint32_t p = 0; p < plan->weights[w].part_count && status == DN_OK; p++)
-            status = find_part(&info, file, plan->weights[w].parts[p], &plan->weights[w], error);
-    return status;
-}
-
-/* Leftovers of old releases: a position table that was stored though it is computed, and a second name of a convolution. */
-static bool is_leftover(const dn_safetensors *file, const char *name)
-{
+    static const char counter[] = ".num_batches_tracked";
     char now[DN_TENSOR_NAME_BYTES_MAX];
-    return strcmp(name, "pos_embed.pos_embed") == 0 ||
-           (renamed(now, name, ".Conv2d_0.", ".conv.") && dn_safetensors_find(file, now) != NULL);
+    size_t bytes = strlen(name), counter_bytes = sizeof counter - 1;
+    return strcmp(name, "pos_embed.pos_embed") == 0 || (bytes > counter_bytes && strcmp(name + bytes - counter_bytes, counter) == 0) ||
+           (renamed(now, name, ".Conv2d_0.", ".conv.") && dn_tensors_find(tensors, now) != NULL) ||
+           (model->leftover != NULL && model->leftover(model, name));
 }
 
 static int compare_pointers(const void *a, const void *b)
@@ -136,14 +135,14 @@ static int compare_pointers(const void *a, const void *b)
 }
 
 /* Whatever the plan did not take must be a known leftover. `taken` holds the names of the tensors taken, as the file owns them. */
-static dn_status refuse_extra(const dn_safetensors *file, const char **taken, size_t taken_count, dn_error *error)
+static dn_status refuse_extra(const dn_model *model, const dn_tensors *tensors, const char **taken, size_t taken_count, dn_error *error)
 {
     qsort(taken, taken_count, sizeof *taken, compare_pointers);
-    for (size_t i = 0; i < dn_safetensors_count(file); i++) {
-        const char *name = dn_safetensors_at(file, i)->name;
-        if (bsearch(&name, taken, taken_count, sizeof *taken, compare_pointers) == NULL && !is_leftover(file, name))
-            return dn_fail(error, DN_INVALID, "%s: %s: the network that config.json describes has no such tensor",
-                           dn_safetensors_path(file), name);
+    for (size_t i = 0; i < dn_tensors_count(tensors); i++) {
+        const char *name = dn_tensors_at(tensors, i)->name;
+        if (bsearch(&name, taken, taken_count, sizeof *taken, compare_pointers) == NULL && !is_leftover(model, tensors, name))
+            return dn_fail(error, DN_INVALID, "%s: %s: the network that config.json describes has no such tensor", dn_tensors_path(tensors),
+                           name);
     }
     return DN_OK;
 }
@@ -156,44 +155,60 @@ static size_t count_parts(const dn_plan *plan)
     return parts;
 }
 
-static dn_status read_all(dn_weights *weights, const dn_plan *plan, const dn_safetensors *file, dn_error *error)
+/* Every tensor is there in its shape, and no other: before memory is taken for what a configuration merely claims. */
+dn_status dn_weights_check(const dn_model *model, const dn_tensors *tensors, dn_error *error)
 {
+    const dn_plan *plan = model->plan;
     size_t taken_count = 0;
     const char **taken = calloc(count_parts(plan) + 1, sizeof *taken);
     if (taken == NULL)
-        return dn_fail(error, DN_NO_MEMORY, "%s: out of memory", dn_safetensors_path(file));
+        return dn_fail(error, DN_NO_MEMORY, "%s: out of memory", dn_tensors_path(tensors));
     dn_status status = DN_OK;
     for (uint32_t w = 0; w < plan->weight_count && status == DN_OK; w++) {
         const dn_weight_info *weight = &plan->weights[w];
         for (uint32_t p = 0; p < weight->part_count && status == DN_OK; p++) {
-            status = read_part(file, weight->parts[p], weight, weights->data[w] + p * (weight->count / weight->part_count), error);
+            dn_part part = {0};
+            status = find_part(&part, model, tensors, weight->parts[p], weight, error);
             if (status == DN_OK)
-                taken[taken_count++] = find_tensor(file, weight->parts[p])->name;
+                taken[taken_count++] = part.info->name;
         }
     }
     if (status == DN_OK)
-        status = refuse_extra(file, taken, taken_count, error);
+        status = refuse_extra(model, tensors, taken, taken_count, error);
     free(taken);
     return status;
 }
 
-dn_status dn_weights_read(dn_weights **out, const dn_plan *plan, const char *path, dn_error *error)
+static dn_status read_all(dn_weights *weights, const dn_model *model, const dn_tensors *tensors, dn_error *error)
 {
-    dn_safetensors *file = NULL;
+    const dn_plan *plan = model->plan;
+    dn_status status = DN_OK;
+    for (uint32_t w = 0; w < plan->weight_count && status == DN_OK; w++) {
+        const dn_weight_info *weight = &plan->weights[w];
+        uint64_t count = weight->count / weight->part_count;
+        for (uint32_t p = 0; p < weight->part_count && status == DN_OK; p++) {
+            dn_part part = {0};
+            status = find_part(&part, model, tensors, weight->parts[p], weight, error);
+            if (status == DN_OK)
+                status = read_part(&part, tensors, count, weights->data[w] + p * count, error);
+        }
+    }
+    return status;
+}
+
+dn_status dn_weights_read(dn_weights **out, const dn_model *model, const dn_tensors *tensors, dn_error *error)
+{
     dn_weights *weights = NULL;
-    dn_status status = dn_safetensors_open(&file, path, error);
+    dn_status status = dn_weights_check(model, tensors, error);
     if (status == DN_OK)
-        status = check_all(plan, file, error);
+        status = dn_weights_create(&weights, model->plan, error);
     if (status == DN_OK)
-        status = dn_weights_create(&weights, plan, error);
-    if (status == DN_OK)
-        status = read_all(weights, plan, file, error);
+        status = read_all(weights, model, tensors, error);
     if (status == DN_OK) {
         *out = weights;
         weights = NULL;
     }
     dn_weights_free(weights);
-    dn_safetensors_close(file);
     return status;
 }
 
