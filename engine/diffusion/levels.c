@@ -30,6 +30,11 @@ static double bar_at(const dn_sampler_context *context, double time)
     return bar[(uint32_t)time];
 }
 
+dn_level dn_level_vp(const dn_sampler_context *context, double time)
+{
+    return vp_level(time, bar_at(context, time));
+}
+
 double dn_bar_after(const dn_sampler_context *context, double time)
 {
     return bar_at(context, time - (double)(context->training->timesteps / context->schedule.steps));
@@ -53,6 +58,8 @@ static double whole_time(const dn_sampler_context *context, uint32_t steps, uint
 dn_status dn_levels_vp(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error)
 {
     uint32_t count = context->training->timesteps;
+    if (context->training->family != DN_FAMILY_VP)
+        return dn_levels_family(out, context, steps, DN_FORM_PRESERVING, error);
     if (steps > count)
         return dn_fail(error, DN_INVALID, "steps must be at most %u, the timesteps this model was trained on", count);
     double first = whole_time(context, steps, 0);

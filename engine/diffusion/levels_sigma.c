@@ -3,26 +3,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "diffusion/family.h"
 #include "diffusion/levels.h"
 
-#define DN_KARRAS_RHO 7.0 /* Karras et al. 2022, eq. 5 and section D.1 */
 #define DN_BETA_SIGMA_SHAPE 0.6 /* "Beta sampling is all you need", arXiv 2407.12173: alpha = beta = 0.6 */
-
-/* The (possibly fractional) timestep of a noise level: linear in log sigma between the table's entries. */
-static double time_of_sigma(const dn_training_schedule *training, double sigma)
-{
-    uint32_t low = 0, high = training->timesteps - 1;
-    while (high - low > 1) {
-        uint32_t middle = low + (high - low) / 2;
-        if (dn_training_sigma(training, middle) <= sigma)
-            low = middle;
-        else
-            high = middle;
-    }
-    double from = log(dn_training_sigma(training, low)), to = log(dn_training_sigma(training, low + 1));
-    double part = (log(fmax(sigma, 1e-10)) - from) / (to - from);
-    return low + fmin(fmax(part, 0.0), 1.0);
-}
 
 /* The distribution function of Beta(0.6, 0.6) at x <= 1/2 by its hypergeometric series, normalized to 1/2 there:
  * B(x; a, b) = x^a sum_k (1-b)_k / (k! (a+k)) x^k. The other half follows from symmetry. */
@@ -52,20 +36,20 @@ static double beta_quantile(double p)
     return 0.5 * (low + high);
 }
 
-/* Level i of n from sigma `high` down to `low`, by the spacing that the configuration asks for. */
-static double spaced_sigma(const dn_scheduler_config *config, double high, double low, uint32_t i, uint32_t n)
+double dn_spaced_sigma(const dn_scheduler_config *config, double high, double low, uint32_t i, uint32_t n)
 {
     double ramp = n == 1 ? 0.0 : (double)i / (n - 1);
     if (config->use_beta_sigmas)
         return low + beta_quantile(1.0 - ramp) * (high - low);
     if (config->use_karras_sigmas) {
-        double from = pow(high, 1.0 / DN_KARRAS_RHO), to = pow(low, 1.0 / DN_KARRAS_RHO);
-        return pow(from + ramp * (to - from), DN_KARRAS_RHO);
+        /* Karras et al. 2022, eq. 5. */
+        double from = pow(high, 1.0 / config->rho), to = pow(low, 1.0 / config->rho);
+        return pow(from + ramp * (to - from), config->rho);
     }
     return exp(log(high) + ramp * (log(low) - log(high)));
 }
 
-static bool respaced(const dn_scheduler_config *config)
+bool dn_levels_respaced(const dn_scheduler_config *config)
 {
     return config->use_karras_sigmas || config->use_exponential_sigmas || config->use_beta_sigmas || config->use_lu_lambdas;
 }
@@ -100,12 +84,12 @@ static void respace(dn_schedule *out, const dn_sampler_context *context)
     bool log_linear = strcmp(config->interpolation_type, "log_linear") == 0;
     double high = log_linear ? dn_training_sigma(training, training->timesteps) : out->level[0].sigma;
     double low = log_linear ? dn_training_sigma(training, 0.0) : out->level[out->steps - 1].sigma;
-    if (respaced(config)) {
+    if (dn_levels_respaced(config)) {
         high = isnan(config->sigma_max) ? high : config->sigma_max;
         low = isnan(config->sigma_min) ? low : config->sigma_min;
         for (uint32_t i = 0; i < out->steps; i++) {
-            double sigma = spaced_sigma(config, high, low, i, out->steps);
-            out->level[i] = (dn_level){.time = (double)(float)time_of_sigma(training, sigma), .alpha = 1.0, .sigma = sigma};
+            double sigma = dn_spaced_sigma(config, high, low, i, out->steps);
+            out->level[i] = (dn_level){.time = (double)(float)dn_network_time(training, sigma), .alpha = 1.0, .sigma = sigma};
         }
     } else if (log_linear) {
         for (uint32_t i = 0; i <= out->steps; i++)
@@ -116,6 +100,8 @@ static void respace(dn_schedule *out, const dn_sampler_context *context)
 dn_status dn_levels_sigma(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error)
 {
     const dn_training_schedule *training = context->training;
+    if (training->family != DN_FAMILY_VP)
+        return dn_levels_family(out, context, steps, DN_FORM_EXPLODING, error);
     if (steps > training->timesteps)
         return dn_fail(error, DN_INVALID, "steps must be at most %u, the timesteps this model was trained on", training->timesteps);
     if (strcmp(context->config.timestep_type, "continuous") == 0 && training->prediction == DN_PREDICT_V)
@@ -161,29 +147,41 @@ static dn_level dpm_level(double time, double ratio)
     return (dn_level){.time = time, .alpha = alpha, .sigma = ratio * alpha};
 }
 
+/* A whole timestep: DPMSolverMultistepScheduler cuts those of cosine tables off, the others round. */
+static double whole_time_of(const dn_sampler_context *context, double ratio)
+{
+    double time = dn_network_time(context->training, ratio);
+    bool cut = context->training->cosine && strcmp(context->config.class_name, "DPMSolverMultistepScheduler") == 0;
+    return cut ? floor(time) : rint(time);
+}
+
 dn_status dn_levels_dpm(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error)
 {
     const dn_scheduler_config *config = &context->config;
     const dn_training_schedule *training = context->training;
+    if (training->family != DN_FAMILY_VP)
+        return dn_levels_family(out, context, steps, DN_FORM_OWN, error);
     uint32_t usable = usable_timesteps(context);
     uint32_t limit = config->spacing == DN_SPACING_LEADING ? usable - 1 : usable;
     if (steps > limit)
         return dn_fail(error, DN_INVALID, "steps must be at most %u for this sampler and model", limit);
-    double high = dn_training_sigma(training, training->timesteps - 1), low = dn_training_sigma(training, 0.0);
+    double high = isnan(config->sigma_max) ? dn_training_sigma(training, training->timesteps - 1) : config->sigma_max;
+    double low = isnan(config->sigma_min) ? dn_training_sigma(training, 0.0) : config->sigma_min;
+    double last = last_sigma(context);
     out->steps = 0;
     out->start_scale = 1.0;
     for (uint32_t i = 0; i < steps; i++) {
         double time = dpm_time(context, usable, steps, i);
         double ratio = dn_training_sigma(training, time);
-        if (respaced(config)) {
-            ratio = spaced_sigma(config, high, low, i, steps);
-            time = time_of_sigma(training, ratio);
-            time = training->cosine ? floor(time) : rint(time);
+        if (dn_levels_respaced(config)) {
+            ratio = dn_spaced_sigma(config, high, low, i, steps);
+            time = whole_time_of(context, ratio);
+            last = config->final_sigma_min ? ratio : 0.0;
         }
         if (time < 0.0)
             break; /* trailing with clipped lambdas has fewer steps than asked for */
         out->level[out->steps++] = dpm_level(time, ratio);
     }
-    out->level[out->steps] = dpm_level(0.0, last_sigma(context));
+    out->level[out->steps] = dpm_level(0.0, last);
     return DN_OK;
 }

@@ -4,11 +4,15 @@
  * With c = sqrt(alpha^2 + sigma^2) (1 for variance-preserving levels), the network saw x / c and answers
  *   epsilon (Ho et al. 2020, eq. 15):       x0 = (x - sigma e) / alpha
  *   sample:                                 x0 = answer
- *   v (Salimans and Ho 2022, appendix D):   x0 = alpha/c x/c - sigma/c v,   n = alpha/c v + sigma/c x/c. */
+ *   v (Salimans and Ho 2022, appendix D):   x0 = alpha/c x/c - sigma/c v,   n = alpha/c v + sigma/c x/c.
+ * Other families, with r = sigma/alpha and their skip and out (family.c):
+ *   EDM and VE:                             x0 = skip x / alpha + out answer,   n = (x - alpha x0) / sigma
+ *   FLOW, with c = alpha + sigma, u = n - x0 (the answer, or its negative):
+ *                                           x0 = x/c - sigma/c u,   n = x/c + alpha/c u, also where alpha or sigma is 0. */
 #include <assert.h>
 #include <math.h>
 
-#include "diffusion/sampler.h"
+#include "diffusion/family.h"
 
 static dn_op *append(dn_ops *ops, dn_op_kind kind, uint32_t dst)
 {
@@ -58,11 +62,40 @@ static void append_threshold(dn_ops *ops, uint32_t reg, const dn_scheduler_confi
 
 double dn_input_scale(const dn_sampler_context *context, const dn_level *level)
 {
-    (void)context;
-    return 1.0 / sqrt(level->alpha * level->alpha + level->sigma * level->sigma);
+    double alpha = level->alpha, sigma = level->sigma, data = context->training->sigma_data;
+    switch (context->training->family) {
+    case DN_FAMILY_EDM:
+        return 1.0 / sqrt(alpha * alpha * data * data + sigma * sigma);
+    case DN_FAMILY_FLOW:
+        return 1.0 / (alpha + sigma);
+    case DN_FAMILY_VE:
+        return 1.0 / alpha;
+    case DN_FAMILY_VP:
+        break;
+    }
+    return 1.0 / sqrt(alpha * alpha + sigma * sigma);
 }
 
-void dn_parametrise(const dn_sampler_context *context, const dn_evaluation *evaluation, uint32_t raw, dn_ops *out)
+/* EDM and VE; neither is asked at sigma 0. */
+static void parametrise_exploding(const dn_sampler_context *context, const dn_evaluation *evaluation, uint32_t raw, dn_ops *out)
+{
+    double alpha = evaluation->level.alpha, sigma = evaluation->level.sigma;
+    dn_precondition c = dn_precondition_at(context->training, sigma / alpha);
+    const uint32_t src[2] = {evaluation->reg, raw};
+    dn_ops_linear(out, DN_REG_X0, 2, src, (const double[]){c.skip / alpha, c.out});
+    dn_ops_linear(out, DN_REG_EPS, 2, src, (const double[]){(1.0 - c.skip) / sigma, -alpha * c.out / sigma});
+}
+
+static void parametrise_flow(const dn_sampler_context *context, const dn_evaluation *evaluation, uint32_t raw, dn_ops *out)
+{
+    double alpha = evaluation->level.alpha, sigma = evaluation->level.sigma, scale = 1.0 / (alpha + sigma);
+    double sign = context->training->time_flipped ? -1.0 : 1.0;
+    const uint32_t src[2] = {evaluation->reg, raw};
+    dn_ops_linear(out, DN_REG_X0, 2, src, (const double[]){scale, -sign * sigma * scale});
+    dn_ops_linear(out, DN_REG_EPS, 2, src, (const double[]){scale, sign * alpha * scale});
+}
+
+static void parametrise_preserving(const dn_sampler_context *context, const dn_evaluation *evaluation, uint32_t raw, dn_ops *out)
 {
     double alpha = evaluation->level.alpha, sigma = evaluation->level.sigma;
     double scale = dn_input_scale(context, &evaluation->level);
@@ -79,6 +112,24 @@ void dn_parametrise(const dn_sampler_context *context, const dn_evaluation *eval
     case DN_PREDICT_V:
         dn_ops_linear(out, DN_REG_X0, 2, src, (const double[]){alpha * scale * scale, -sigma * scale});
         dn_ops_linear(out, DN_REG_EPS, 2, src, (const double[]){sigma * scale * scale, alpha * scale});
+        break;
+    case DN_PREDICT_FLOW:
+        break; /* of the family FLOW only */
+    }
+}
+
+void dn_parametrise(const dn_sampler_context *context, const dn_evaluation *evaluation, uint32_t raw, dn_ops *out)
+{
+    switch (context->training->family) {
+    case DN_FAMILY_VP:
+        parametrise_preserving(context, evaluation, raw, out);
+        break;
+    case DN_FAMILY_FLOW:
+        parametrise_flow(context, evaluation, raw, out);
+        break;
+    case DN_FAMILY_EDM:
+    case DN_FAMILY_VE:
+        parametrise_exploding(context, evaluation, raw, out);
         break;
     }
     if (context->config.thresholding)

@@ -72,6 +72,7 @@ typedef struct dn_evaluation {
 typedef struct dn_sampler {
     const char *name, *title; /* "dpmpp_2m", "DPM-Solver++(2M)" */
     const char *scheduler_class; /* diffusers class whose defaults and tables it follows */
+    const char *algorithm; /* algorithm_type that its name means; NULL: the class's own */
     const char *source; /* paper and equation or algorithm */
     uint32_t order, evaluations_per_step;
     bool stochastic, adaptive;
@@ -85,7 +86,16 @@ typedef struct dn_sampler {
     void (*feed)(const dn_sampler_context *context, dn_sampler_state *state, dn_ops *out);
     /* After the program of a feed has run, with the scalars it computed; before the next `next`. NULL: not needed. */
     void (*settle)(const dn_sampler_context *context, dn_sampler_state *state, const double *scalars);
+    /* How far the image is, 0 to 1. NULL: steps finished of all steps. */
+    double (*fraction)(const dn_sampler_context *context, const dn_sampler_state *state);
+    /* Why `next` has answered false although the image is not done. NULL: it never does. */
+    const char *(*failure)(const dn_sampler_context *context, const dn_sampler_state *state);
 } dn_sampler;
+
+/* How far the image is, 0 to 1: what progress is made of where the number of evaluations is not known beforehand (adaptive). */
+double dn_sampler_fraction(const dn_sampler_context *context, const dn_sampler_state *state);
+/* After `next` has answered false: why the sampler gave up, or NULL when the image is done. */
+const char *dn_sampler_failure(const dn_sampler_context *context, const dn_sampler_state *state);
 
 const dn_sampler *dn_sampler_find(const char *name); /* NULL: unknown */
 const dn_sampler *dn_sampler_for_scheduler(const char *class_name); /* DDIMScheduler -> ddim; NULL: unknown */
@@ -93,6 +103,9 @@ const dn_sampler *dn_sampler_at(uint32_t index); /* the table, in the order of /
 
 /* The field of an option that this sampler takes; NULL: it does not. */
 const dn_option_field *dn_sampler_field_of(const dn_sampler *sampler, dn_option_id id);
+
+/* What a configuration says of an option that mirrors one of its keys; NaN: nothing (the table's own level), or no such key. */
+double dn_config_option(const dn_scheduler_config *config, const dn_training_schedule *training, dn_option_id id);
 
 /* Resolves a sampler chosen by name (its own class's tables, the folder's training schedule), or "model" (the folder's
  * scheduler_config whole). Refusals name the field. `training` is borrowed. */
@@ -111,7 +124,8 @@ static inline double dn_option_value(const dn_sampler_context *context, dn_optio
 double dn_input_scale(const dn_sampler_context *context, const dn_level *level);
 void dn_parametrise(const dn_sampler_context *context, const dn_evaluation *evaluation, uint32_t raw, dn_ops *out);
 
-/* Network evaluations of the whole image (Heun: two a step but the last). */
+/* Network evaluations of the whole image (Heun: two a step but the last). Adaptive samplers: a guess, as if no step was refused
+ * and none grew. */
 uint32_t dn_sampler_evaluations(const dn_sampler_context *context);
 
 /* Small helpers that keep sampler files short: they append one operation. */

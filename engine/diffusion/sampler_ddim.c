@@ -11,7 +11,9 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
 {
     uint32_t step = state->step++;
     const dn_level *level = &context->schedule.level[step];
-    double bar = level->alpha * level->alpha, bar_next = dn_bar_after(context, level->time);
+    double bar = level->alpha * level->alpha, bar_next = level[1].alpha * level[1].alpha;
+    if (context->training->family == DN_FAMILY_VP)
+        bar_next = dn_bar_after(context, level->time);
     double variance = (1.0 - bar_next) / (level->sigma * level->sigma) * (1.0 - bar / bar_next);
     double deviation = dn_option_value(context, DN_OPT_ETA) * sqrt(fmax(variance, 0.0));
     double direction = sqrt(fmax(1.0 - bar_next - deviation * deviation, 0.0));
@@ -28,7 +30,7 @@ const dn_sampler dn_sampler_ddim = {
     .name = "ddim",
     .title = "DDIM",
     .scheduler_class = "DDIMScheduler",
-    .families = 1u << DN_FAMILY_VP,
+    .families = DN_FAMILIES_ALL,
     .order = 1,
     .evaluations_per_step = 1,
     .fields = fields,

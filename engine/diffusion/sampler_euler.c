@@ -5,6 +5,7 @@
  * for parity, this file; Karras et al. ask after it. */
 #include <math.h>
 
+#include "diffusion/family.h"
 #include "diffusion/levels.h"
 #include "diffusion/samplers.h"
 
@@ -18,7 +19,7 @@ static double churn_of(const dn_sampler_context *context, double sigma)
 /* How much of the added noise the denoised estimate takes along: x0' = x0 + share * (x' - x). */
 static double churn_share(const dn_sampler_context *context, double sigma)
 {
-    return context->training->prediction == DN_PREDICT_V ? 1.0 / (sigma * sigma + 1.0) : 0.0;
+    return dn_precondition_at(context->training, sigma).skip;
 }
 
 static void feed_churned(const dn_sampler_context *context, uint32_t step, double sigma, double next, dn_ops *out)
@@ -68,7 +69,7 @@ const dn_sampler dn_sampler_euler = {
     .name = "euler",
     .title = "Euler",
     .scheduler_class = "EulerDiscreteScheduler",
-    .families = 1u << DN_FAMILY_VP,
+    .families = DN_FAMILIES_ALL,
     .order = 1,
     .evaluations_per_step = 1,
     .fields = euler_fields,
@@ -84,7 +85,7 @@ const dn_sampler dn_sampler_euler_ancestral = {
     .name = "euler_ancestral",
     .title = "Euler ancestral",
     .scheduler_class = "EulerAncestralDiscreteScheduler",
-    .families = 1u << DN_FAMILY_VP,
+    .families = DN_FAMILIES_ALL,
     .order = 1,
     .evaluations_per_step = 1,
     .stochastic = true,

@@ -3,12 +3,18 @@
 #include <math.h>
 #include <string.h>
 
+#include "diffusion/family.h"
 #include "diffusion/samplers.h"
 
 /* In the order of /samplers. */
 static const dn_sampler *const table[] = {
     &dn_sampler_dpmpp_2m, &dn_sampler_ddim, &dn_sampler_heun, &dn_sampler_euler, &dn_sampler_euler_ancestral, &dn_sampler_ddpm,
 };
+
+/* Classes whose sampler follows another class's defaults. */
+static const struct {
+    const char *class_name, *sampler;
+} aliases[] = {{"EDMDPMSolverMultistepScheduler", "dpmpp_2m"}};
 
 const dn_sampler *dn_sampler_at(uint32_t index)
 {
@@ -28,6 +34,9 @@ const dn_sampler *dn_sampler_for_scheduler(const char *class_name)
     for (uint32_t i = 0; dn_sampler_at(i) != NULL; i++)
         if (strcmp(table[i]->scheduler_class, class_name) == 0)
             return table[i];
+    for (size_t i = 0; i < sizeof aliases / sizeof aliases[0]; i++)
+        if (strcmp(aliases[i].class_name, class_name) == 0)
+            return dn_sampler_find(aliases[i].sampler);
     return NULL;
 }
 
@@ -97,6 +106,9 @@ dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, 
     if (steps < 1 || steps > DN_STEPS_MAX)
         return dn_fail(error, DN_INVALID, "steps must be an integer from 1 to %u", DN_STEPS_MAX);
     dn_status status = resolve_config(out, sampler, folder_config, error);
+    if (status == DN_OK && !(out->sampler->families >> training->family & 1u))
+        return dn_fail(error, DN_INVALID, "sampler \"%s\" does not serve models trained by %s", out->sampler->name,
+                       dn_family_title(training->family));
     if (status == DN_OK)
         status = resolve_options(&out->options, options, out->sampler, error);
     if (status != DN_OK)
@@ -106,8 +118,21 @@ dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, 
     return out->sampler->schedule(&out->schedule, out, steps, error);
 }
 
+double dn_sampler_fraction(const dn_sampler_context *context, const dn_sampler_state *state)
+{
+    const dn_sampler *sampler = context->sampler;
+    return sampler->fraction != NULL ? sampler->fraction(context, state) : (double)state->step / context->schedule.steps;
+}
+
+const char *dn_sampler_failure(const dn_sampler_context *context, const dn_sampler_state *state)
+{
+    return context->sampler->failure != NULL ? context->sampler->failure(context, state) : NULL;
+}
+
 uint32_t dn_sampler_evaluations(const dn_sampler_context *context)
 {
+    if (context->sampler->adaptive)
+        return context->schedule.steps * context->sampler->evaluations_per_step + 1;
     dn_sampler_state state = {0};
     dn_evaluation evaluation;
     dn_ops ops;

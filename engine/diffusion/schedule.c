@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "diffusion/family.h"
 #include "diffusion/scheduler_class.h"
 #include "model/config_reader.h"
 
@@ -38,10 +39,25 @@ static double cosine_alpha_bar(double time)
     return value * value;
 }
 
-static void betas_squaredcos(double *betas, uint32_t count)
+/* diffusers' "laplace": log signal-to-noise ratios with the tails of a Laplace distribution. */
+static double laplace_alpha_bar(double time)
+{
+    double lambda = -0.5 * copysign(1.0, 0.5 - time) * log(1.0 - 2.0 * fabs(0.5 - time) + 1e-6);
+    double snr = exp(lambda);
+    return sqrt(snr / (1.0 + snr));
+}
+
+static void betas_of_alpha_bar(double *betas, uint32_t count, double (*alpha_bar)(double time))
 {
     for (uint32_t i = 0; i < count; i++)
-        betas[i] = fmin(1.0 - cosine_alpha_bar((i + 1.0) / count) / cosine_alpha_bar((double)i / count), DN_BETA_MAX);
+        betas[i] = fmin(1.0 - alpha_bar((i + 1.0) / count) / alpha_bar((double)i / count), DN_BETA_MAX);
+}
+
+/* A logistic curve between the ends (GeoDiff). */
+static void betas_sigmoid(double *betas, uint32_t count, double first, double last)
+{
+    for (uint32_t i = 0; i < count; i++)
+        betas[i] = (last - first) / (1.0 + exp(6.0 - 12.0 * i / (count - 1))) + first;
 }
 
 static void cumulate(dn_training_schedule *schedule)
@@ -65,6 +81,7 @@ static void rescale_zero_snr(dn_training_schedule *schedule)
         bar[i] = root * root;
     }
     bar[count - 1] = 0.0;
+    schedule->zero_snr = true;
     for (uint32_t i = count; i-- > 0;)
         schedule->betas[i] = 1.0 - (i == 0 ? bar[0] : bar[i] / bar[i - 1]);
 }
@@ -101,10 +118,15 @@ static void read_betas(dn_config_reader *reader, dn_training_schedule *schedule,
     } else if (strcmp(kind, "scaled_linear") == 0) {
         betas_scaled_linear(schedule->betas, schedule->timesteps, first, last);
     } else if (strcmp(kind, "squaredcos_cap_v2") == 0) {
-        betas_squaredcos(schedule->betas, schedule->timesteps);
+        betas_of_alpha_bar(schedule->betas, schedule->timesteps, cosine_alpha_bar);
         schedule->cosine = true;
+    } else if (strcmp(kind, "laplace") == 0) {
+        betas_of_alpha_bar(schedule->betas, schedule->timesteps, laplace_alpha_bar);
+    } else if (strcmp(kind, "sigmoid") == 0) {
+        betas_sigmoid(schedule->betas, schedule->timesteps, first, last);
     } else {
-        dn_config_fail(reader, DN_UNSUPPORTED, "beta_schedule", "\"%.60s\" is not one of linear, scaled_linear, squaredcos_cap_v2", kind);
+        dn_config_fail(reader, DN_UNSUPPORTED, "beta_schedule",
+                       "\"%.60s\" is not one of linear, scaled_linear, squaredcos_cap_v2, laplace, sigmoid", kind);
     }
 }
 
@@ -137,6 +159,23 @@ static dn_status training_create(dn_training_schedule **out, uint32_t timesteps,
     return DN_OK;
 }
 
+/* The same schedule rescaled, for requests that want it so: made once, so that none makes it. */
+static dn_status make_rescaled(dn_training_schedule *schedule, dn_error *error)
+{
+    dn_training_schedule *copy = NULL;
+    dn_status status = training_create(&copy, schedule->timesteps, error);
+    if (status != DN_OK)
+        return status;
+    double *bars = copy->alphas_cumprod, *betas = copy->betas;
+    *copy = *schedule;
+    copy->alphas_cumprod = bars;
+    copy->betas = betas;
+    memcpy(bars, schedule->alphas_cumprod, schedule->timesteps * sizeof *bars);
+    rescale_zero_snr(copy);
+    schedule->rescaled = copy;
+    return DN_OK;
+}
+
 static dn_status training_read(dn_training_schedule **out, const cJSON *config, const char *path, dn_error *error)
 {
     dn_training_schedule *schedule = NULL;
@@ -145,7 +184,8 @@ static dn_status training_read(dn_training_schedule **out, const cJSON *config, 
     dn_status status = dn_config_reader_init(&reader, config, path, error);
     if (status != DN_OK)
         return status;
-    (void)dn_scheduler_class_of(&row, &reader);
+    if (dn_scheduler_class_of(&row, &reader) == DN_OK && dn_scheduler_family(row->name) != DN_FAMILY_VP)
+        return dn_training_read_family(out, &reader, row->name, error);
     uint32_t timesteps = dn_config_count(&reader, "num_train_timesteps", 1000, 2, DN_TRAIN_TIMESTEPS_MAX);
     status = dn_config_reader_end(&reader, error);
     if (status == DN_OK)
@@ -158,6 +198,8 @@ static dn_status training_read(dn_training_schedule **out, const cJSON *config, 
     if (dn_config_bool(&reader, "rescale_betas_zero_snr", false))
         rescale_zero_snr(schedule);
     status = dn_config_reader_end(&reader, error);
+    if (status == DN_OK && !schedule->zero_snr)
+        status = make_rescaled(schedule, error);
     if (status == DN_OK)
         *out = schedule;
     else
@@ -181,6 +223,7 @@ void dn_training_schedule_free(dn_training_schedule *schedule)
 {
     if (schedule == NULL)
         return;
+    dn_training_schedule_free(schedule->rescaled);
     free(schedule->alphas_cumprod);
     free(schedule->betas);
     free(schedule);

@@ -18,9 +18,10 @@ typedef enum dn_prediction { DN_PREDICT_EPSILON, DN_PREDICT_SAMPLE, DN_PREDICT_V
 /* How the network was trained, which says what it is given for x = alpha x0 + sigma n with r = sigma / alpha:
  *   VP    x / (alpha sqrt(1 + r^2)), at the (fractional) index of r in a table of alpha-bar;
  *   EDM   x / (alpha sqrt(r^2 + sigma_data^2)), at log(r) / 4 (Karras et al. 2022, table 1);
- *   FLOW  x / (alpha (1 + r)), at t = r / (1 + r), scaled and turned as the format wants it. */
-typedef enum dn_family { DN_FAMILY_VP, DN_FAMILY_EDM, DN_FAMILY_FLOW } dn_family;
-#define DN_FAMILIES_ALL 7u
+ *   FLOW  x / (alpha (1 + r)), at t = r / (1 + r), scaled and turned as the format wants it;
+ *   VE    x / alpha, at r itself; it answers with the score -n / r (Song et al. 2021, NCSN++). */
+typedef enum dn_family { DN_FAMILY_VP, DN_FAMILY_EDM, DN_FAMILY_FLOW, DN_FAMILY_VE } dn_family;
+#define DN_FAMILIES_ALL 15u
 typedef enum dn_spacing { DN_SPACING_LEADING, DN_SPACING_TRAILING, DN_SPACING_LINSPACE } dn_spacing;
 typedef enum dn_variance {
     DN_VARIANCE_FIXED_SMALL,
@@ -36,11 +37,17 @@ typedef struct dn_training_schedule {
     dn_family family;
     uint32_t timesteps; /* 1000 */
     dn_prediction prediction;
-    double *alphas_cumprod; /* [timesteps], owned */
-    double *betas; /* [timesteps], owned */
+    double *alphas_cumprod; /* VP: [timesteps], owned; NULL for the other families */
+    double *betas; /* likewise */
     bool cosine; /* made by squaredcos_cap_v2: some tables round their times differently */
-    double sigma_data, sigma_min, sigma_max; /* EDM */
-    double time_scale; /* FLOW: the network is told time_scale * t (diffusers 1000, SiT 1) */
+    bool zero_snr; /* VP: the table ends without signal (rescale_betas_zero_snr) */
+    struct dn_training_schedule *rescaled; /* VP: this schedule rescaled to zero terminal SNR, owned; NULL: it is so already, or not VP */
+    double sigma_data; /* EDM */
+    double sigma_min, sigma_max; /* EDM and VE: the range of r; FLOW: of t before `shift` (diffusers 1/1000 and 1, SiT 0 and 1) */
+    double boundary; /* EDM: the sigma at which a consistency model answers with its input; 0 for other networks */
+    double time_floor; /* VE: the last of the even times that the levels are spaced by (sampling_eps) */
+    double shift; /* FLOW: t' = shift t / (1 + (shift - 1) t) */
+    double time_scale; /* EDM, FLOW: the network is told time_scale times its time (FLOW: diffusers 1000, SiT 1; EDM 1) */
     bool time_flipped; /* FLOW: it is told 1 - t instead of t, and answers x0 - n (SiT) */
 } dn_training_schedule;
 
@@ -56,11 +63,19 @@ typedef struct dn_scheduler_config {
     bool set_alpha_to_one;
     bool use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas, use_lu_lambdas;
     dn_variance variance;
-    uint32_t solver_order; /* 1..3 */
+    uint32_t solver_order; /* 1..4 */
     char algorithm_type[24], solver_type[16], interpolation_type[16], timestep_type[16];
+    uint32_t corrector_order; /* SA-Solver: 1..4, 0 none; UniPC: at most the predictor's, 0 none */
+    uint64_t disable_corrector; /* UniPC: bit i: no correction after step i */
+    uint32_t original_inference_steps; /* LCM and TCD: steps of the distilled teacher */
+    double timestep_scaling; /* LCM */
     bool lower_order_final, euler_at_final;
     bool final_sigma_min; /* final_sigmas_type "sigma_min" instead of "zero" */
     double sigma_min, sigma_max; /* Euler's optional range; NaN: the table's own */
+    double rho; /* exponent of the Karras spacing: 7 */
+    double snr; /* predictor-corrector: signal-to-noise ratio of a Langevin step */
+    uint32_t correct_steps; /* Langevin steps before each predictor step */
+    double s_noise; /* consistency models: scale of the fresh noise */
     double lambda_min_clipped; /* DPM-Solver: lowest log(alpha/sigma) visited; -INFINITY: the whole table */
 } dn_scheduler_config;
 

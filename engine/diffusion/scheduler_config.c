@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "diffusion/family.h"
 #include "diffusion/scheduler_class.h"
 
 #define LINEAR 1e-4, 0.02, "linear"
@@ -32,10 +33,53 @@ static const dn_scheduler_class classes[] = {
     {"KDPM2AncestralDiscreteScheduler", LATENT, LINSPACE, false, false, false, true},
     {"DPMSolverSDEScheduler", LATENT, LINSPACE, false, false, false, true},
     {"LCMScheduler", 0.00085, 0.012, "scaled_linear", LEADING, true, false, true, true},
-    {"TCDScheduler", 0.00085, 0.012, "scaled_linear", LEADING, true, false, true, true},
+    {"TCDScheduler", 0.00085, 0.012, "scaled_linear", LEADING, false, false, false, true},
+    {"EDMEulerScheduler", LINEAR, LINSPACE, false, false, false, true},
+    {"EDMDPMSolverMultistepScheduler", LINEAR, LINSPACE, false, false, true, true},
+    {"CMStochasticIterativeScheduler", LINEAR, LINSPACE, false, true, false, true},
+    {"FlowMatchEulerDiscreteScheduler", LINEAR, LINSPACE, false, false, false, true},
+    {"FlowMatchHeunDiscreteScheduler", LINEAR, LINSPACE, false, false, false, true},
+    {"ScoreSdeVeScheduler", LINEAR, LINSPACE, false, false, false, true},
+    {"DDIMInverseScheduler", LINEAR, LEADING, true, true, false, true},
     {"DDPMParallelScheduler", LINEAR, LEADING, true, true, true, true},
     {"DDIMParallelScheduler", LINEAR, LEADING, true, true, true, true},
 };
+
+/* The solvers of classes that have a choice: words apart by spaces, the class's own first. A word of a sibling class means the
+ * class's own, as in diffusers, so that a configuration carried from class to class loads. */
+typedef struct dn_solver_class {
+    const char *name, *algorithms, *solver_types;
+    uint32_t order, corrector_order;
+    bool lower_order_final, final_sigma_min;
+} dn_solver_class;
+
+static const dn_solver_class solvers[] = {
+    {"DPMSolverMultistepScheduler", "dpmsolver++ dpmsolver sde-dpmsolver++ sde-dpmsolver", "midpoint heun", 2, 0, true, false},
+    {"DPMSolverSinglestepScheduler", "dpmsolver++ dpmsolver sde-dpmsolver++", "midpoint heun", 2, 0, false, false},
+    {"UniPCMultistepScheduler", "data_prediction noise_prediction", "bh2 bh1", 2, 3, true, false},
+    {"DEISMultistepScheduler", "deis", "logrho", 2, 0, true, true},
+    {"SASolverScheduler", "data_prediction noise_prediction", "", 2, 2, true, true},
+    {"PNDMScheduler", "prk plms", "", 4, 0, false, false},
+    {"LMSDiscreteScheduler", "", "", 4, 0, false, false},
+};
+static const dn_solver_class any_solver = {"", "dpmsolver++ dpmsolver sde-dpmsolver++ sde-dpmsolver", "midpoint heun", 2, 0, true, false};
+
+static const dn_solver_class *solver_of(const char *class_name)
+{
+    for (size_t i = 0; i < sizeof solvers / sizeof solvers[0]; i++)
+        if (strcmp(solvers[i].name, class_name) == 0)
+            return &solvers[i];
+    return &any_solver;
+}
+
+static bool has_word(const char *words, const char *word)
+{
+    size_t length = strlen(word);
+    for (const char *at = words; length > 0 && (at = strstr(at, word)) != NULL; at++)
+        if ((at == words || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0'))
+            return true;
+    return false;
+}
 
 static const dn_scheduler_class *find_class(const char *name)
 {
@@ -56,6 +100,7 @@ dn_status dn_scheduler_class_of(const dn_scheduler_class **out, dn_config_reader
 
 static void fill_defaults(dn_scheduler_config *out, const dn_scheduler_class *row)
 {
+    const dn_solver_class *solver = solver_of(row->name);
     *out = (dn_scheduler_config){
         .spacing = row->spacing,
         .clip_sample = row->clip_default,
@@ -64,17 +109,25 @@ static void fill_defaults(dn_scheduler_config *out, const dn_scheduler_class *ro
         .sample_max_value = 1.0,
         .set_alpha_to_one = row->set_alpha_to_one,
         .variance = DN_VARIANCE_FIXED_SMALL,
-        .solver_order = 2,
-        .algorithm_type = "dpmsolver++",
-        .solver_type = "midpoint",
+        .solver_order = solver->order,
+        .corrector_order = solver->corrector_order,
+        .original_inference_steps = 50,
+        .timestep_scaling = 10.0,
         .interpolation_type = "linear",
         .timestep_type = "discrete",
-        .lower_order_final = true,
+        .lower_order_final = solver->lower_order_final,
+        .final_sigma_min = solver->final_sigma_min,
         .sigma_min = NAN,
         .sigma_max = NAN,
+        .rho = 7.0,
+        .snr = 0.15,
+        .correct_steps = 1,
+        .s_noise = 1.0,
         .lambda_min_clipped = -INFINITY,
     };
     snprintf(out->class_name, sizeof out->class_name, "%s", row->name);
+    snprintf(out->algorithm_type, sizeof out->algorithm_type, "%.*s", (int)strcspn(solver->algorithms, " "), solver->algorithms);
+    snprintf(out->solver_type, sizeof out->solver_type, "%.*s", (int)strcspn(solver->solver_types, " "), solver->solver_types);
 }
 
 dn_status dn_scheduler_config_defaults(dn_scheduler_config *out, const char *class_name, dn_error *error)
@@ -115,6 +168,8 @@ static void read_tables(dn_config_reader *reader, dn_scheduler_config *out)
 {
     static const char *const spacings[] = {"leading", "trailing", "linspace"};
     out->spacing = (dn_spacing)CHOICE(reader, "timestep_spacing", spacings, (uint32_t)out->spacing);
+    if (strcmp(out->class_name, "DPMSolverSinglestepScheduler") == 0)
+        out->spacing = DN_SPACING_LINSPACE; /* has no such key */
     out->steps_offset = dn_config_count(reader, "steps_offset", 0, 0, DN_TRAIN_TIMESTEPS_MAX);
     out->use_karras_sigmas = read_bool(reader, "use_karras_sigmas", false);
     out->use_exponential_sigmas = read_bool(reader, "use_exponential_sigmas", false);
@@ -140,22 +195,64 @@ static void read_clipping(dn_config_reader *reader, dn_scheduler_config *out, co
     out->sample_max_value = read_number(reader, "sample_max_value", 1.0, 1e-6, 1e6);
 }
 
+/* A word of the class, or of a sibling, which leaves the class's own. */
+static void read_word(dn_config_reader *reader, const char *key, const char *words, const char *siblings, char *out, size_t out_bytes)
+{
+    if (words[0] == '\0' || dn_config_is_null(reader, key))
+        return;
+    const char *text = dn_config_text(reader, key, "");
+    if (has_word(words, text))
+        snprintf(out, out_bytes, "%s", text);
+    else if (!has_word(siblings, text))
+        dn_config_fail(reader, DN_UNSUPPORTED, key, "\"%.60s\" is not a value this program knows", text);
+}
+
+/* What UniPC, SA-Solver and PNDM call by keys of their own. */
+static void read_own_solver(dn_config_reader *reader, dn_scheduler_config *out)
+{
+    if (strcmp(out->class_name, "UniPCMultistepScheduler") == 0) {
+        const cJSON *list = dn_config_item(reader, "disable_corrector"), *item = NULL;
+        cJSON_ArrayForEach(item, list)
+        {
+            if (cJSON_IsNumber(item) && item->valuedouble >= 0.0 && item->valuedouble < 64.0)
+                out->disable_corrector |= UINT64_C(1) << (uint32_t)item->valuedouble;
+            else
+                dn_config_fail(reader, DN_UNSUPPORTED, "disable_corrector", "must list steps from 0 to 63");
+        }
+        if (!dn_config_is_null(reader, "solver_p"))
+            dn_config_fail(reader, DN_UNSUPPORTED, "solver_p", "another scheduler as predictor is not supported");
+        snprintf(out->algorithm_type, sizeof out->algorithm_type, "%s",
+                 read_bool(reader, "predict_x0", true) ? "data_prediction" : "noise_prediction");
+    } else if (strcmp(out->class_name, "SASolverScheduler") == 0) {
+        out->solver_order = dn_config_count(reader, "predictor_order", 2, 1, 4);
+        out->corrector_order = dn_config_count(reader, "corrector_order", 2, 0, 4);
+        read_word(reader, "algorithm_type", solver_of(out->class_name)->algorithms, "", out->algorithm_type, sizeof out->algorithm_type);
+    } else if (strcmp(out->class_name, "PNDMScheduler") == 0) {
+        snprintf(out->algorithm_type, sizeof out->algorithm_type, "%s", read_bool(reader, "skip_prk_steps", false) ? "plms" : "prk");
+    }
+}
+
 static void read_solver(dn_config_reader *reader, dn_scheduler_config *out)
 {
     static const char *const variances[] = {"fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range"};
-    static const char *const algorithms[] = {"dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver", "deis", "data_prediction"};
-    static const char *const solvers[] = {"midpoint", "heun", "logrho", "bh1", "bh2"};
     static const char *const interpolations[] = {"linear", "log_linear"};
     static const char *const times[] = {"discrete", "continuous"};
     static const char *const finals[] = {"zero", "sigma_min"};
+    const dn_solver_class *solver = solver_of(out->class_name);
     out->set_alpha_to_one = read_bool(reader, "set_alpha_to_one", out->set_alpha_to_one);
     out->variance = (dn_variance)CHOICE(reader, "variance_type", variances, 0);
-    out->solver_order = dn_config_count(reader, "solver_order", 2, 1, 3);
-    out->lower_order_final = read_bool(reader, "lower_order_final", true);
+    if (solver->order <= 3)
+        out->solver_order = dn_config_count(reader, "solver_order", solver->order, 1, 3);
+    out->lower_order_final = read_bool(reader, "lower_order_final", solver->lower_order_final);
     out->euler_at_final = read_bool(reader, "euler_at_final", false);
-    out->final_sigma_min = CHOICE(reader, "final_sigmas_type", finals, 0) == 1;
-    snprintf(out->algorithm_type, sizeof out->algorithm_type, "%s", algorithms[CHOICE(reader, "algorithm_type", algorithms, 0)]);
-    snprintf(out->solver_type, sizeof out->solver_type, "%s", solvers[CHOICE(reader, "solver_type", solvers, 0)]);
+    if (!solver->final_sigma_min)
+        out->final_sigma_min = CHOICE(reader, "final_sigmas_type", finals, 0) == 1;
+    out->original_inference_steps = dn_config_count(reader, "original_inference_steps", 50, 1, DN_TRAIN_TIMESTEPS_MAX);
+    out->timestep_scaling = read_number(reader, "timestep_scaling", 10.0, 0.0, 1e6);
+    read_own_solver(reader, out);
+    if (strstr(solver->algorithms, "dpmsolver") != NULL || strcmp(solver->algorithms, "deis") == 0)
+        read_word(reader, "algorithm_type", solver->algorithms, "dpmsolver++ dpmsolver deis", out->algorithm_type, sizeof out->algorithm_type);
+    read_word(reader, "solver_type", solver->solver_types, "midpoint heun logrho bh1 bh2", out->solver_type, sizeof out->solver_type);
     snprintf(out->interpolation_type, sizeof out->interpolation_type, "%s",
              interpolations[CHOICE(reader, "interpolation_type", interpolations, 0)]);
     snprintf(out->timestep_type, sizeof out->timestep_type, "%s", times[CHOICE(reader, "timestep_type", times, 0)]);
@@ -176,6 +273,7 @@ dn_status dn_scheduler_config_from_json(dn_scheduler_config *out, const cJSON *c
         read_tables(&reader, &read);
         read_clipping(&reader, &read, row);
         read_solver(&reader, &read);
+        dn_scheduler_config_read_family(&reader, &read);
     }
     status = dn_config_reader_end(&reader, error);
     if (status == DN_OK)

@@ -193,6 +193,9 @@ static dn_status open_model(trainer *t, dn_error *error)
     if (status == DN_OK) {
         status = dn_training_schedule_from_json(&t->schedule, r->scheduler, r->path, error);
     }
+    if (status == DN_OK && t->schedule->family != DN_FAMILY_VP) {
+        status = dn_fail(error, DN_UNSUPPORTED, "%s: only variance-preserving schedules are trained here", r->path);
+    }
     return status == DN_OK ? start_weights(t, error) : status;
 }
 
