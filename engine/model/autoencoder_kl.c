@@ -230,3 +230,27 @@ dn_status dn_autoencoder_kl_build(dn_model *out, const dn_build_input *input, dn
         status = settle_size(out, config, input, encodes, error);
     return status == DN_OK ? build_plan(out, config, encodes, input->config_path, error) : status;
 }
+
+dn_status dn_autoencoder_kl_resize(dn_model **out, const dn_model *model, uint32_t height, uint32_t width, dn_error *error)
+{
+    dn_model *resized = calloc(1, sizeof *resized);
+    dn_autoencoder_kl_config *config = malloc(sizeof *config);
+    if (resized == NULL || config == NULL) {
+        free(resized);
+        free(config);
+        return dn_fail(error, DN_NO_MEMORY, "no memory for an autoencoder of another size");
+    }
+    *config = *(const dn_autoencoder_kl_config *)model->private_config;
+    resized->architecture = model->architecture;
+    resized->private_config = config;
+    const dn_build_input input = {.config_path = model->architecture, .height = height, .width = width};
+    const bool encodes = model->leftover == is_decoders;
+    dn_status status = settle_size(resized, config, &input, encodes, error);
+    if (status == DN_OK)
+        status = build_plan(resized, config, encodes, input.config_path, error);
+    if (status == DN_OK)
+        *out = resized;
+    else
+        dn_model_free(resized);
+    return status;
+}

@@ -34,4 +34,7 @@ dn_status dn_autoencoder_kl_config_parse(dn_autoencoder_kl_config *out, const cJ
  * dn_autoencoder_kl_config. */
 dn_status dn_autoencoder_kl_build(dn_model *out, const dn_build_input *input, dn_error *error);
 
+/* The same part for another size of its input, without weights: those of `model` fit it. model is from dn_autoencoder_kl_build. */
+dn_status dn_autoencoder_kl_resize(dn_model **out, const dn_model *model, uint32_t height, uint32_t width, dn_error *error);
+
 #endif

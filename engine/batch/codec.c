@@ -1,0 +1,308 @@
+/* Opens an autoencoder beside an engine, decodes latents to pixels and encodes pixels to latents.
+ *
+ * Invariant: options, info and the preview map never change after dn_codec_open; the stages are used by whoever holds the turn. */
+#include "batch/codec_private.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LOG_VARIANCE_MIN (-30.0f) /* DiagonalGaussianDistribution's clamp */
+#define LOG_VARIANCE_MAX 20.0f
+
+uint8_t dn_codec_to_byte(float x)
+{
+    float value = x * 0.5f + 0.5f;
+    if (!(value > 0.0f))
+        return 0;
+    return value >= 1.0f ? 255 : (uint8_t)rintf(value * 255.0f);
+}
+
+float dn_codec_from_byte(uint8_t byte)
+{
+    return 2.0f * ((float)byte / 255.0f) - 1.0f;
+}
+
+static size_t latent_count(const dn_codec *codec)
+{
+    return (size_t)codec->info.latent_channels * codec->info.latent_height * codec->info.latent_width;
+}
+
+static size_t picture_count(const dn_codec *codec)
+{
+    return (size_t)codec->info.channels * codec->info.height * codec->info.width;
+}
+
+/* [C][plane] floats to [plane][C] bytes. */
+static void round_picture(uint8_t *pixels, const float *picture, uint32_t channels, size_t plane)
+{
+    for (size_t i = 0; i < plane; i++)
+        for (uint32_t c = 0; c < channels; c++)
+            pixels[i * channels + c] = dn_codec_to_byte(picture[c * plane + i]);
+}
+
+void dn_codec_close(dn_codec *codec)
+{
+    if (codec == NULL)
+        return;
+    dn_codec_stage_close(&codec->encoder);
+    dn_codec_stage_close(&codec->decoder);
+    pthread_mutex_destroy(&codec->turn);
+    free(codec->preview);
+    free(codec->staging);
+    free(codec->folder);
+    free(codec);
+}
+
+const dn_codec_info *dn_codec_about(const dn_codec *codec)
+{
+    return &codec->info;
+}
+
+size_t dn_codec_bytes(const dn_codec *codec)
+{
+    return atomic_load(&codec->bytes);
+}
+
+/* With the turn, or at open. */
+static void note_bytes(dn_codec *codec)
+{
+    atomic_store(&codec->bytes,
+                 dn_codec_stage_bytes(&codec->decoder) + dn_codec_stage_bytes(&codec->encoder) + latent_count(codec) * sizeof(float));
+}
+
+static dn_status check_decoder(const dn_codec *codec, const dn_model *model, dn_error *error)
+{
+    if (strcmp(model->architecture, "AutoencoderKL") != 0)
+        return dn_fail(error, DN_UNSUPPORTED, "%s: a %s is no autoencoder that is supported (AutoencoderKL is)", codec->folder,
+                       model->architecture);
+    if (model->channels != codec->options.channels)
+        return dn_fail(error, DN_INVALID, "%s: latents of %u channels, but the denoiser makes %u", codec->folder, model->channels,
+                       codec->options.channels);
+    return DN_OK;
+}
+
+static void describe(dn_codec *codec, const dn_model *model)
+{
+    const uint32_t factor = 1u << (codec->config.levels - 1);
+    codec->info.channels = codec->config.out_channels;
+    codec->info.height = factor * codec->options.height;
+    codec->info.width = factor * codec->options.width;
+    memcpy(codec->info.weights_sha256, model->weights_sha256, sizeof codec->info.weights_sha256);
+}
+
+/* The decoder's model becomes one of a tile's size; its weights move over. */
+static dn_status shrink_to_tile(dn_model **model, const dn_codec *codec, dn_error *error)
+{
+    const uint32_t side = dn_codec_tile_side(&codec->config);
+    const uint32_t height = codec->options.height < side ? codec->options.height : side;
+    const uint32_t width = codec->options.width < side ? codec->options.width : side;
+    dn_model *tile = NULL;
+    dn_status status = dn_autoencoder_kl_resize(&tile, *model, height, width, error);
+    if (status == DN_OK) {
+        tile->weights = (*model)->weights;
+        (*model)->weights = NULL;
+    }
+    dn_model_free(*model);
+    *model = tile;
+    return status;
+}
+
+static bool needs_too_much(const dn_codec *codec)
+{
+    const dn_codec_stage *stage = &codec->decoder;
+    return codec->options.workspace_bytes_max > 0 &&
+           stage->backend->workspace_bytes(stage->network, 1, false) > codec->options.workspace_bytes_max;
+}
+
+/* Takes the model: the stage of the whole latent, or of a tile where tiling is asked for or memory is short. */
+static dn_status open_decoder_stage(dn_codec *codec, dn_model *model, dn_error *error)
+{
+    const dn_codec_options *o = &codec->options;
+    const uint32_t side = dn_codec_tile_side(&codec->config);
+    const bool can_tile = side > 0 && (o->height > side || o->width > side);
+    dn_status status = DN_OK;
+    codec->info.tiled = can_tile && o->tiling;
+    if (!codec->info.tiled) {
+        status = dn_codec_stage_open(&codec->decoder, o, model, model->weights, 0, error);
+        if (status != DN_OK)
+            return status;
+        if (can_tile && needs_too_much(codec)) {
+            codec->decoder.model = NULL;
+            dn_codec_stage_close(&codec->decoder);
+            codec->info.tiled = true;
+        }
+    }
+    if (codec->info.tiled) {
+        status = shrink_to_tile(&model, codec, error);
+        if (status == DN_OK)
+            status = dn_codec_stage_open(&codec->decoder, o, model, model->weights, 0, error);
+    }
+    if (status == DN_OK && !(codec->info.tiled && dn_codec_tiles_uneven(&codec->config, o->height, o->width))) {
+        dn_weights_free(model->weights);
+        model->weights = NULL;
+    }
+    return status;
+}
+
+static dn_status open_decoder(dn_codec *codec, dn_error *error)
+{
+    const dn_codec_options *o = &codec->options;
+    dn_model *model = NULL;
+    dn_status status = dn_model_open_part(&model, codec->folder, DN_AUTOENCODER_DECODER, o->height, o->width, error);
+    if (status == DN_OK)
+        status = check_decoder(codec, model, error);
+    if (status != DN_OK) {
+        dn_model_free(model);
+        return status;
+    }
+    codec->config = *(const dn_autoencoder_kl_config *)model->private_config;
+    describe(codec, model);
+    status = open_decoder_stage(codec, model, error);
+    if (status == DN_OK)
+        note_bytes(codec);
+    return status;
+}
+
+dn_status dn_codec_open(dn_codec **out, const char *folder, const dn_codec_options *options, dn_error *error)
+{
+    dn_codec *codec = calloc(1, sizeof *codec);
+    if (codec == NULL)
+        return dn_fail(error, DN_NO_MEMORY, "no memory for a codec");
+    pthread_mutex_init(&codec->turn, NULL);
+    codec->options = *options;
+    codec->info = (dn_codec_info){.latent_channels = options->channels,
+                                  .latent_height = options->height,
+                                  .latent_width = options->width,
+                                  .channels = options->channels,
+                                  .height = options->height,
+                                  .width = options->width,
+                                  .identity = folder == NULL};
+    dn_status status = DN_OK;
+    if (folder != NULL) {
+        codec->folder = strdup(folder);
+        codec->staging = malloc(latent_count(codec) * sizeof *codec->staging);
+        if (codec->folder == NULL || codec->staging == NULL)
+            status = dn_fail(error, DN_NO_MEMORY, "%s: no memory for a codec", folder);
+        if (status == DN_OK)
+            status = open_decoder(codec, error);
+        if (status == DN_OK && options->preview)
+            status = dn_codec_fit_preview(codec, error);
+    }
+    if (status == DN_OK)
+        *out = codec;
+    else
+        dn_codec_close(codec);
+    return status;
+}
+
+/* With the turn: latents as the autoencoder means them, through the decoder. */
+static dn_status decode_locked(dn_codec *codec, const float *latents, float *picture, dn_error *error)
+{
+    const float factor = (float)(1.0 / codec->config.scaling_factor), shift = (float)codec->config.shift_factor;
+    for (size_t i = 0; i < latent_count(codec); i++)
+        codec->staging[i] = factor * latents[i] + shift;
+    if (codec->info.tiled)
+        return dn_codec_decode_tiles(codec, picture, error);
+    dn_status status = dn_codec_stage_run(&codec->decoder, codec->staging, "decoder", error);
+    return status == DN_OK ? codec->options.backend->buffer_read(codec->decoder.out, 0, picture, picture_count(codec), error) : status;
+}
+
+dn_status dn_codec_decode_floats(dn_codec *codec, const float *latents, float *picture, dn_error *error)
+{
+    if (codec->info.identity) {
+        memcpy(picture, latents, picture_count(codec) * sizeof *picture);
+        return DN_OK;
+    }
+    pthread_mutex_lock(&codec->turn);
+    dn_status status = decode_locked(codec, latents, picture, error);
+    pthread_mutex_unlock(&codec->turn);
+    return status;
+}
+
+dn_status dn_codec_decode(dn_codec *codec, const float *latents, uint8_t *pixels, dn_error *error)
+{
+    const size_t plane = (size_t)codec->info.height * codec->info.width;
+    if (codec->info.identity) {
+        round_picture(pixels, latents, codec->info.channels, plane);
+        return DN_OK;
+    }
+    float *picture = malloc(picture_count(codec) * sizeof *picture);
+    if (picture == NULL)
+        return dn_fail(error, DN_NO_MEMORY, "no memory for a picture of %ux%u", codec->info.width, codec->info.height);
+    dn_status status = dn_codec_decode_floats(codec, latents, picture, error);
+    if (status == DN_OK)
+        round_picture(pixels, picture, codec->info.channels, plane);
+    free(picture);
+    return status;
+}
+
+/* The encoder's output buffer holds its answer, mean and log-variance, as two registers; a third is for the noise. */
+static dn_status open_encoder(dn_codec *codec, dn_error *error)
+{
+    if (codec->encoder.backend != NULL)
+        return DN_OK;
+    if (codec->config.in_channels != codec->config.out_channels)
+        return dn_fail(error, DN_UNSUPPORTED, "%s: it reads pictures of %u channels and writes %u", codec->folder,
+                       codec->config.in_channels, codec->config.out_channels);
+    dn_model *model = NULL;
+    dn_status status = dn_model_open_part(&model, codec->folder, DN_AUTOENCODER_ENCODER, codec->info.height, codec->info.width, error);
+    if (status == DN_OK)
+        status = dn_codec_stage_open(&codec->encoder, &codec->options, model, model->weights, latent_count(codec), error);
+    if (status == DN_OK) {
+        dn_weights_free(model->weights);
+        model->weights = NULL;
+        note_bytes(codec);
+    }
+    return status;
+}
+
+/* mean + exp(log-variance / 2) * normal, in the mean's register. */
+static dn_status draw_sample(const dn_codec *codec, uint64_t seed, dn_error *error)
+{
+    enum { MEAN, LOG_VARIANCE, NOISE };
+    const dn_op ops[] = {
+        {.kind = DN_OP_CLIP, .dst = LOG_VARIANCE, .terms = 1, .src = {LOG_VARIANCE}, .low = LOG_VARIANCE_MIN, .high = LOG_VARIANCE_MAX},
+        {.kind = DN_OP_NOISE, .dst = NOISE, .seed = seed, .stream = DN_STREAM_ENCODE},
+        {.kind = DN_OP_EXP_SCALE, .dst = NOISE, .terms = 2, .src = {LOG_VARIANCE, NOISE}, .ratio = 0.5f},
+        {.kind = DN_OP_LINEAR, .dst = MEAN, .terms = 2, .src = {MEAN, NOISE}, .coefficient = {1.0f, 1.0f}},
+    };
+    const dn_program program = {
+        .registers = codec->encoder.out, .elements = latent_count(codec), .ops = ops, .op_count = sizeof ops / sizeof ops[0]};
+    return codec->options.backend->execute(codec->options.device, &program, 1, error);
+}
+
+/* With the turn. */
+static dn_status encode_locked(dn_codec *codec, const float *picture, uint64_t seed, bool sample, float *latents, dn_error *error)
+{
+    const float factor = (float)codec->config.scaling_factor, shift = (float)codec->config.shift_factor;
+    dn_status status = open_encoder(codec, error);
+    if (status == DN_OK)
+        status = dn_codec_stage_run(&codec->encoder, picture, "encoder", error);
+    if (status == DN_OK && sample)
+        status = draw_sample(codec, seed, error);
+    if (status == DN_OK)
+        status = codec->options.backend->buffer_read(codec->encoder.out, 0, latents, latent_count(codec), error);
+    for (size_t i = 0; status == DN_OK && i < latent_count(codec); i++)
+        latents[i] = factor * (latents[i] - shift);
+    return status;
+}
+
+dn_status dn_codec_encode(dn_codec *codec, const uint8_t *pixels, uint64_t seed, bool sample, float *latents, dn_error *error)
+{
+    const uint32_t channels = codec->info.channels;
+    const size_t plane = (size_t)codec->info.height * codec->info.width;
+    float *picture = codec->info.identity ? latents : malloc(picture_count(codec) * sizeof *picture);
+    if (picture == NULL)
+        return dn_fail(error, DN_NO_MEMORY, "no memory for a picture of %ux%u", codec->info.width, codec->info.height);
+    for (size_t i = 0; i < plane; i++)
+        for (uint32_t c = 0; c < channels; c++)
+            picture[c * plane + i] = dn_codec_from_byte(pixels[i * channels + c]);
+    if (codec->info.identity)
+        return DN_OK;
+    pthread_mutex_lock(&codec->turn);
+    dn_status status = encode_locked(codec, picture, seed, sample, latents, error);
+    pthread_mutex_unlock(&codec->turn);
+    free(picture);
+    return status;
+}
