@@ -112,6 +112,8 @@ static dn_status open_parts(serve_run *run, dn_error *error)
                                             .threads = (unsigned)o->threads,
                                             .rows_max = (unsigned)o->rows_max,
                                             .snapshot_every_seconds = o->snapshot_every,
+                                            .memory_limit = o->memory_limit,
+                                            .preload = o->preload,
                                             .store = s->store,
                                             .hub = s->hub,
                                             .models = s->models,

@@ -45,7 +45,7 @@ static void isolate(uint64_t parent)
 
 int worker_prepare(worker_options *options, int argc, char **argv)
 {
-    uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0;
+    uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0, memory_limit = 0, preload = 0;
     double snapshot_every = 5;
     dn_option_list models = {0};
     const dn_option table[] = {
@@ -54,7 +54,9 @@ int worker_prepare(worker_options *options, int argc, char **argv)
         DN_COUNT_OPTION("threads", threads, 0, DN_THREADS_MAX, "threads; 0: all available"),
         DN_COUNT_OPTION("rows-max", rows_max, 0, DN_BATCH_ROWS_MAX, "rows of a tick; 0: measured"),
         DN_NUMBER_OPTION("snapshot-every", snapshot_every, 0, 86400, "seconds between snapshots of an image (5)"),
-        DN_LIST_OPTION("model", "NAME=DIR", models, "a model; the first is loaded first"),
+        DN_COUNT_OPTION("memory-limit", memory_limit, 0, UINT64_MAX, "bytes of all models in memory; 0: no limit"),
+        DN_COUNT_OPTION("preload", preload, 0, 1, "1: every model is loaded at the start, 0: the first"),
+        DN_LIST_OPTION("model", "NAME=DIR", models, "a model; the first is loaded at the start"),
     };
     const dn_command_line line = {.command = "worker",
                                   .operands = "",
@@ -75,7 +77,9 @@ int worker_prepare(worker_options *options, int argc, char **argv)
     *options = (worker_options){.fd = (int)fd,
                                 .threads = (unsigned)threads,
                                 .rows_max = rows_max == 1 ? 2 : (unsigned)rows_max,
-                                .snapshot_every_seconds = snapshot_every};
+                                .snapshot_every_seconds = snapshot_every,
+                                .memory_limit = memory_limit,
+                                .preload = preload != 0};
     return add_models(options, &models);
 }
 

@@ -61,7 +61,7 @@ bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes)
     const char *name = models_name(d->options.models, 0);
     char cause[256] = "";
     const model_state state = name ? models_state(d->options.models, name, cause, sizeof cause) : MODEL_FAILED;
-    const bool up = atomic_load(&d->worker_up), ready = up && state == MODEL_READY && !atomic_load(&d->draining);
+    const bool up = atomic_load(&d->worker_up), ready = up && atomic_load(&d->settled) && state != MODEL_FAILED && !atomic_load(&d->draining);
     if (!reason || !reason_bytes)
         return ready;
     if (ready)

@@ -18,6 +18,8 @@ typedef struct dispatcher_options {
     unsigned threads;               /* of the worker; 0: all */
     unsigned rows_max;              /* 0: chosen by the worker */
     double snapshot_every_seconds;  /* at least; 0: 5 */
+    uint64_t memory_limit;          /* bytes of all models in memory; 0: none */
+    bool preload;                   /* every model at the start */
     double freeze_seconds;          /* a worker silent for so long is replaced; 0: 30. Ten of its ticks are always allowed. */
     store *store;
     hub *hub;

@@ -32,7 +32,8 @@ static void keep_description(dispatcher *d, const char *name, protocol_bytes jso
     dispatcher_submit(d, item);
 }
 
-static dn_status model_ready(dispatcher *d, size_t index, const protocol_message *m, dn_error *error)
+/* Described: it takes lanes, which wait in the worker while it is loaded. */
+static dn_status model_known(dispatcher *d, size_t index, const protocol_message *m, dn_error *error)
 {
     const char *name = models_name(d->options.models, index);
     api_model *model = NULL;
@@ -44,11 +45,13 @@ static dn_status model_ready(dispatcher *d, size_t index, const protocol_message
         return dn_fail(error, DN_INVALID, "it describes %s under another name", name);
     }
     models_describe(d->options.models, model);
-    models_set_state(d->options.models, name, MODEL_READY, NULL);
+    models_set_state(d->options.models, name, m->state == PROTOCOL_MODEL_READY ? MODEL_READY : MODEL_UNLOADED, NULL);
     d->models[index] = (worker_side_model){.ready = true, .rows_max = m->rows < 2 ? 2 : m->rows};
     if (atomic_load(&d->row_seconds) <= 0)
         atomic_store(&d->row_seconds, m->seconds);
     keep_description(d, name, m->data);
+    if (index == 0)
+        atomic_store(&d->settled, true);
     d->ever_ready = true;
     d->backoff = 0;
     d->next_claim = 0;
@@ -69,11 +72,14 @@ static dn_status hear_model(dispatcher *d, const protocol_message *m, dn_error *
         models_set_state(d->options.models, name, MODEL_LOADING, NULL);
         return DN_OK;
     case PROTOCOL_MODEL_READY:
-        return model_ready(d, index, m, error);
+    case PROTOCOL_MODEL_UNLOADED:
+        return model_known(d, index, m, error);
     case PROTOCOL_MODEL_FAILED:
         protocol_copy_text(cause, sizeof cause, m->data);
         models_set_state(d->options.models, name, MODEL_FAILED, cause);
         d->models[index] = (worker_side_model){.failed = true};
+        if (index == 0)
+            atomic_store(&d->settled, true);
         d->next_claim = 0;
         fprintf(stderr, "denoised: model %s cannot be loaded: %s\n", name, cause);
         return DN_OK;

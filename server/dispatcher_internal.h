@@ -120,7 +120,7 @@ typedef struct outstanding_lane {
 } outstanding_lane;
 
 typedef struct worker_side_model {
-    bool ready, failed;
+    bool ready, failed; /* ready: it takes lanes, whether it is in memory or not */
     uint32_t rows_max;
 } worker_side_model;
 
@@ -135,6 +135,7 @@ struct dispatcher {
     pthread_mutex_t lock; /* the inbox */
     pending *inbox, **inbox_tail;
 
+    atomic_bool settled; /* the default model has been loaded, or has failed, since the worker started */
     atomic_bool kicked, stop, hurry, drained, worker_up, store_gone;
     atomic_bool draining;
     _Atomic double drain_deadline; /* monotonic */

@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
 
-enum { WORKER_FD = 3, FIXED_ARGUMENTS = 12 };
+enum { WORKER_FD = 3, FIXED_ARGUMENTS = 16 };
 
 void worker_tell(dispatcher *d, const protocol_message *message)
 {
@@ -30,7 +30,7 @@ void worker_tell(dispatcher *d, const protocol_message *message)
 /* ---- Starting */
 
 typedef struct worker_arguments {
-    char parent[16], threads[16], rows_max[16], snapshot_every[32];
+    char parent[16], threads[16], rows_max[16], snapshot_every[32], memory_limit[32];
     char **values; /* NULL-terminated; from FIXED_ARGUMENTS on, every second one is malloc'd */
     size_t count;
 } worker_arguments;
@@ -49,13 +49,15 @@ static bool arguments_init(worker_arguments *a, const dispatcher *d)
     snprintf(a->threads, sizeof a->threads, "%u", o->threads);
     snprintf(a->rows_max, sizeof a->rows_max, "%u", o->rows_max);
     snprintf(a->snapshot_every, sizeof a->snapshot_every, "%g", o->snapshot_every_seconds > 0 ? o->snapshot_every_seconds : 5.0);
+    snprintf(a->memory_limit, sizeof a->memory_limit, "%llu", (unsigned long long)o->memory_limit);
     const size_t count = models_count(o->models);
     a->count = 0;
     a->values = calloc(FIXED_ARGUMENTS + 2 * count + 1, sizeof *a->values);
     if (!a->values)
         return false;
     char *const fixed[FIXED_ARGUMENTS] = {d->program,  "worker",   "--fd",       "3",         "--parent",         a->parent,
-                                          "--threads", a->threads, "--rows-max", a->rows_max, "--snapshot-every", a->snapshot_every};
+                                          "--threads", a->threads, "--rows-max", a->rows_max, "--snapshot-every", a->snapshot_every,
+                                          "--memory-limit", a->memory_limit, "--preload", o->preload ? "1" : "0"};
     memcpy(a->values, fixed, sizeof fixed);
     a->count = FIXED_ARGUMENTS;
     for (size_t i = 0; i < count; i++) {
@@ -152,11 +154,12 @@ static void forget_worker(dispatcher *d)
     d->pid = 0;
     d->hello = false;
     atomic_store(&d->worker_up, false);
+    atomic_store(&d->settled, false);
     metrics_set(d->options.metrics, METRIC_WORKERS, 0);
     metrics_set(d->options.metrics, METRIC_LANES_RUNNING, 0);
     for (size_t i = 0; i < models_count(d->options.models); i++) {
         if (d->models[i].ready)
-            models_set_state(d->options.models, models_name(d->options.models, i), MODEL_LOADING, NULL);
+            models_set_state(d->options.models, models_name(d->options.models, i), i ? MODEL_UNLOADED : MODEL_LOADING, NULL);
         d->models[i] = (worker_side_model){0};
     }
 }

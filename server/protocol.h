@@ -43,7 +43,13 @@ typedef enum protocol_type {
     PROTOCOL_PING
 } protocol_type;
 
-typedef enum protocol_model_state { PROTOCOL_MODEL_LOADING, PROTOCOL_MODEL_READY, PROTOCOL_MODEL_FAILED } protocol_model_state;
+/* UNLOADED: described (data) and not in memory; its lanes are welcome, and have it loaded. */
+typedef enum protocol_model_state {
+    PROTOCOL_MODEL_LOADING,
+    PROTOCOL_MODEL_READY,
+    PROTOCOL_MODEL_FAILED,
+    PROTOCOL_MODEL_UNLOADED
+} protocol_model_state;
 typedef enum protocol_failure { PROTOCOL_FAILED_ENGINE, PROTOCOL_FAILED_MODEL, PROTOCOL_FAILED_MEMORY } protocol_failure;
 
 typedef struct protocol_tick_lane {

@@ -70,6 +70,7 @@ dn_status protocol_flush(protocol_pipe *pipe, dn_error *error)
             continue;
         if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
             return DN_OK;
+        pipe->ended |= sent < 0 && (errno == EPIPE || errno == ECONNRESET);
         if (sent < 0)
             return dn_fail(error, DN_IO, "the other side of the worker's socket is gone: %s", strerror(errno));
         pipe->out_start += (size_t)sent;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/limits.h"
 #include "server/http.h"
@@ -40,6 +41,22 @@ static bool parse_bytes(const char *text, uint64_t *out)
     return true;
 }
 
+/* Bytes, or "50%" of the machine's memory. */
+static bool parse_memory(const char *text, uint64_t *out)
+{
+    size_t length = strlen(text);
+    if (length < 2 || text[length - 1] != '%') {
+        return parse_bytes(text, out);
+    }
+    char *end = NULL;
+    double share = strtod(text, &end);
+    if (!isdigit((unsigned char)text[0]) || end != text + length - 1 || !(share > 0 && share <= 100)) {
+        return false;
+    }
+    *out = (uint64_t)(share / 100 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
+    return true;
+}
+
 static bool parse_public_host(serve_options *o)
 {
     const char *url = o->public_url;
@@ -70,6 +87,9 @@ static int check_options(serve_options *o)
     if (!parse_bytes(o->keep_bytes_text, &o->keep_bytes)) {
         return refuse_option("--keep-bytes must be a number of bytes such as 10G");
     }
+    if (!parse_memory(o->memory_limit_text, &o->memory_limit)) {
+        return refuse_option("--memory-limit must be a number of bytes such as 8G, a share of the machine's such as 50%, or 0 for none");
+    }
     if (!parse_public_host(o)) {
         return refuse_option("--public-url must be http://HOST[:PORT] or https://HOST[:PORT]");
     }
@@ -97,6 +117,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
                          .public_url = "",
                          .api_key_file = "",
                          .keep_bytes_text = "10G",
+                         .memory_limit_text = "0",
                          .socket_mode_text = "0660",
                          .keep_days = 7,
                          .drain_seconds = 60.0,
@@ -107,6 +128,8 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_LIST_OPTION("model", "NAME=DIR", o->models, "a model folder; the first is the default; repeat for more"),
         DN_COUNT_OPTION("threads", o->threads, 0, DN_THREADS_MAX, "of the worker (0: all)"),
         DN_COUNT_OPTION("rows-max", o->rows_max, 0, DN_BATCH_ROWS_MAX, "rows in one forward pass (0: measured)"),
+        DN_TEXT_OPTION("memory-limit", "BYTES|N%", o->memory_limit_text, "of all models in memory; the least used make room (0: none)"),
+        DN_FLAG_OPTION("preload", o->preload, "load every model at the start, not the first alone"),
         DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET; clients send Authorization: Bearer SECRET"),
         DN_FLAG_OPTION("insecure", o->insecure, "listen beyond loopback without keys"),
         DN_LIST_OPTION("allowed-host", "HOST", o->host_list, "a Host to answer besides loopback names; * for all"),

@@ -8,15 +8,15 @@
 #include "server/options.h"
 
 typedef struct serve_options {
-    const char *listen, *data, *base_path, *public_url, *api_key_file, *keep_bytes_text, *socket_mode_text;
+    const char *listen, *data, *base_path, *public_url, *api_key_file, *keep_bytes_text, *memory_limit_text, *socket_mode_text;
     dn_option_list models, host_list;
     uint64_t threads, keep_days, rows_max;
     double drain_seconds, snapshot_every;
-    bool insecure;
+    bool insecure, preload;
     /* Made from them by serve_options_parse: */
     const char *hosts[DN_OPTION_LIST_MAX + 2]; /* NULL-terminated */
     char public_host[256];
-    uint64_t keep_bytes;
+    uint64_t keep_bytes, memory_limit;
     unsigned socket_mode;
 } serve_options;
 

@@ -102,7 +102,7 @@ static dn_status one_turn(worker *w, dn_error *error)
     wait_for_something(w);
     dn_status status = read_frames(w, error);
     if (status == DN_OK)
-        status = worker_announce_models(w, error);
+        status = worker_manage_models(w, error);
     if (status == DN_OK)
         status = worker_enter_waiting(w, error);
     if (status == DN_OK)
@@ -121,9 +121,11 @@ static dn_status serve(worker *w, dn_error *error)
 {
     const protocol_message hello = {.type = PROTOCOL_HELLO, .state = PROTOCOL_VERSION, .credit = WORKER_CREDIT};
     dn_status status = worker_send(w, &hello, error);
+    if (status == DN_OK)
+        status = worker_models_start(w, error);
     while (status == DN_OK && !w->pipe.ended)
         status = one_turn(w, error);
-    return status;
+    return w->pipe.ended ? DN_OK : status;
 }
 
 static void worker_free(worker *w)
@@ -138,14 +140,6 @@ static void worker_free(worker *w)
     free(w);
 }
 
-static bool loads_go_on(worker *w)
-{
-    for (unsigned i = 0; i < w->options.model_count; i++)
-        if (atomic_load(&w->models[i].loaded) == PROTOCOL_MODEL_LOADING)
-            return true;
-    return false;
-}
-
 dn_status worker_run(const worker_options *options, dn_error *error)
 {
     worker *w = calloc(1, sizeof *w);
@@ -158,18 +152,10 @@ dn_status worker_run(const worker_options *options, dn_error *error)
     if (status == DN_OK)
         status = worker_encoder_start(&w->encoder, w->wake_fd, error);
     if (status == DN_OK)
-        status = worker_loader_start(w, error);
-    const bool started = status == DN_OK;
-    if (status == DN_OK)
         status = serve(w, error);
-    atomic_store(&w->loader_stop, true);
     /* A load may take minutes, and nobody waits for its result any more: the process goes at once. */
-    if (started && loads_go_on(w)) {
-        pthread_detach(w->loader);
+    if (!worker_loader_stop(&w->loader))
         _exit(status == DN_OK ? 0 : 1);
-    }
-    if (started)
-        pthread_join(w->loader, NULL);
     worker_free(w);
     return status;
 }

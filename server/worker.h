@@ -13,6 +13,9 @@
 #define WORKER_SNAPSHOT_SHARE 0.01 /* of the time spent in ticks */
 #define WORKER_PREVIEW_SECONDS 0.5 /* between two previews of one image */
 #define WORKER_PREVIEW_SIDE_MAX 128u /* pixels */
+#define WORKER_RETRY_SECONDS 60.0 /* a model that failed is tried again after so long, or when its folder has changed */
+#define WORKER_RESIDENCE_SECONDS 10.0 /* a model in use keeps its place so long before it must make room for another */
+#define WORKER_OLD_DESCRIPTIONS_MAX 256 /* of models that changed while this worker lived */
 #define WORKER_ALIVE_SECONDS 2.0 /* the longest silence between two ticks */
 
 typedef struct worker_options {
@@ -20,6 +23,8 @@ typedef struct worker_options {
     unsigned threads; /* 0: all available */
     unsigned rows_max; /* 0: chosen from the measured cost of a row */
     double snapshot_every_seconds;
+    uint64_t memory_limit; /* bytes of all models in memory; 0: no limit */
+    bool preload; /* every model at the start, not the first alone */
     struct {
         const char *name, *folder;
     } models[WORKER_MODELS_MAX];

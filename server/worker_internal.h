@@ -3,7 +3,6 @@
 #define SERVER_WORKER_INTERNAL_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 
 #include "api/model_description.h"
 #include "engine.h"
@@ -48,16 +47,59 @@ encode_task *worker_encoder_take(worker_encoder *encoder); /* a finished one, NU
 unsigned worker_encoder_depth(worker_encoder *encoder);
 void encode_task_free(encode_task *task);
 
-/* ---- Models: opened one after another by the loader thread. */
+/* ---- The loader: a thread that reads model folders, in order. */
+typedef enum load_kind { LOAD_DESCRIPTION, LOAD_ENGINE } load_kind;
+
+typedef struct load_task {
+    struct load_task *next;
+    load_kind kind;
+    unsigned model; /* index */
+    const char *name, *folder; /* borrowed: live as long as the worker */
+    /* out */
+    dn_status status;
+    dn_error error;
+    api_model *description; /* owned until taken */
+    dn_engine *engine; /* LOAD_ENGINE: likewise */
+    dn_batch *batch;
+    uint32_t rows_max;
+    double row_seconds;
+    size_t bytes; /* of weights and workspaces; of a description an estimate of the weights */
+} load_task;
+
+typedef struct worker_loader {
+    pthread_t thread;
+    bool started;
+    int wake_fd; /* borrowed eventfd: written when something is done */
+    unsigned threads, rows_max; /* read-only */
+    pthread_mutex_t lock; /* all below */
+    pthread_cond_t work;
+    load_task *waiting, **waiting_tail, *done, **done_tail;
+    bool busy, stop;
+} worker_loader;
+
+dn_status worker_loader_start(worker_loader *loader, int wake_fd, unsigned threads, unsigned rows_max, dn_error *error);
+dn_status worker_loader_submit(worker_loader *loader, load_kind kind, unsigned model, const char *name, const char *folder, dn_error *error);
+load_task *worker_loader_take(worker_loader *loader); /* a finished one, NULL: none; the caller owns it */
+void load_task_free(load_task *task); /* with all that was not taken out of it; accepts NULL */
+/* False: a load is under way, which may take minutes; the thread goes on, and the process should end at once. */
+bool worker_loader_stop(worker_loader *loader);
+
+/* ---- Models, as the main thread knows them. */
 typedef struct worker_model {
     const char *name, *folder;
-    atomic_int loaded; /* protocol_model_state; the fields below belong to the loader until it leaves LOADING */
-    bool announced; /* main thread: READY or FAILED has been said */
-    dn_engine *engine;
+    protocol_model_state state; /* as last said to the daemon */
+    bool described, loading; /* loading: the loader has it */
+    bool held; /* its waiting lanes do not enter: it is to make room for another model */
+    dn_engine *engine; /* READY */
     dn_batch *batch;
     api_model *description;
     uint32_t rows_max;
     double row_seconds;
+    size_t bytes; /* READY: in memory; else what it is expected to take */
+    double last_used, ready_since, wanted_since; /* wanted_since: 0 while no lane waits for it */
+    double failed_at;
+    int64_t folder_stamp; /* of the folder that failed */
+    double virtual_seconds; /* tick time had, for fair turns */
     dn_error error;
 } worker_model;
 
@@ -82,22 +124,24 @@ typedef struct worker {
     protocol_pipe pipe;
     int wake_fd;
     worker_encoder encoder;
-    pthread_t loader;
-    atomic_bool loader_stop;
+    worker_loader loader;
     worker_model models[WORKER_MODELS_MAX];
-    unsigned announced_loading; /* models of which LOADING has been said */
+    api_model *old_descriptions[WORKER_OLD_DESCRIPTIONS_MAX]; /* pictures being encoded may still name them */
+    unsigned old_description_count;
     worker_lane lanes[WORKER_CREDIT];
     uint64_t next_order;
-    double last_sent, tick_seconds, snapshot_seconds;
+    double virtual_now; /* the time had of the model that ticked last: turns begin there */
+    double last_sent, last_retry, tick_seconds, snapshot_seconds;
     bool draining, drained;
     dn_tick_report report;
     protocol_tick_lane tick_lanes[DN_LANES_MAX];
 } worker;
 
 /* worker_models.c */
-dn_status worker_loader_start(worker *w, dn_error *error);
+dn_status worker_models_start(worker *w, dn_error *error);
 void worker_models_done(worker *w);
-dn_status worker_announce_models(worker *w, dn_error *error);
+/* Takes what the loader has finished, loads what lanes wait for, makes room; says what has changed. */
+dn_status worker_manage_models(worker *w, dn_error *error);
 
 /* worker_lanes.c. Functions that send return what the pipe says. */
 worker_lane *worker_find_lane(worker *w, uint64_t id);

@@ -67,7 +67,7 @@ dn_status worker_admit(worker *w, const protocol_message *m, dn_error *error)
     if (!api_request_from_json(&request, (const char *)m->text.bytes, m->text.count))
         return say_failed(w, m->lane, PROTOCOL_FAILED_ENGINE, "the stored request cannot be read", error);
     worker_model *model = find_model(w, request.model);
-    if (!model || atomic_load(&model->loaded) != PROTOCOL_MODEL_READY)
+    if (!model || model->state == PROTOCOL_MODEL_FAILED)
         return say_failed(w, m->lane, PROTOCOL_FAILED_MODEL,
                           model && model->error.message[0] ? model->error.message : "the model is not loaded", error);
     *lane = (worker_lane){.state = LANE_WAITING,
@@ -170,7 +170,7 @@ dn_status worker_enter_waiting(worker *w, dn_error *error)
 {
     dn_status status = DN_OK;
     for (unsigned i = 0; status == DN_OK && i < w->options.model_count; i++)
-        if (atomic_load(&w->models[i].loaded) == PROTOCOL_MODEL_READY)
+        if (w->models[i].engine && !w->models[i].held)
             status = enter_model(w, &w->models[i], error);
     return status;
 }

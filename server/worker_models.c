@@ -1,100 +1,25 @@
-/* The worker's models: a loader thread opens them one after another, first model first, while the main thread already serves.
+/* The worker's models: described at the start, loaded when a lane first wants them, put out of memory by least recent use when the
+ * limit asks for room.
  *
- * Invariant: a model's fields belong to the loader while `loaded` says LOADING and to the main thread ever after; the loader
- * never touches a batch once it has handed it over. */
-#include <math.h>
+ * Invariant: an engine is closed only while no lane of its model is anywhere in this process; what the loader has is nobody else's.
+ * A model in use that must make room is held: its running lanes end, its waiting lanes wait, at most once in
+ * WORKER_RESIDENCE_SECONDS, so that two models that do not fit together take turns. Main thread. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include "base/clock.h"
-#include "server/describe_model.h"
 #include "server/worker_internal.h"
 
-/* Seconds of a tick of one row: the second of two, since the first touches its memory for the first time. */
-static dn_status measure_row(double *out, dn_engine *engine, dn_error *error)
-{
-    dn_batch *batch = NULL;
-    dn_tick_report *report = malloc(sizeof *report);
-    dn_lane_spec spec = {.seed = 1, .guidance_scale = 1, .steps = 4, .sampler = "ddim"};
-    spec.has_class = engine->class_count > 0;
-    dn_status status = report ? dn_batch_create(&batch, engine, 1, error) : dn_fail(error, DN_NO_MEMORY, "out of memory for a tick");
-    if (status == DN_OK)
-        status = dn_batch_admit(batch, 1, &spec, error);
-    for (int i = 0; status == DN_OK && i < 2; i++)
-        status = dn_batch_tick(batch, report, error);
-    if (status == DN_OK)
-        *out = report->seconds;
-    dn_batch_free(batch);
-    free(report);
-    return status;
-}
-
-/* As many rows as a tick may take by time, at least a guided lane's two: rows cost alike, and a batch of them is never dearer
- * than one after another. */
-static uint32_t rows_by_time(double row_seconds)
-{
-    const double rows = row_seconds > 0 ? floor(WORKER_TICK_SECONDS / row_seconds) : WORKER_ROWS_MAX;
-    return rows < 2 ? 2 : rows > WORKER_ROWS_MAX ? WORKER_ROWS_MAX : (uint32_t)rows;
-}
-
-static dn_status load(worker *w, worker_model *model)
-{
-    const dn_engine_options options = {.threads = w->options.threads};
-    dn_status status = dn_engine_open(&model->engine, model->folder, &options, &model->error);
-    if (status == DN_OK)
-        status = dn_describe_model(&model->description, model->name, model->engine, &model->error);
-    if (status == DN_OK && model->description->channels != 1 && model->description->channels != 3)
-        status = dn_fail(&model->error, DN_UNSUPPORTED, "%s makes %u channels: a picture has 1 or 3", model->folder,
-                         model->description->channels);
-    if (status == DN_OK)
-        status = measure_row(&model->row_seconds, model->engine, &model->error);
-    if (status != DN_OK)
-        return status;
-    model->rows_max = w->options.rows_max ? w->options.rows_max : rows_by_time(model->row_seconds);
-    return dn_batch_create(&model->batch, model->engine, model->rows_max, &model->error);
-}
-
-static void *loader_main(void *payload)
-{
-    worker *w = payload;
-    for (unsigned i = 0; i < w->options.model_count && !atomic_load(&w->loader_stop); i++) {
-        const dn_status status = load(w, &w->models[i]);
-        atomic_store(&w->models[i].loaded, status == DN_OK ? PROTOCOL_MODEL_READY : PROTOCOL_MODEL_FAILED);
-        eventfd_write(w->wake_fd, 1);
-    }
-    return NULL;
-}
-
-dn_status worker_loader_start(worker *w, dn_error *error)
-{
-    for (unsigned i = 0; i < w->options.model_count; i++) {
-        w->models[i].name = w->options.models[i].name;
-        w->models[i].folder = w->options.models[i].folder;
-        atomic_store(&w->models[i].loaded, PROTOCOL_MODEL_LOADING);
-    }
-    const int failed = pthread_create(&w->loader, NULL, loader_main, w);
-    return failed ? dn_fail(error, DN_IO, "cannot start the loader's thread: %s", strerror(failed)) : DN_OK;
-}
-
-void worker_models_done(worker *w)
-{
-    for (unsigned i = 0; i < w->options.model_count; i++) {
-        dn_batch_free(w->models[i].batch);
-        dn_engine_close(w->models[i].engine);
-        api_model_free(w->models[i].description);
-    }
-}
-
-static dn_status announce(worker *w, const worker_model *model, protocol_model_state state, dn_error *error)
+static dn_status say(worker *w, worker_model *model, protocol_model_state state, dn_error *error)
 {
     protocol_message m = {.type = PROTOCOL_MODEL, .state = state, .text = protocol_text(model->name)};
     char *json = NULL;
+    model->state = state;
     if (state == PROTOCOL_MODEL_FAILED)
         m.data = protocol_text(model->error.message);
-    if (state == PROTOCOL_MODEL_READY) {
+    if (state == PROTOCOL_MODEL_READY || state == PROTOCOL_MODEL_UNLOADED) {
         json = api_model_to_json(model->description);
         if (!json)
             return dn_fail(error, DN_NO_MEMORY, "out of memory for the description of %s", model->name);
@@ -107,25 +32,240 @@ static dn_status announce(worker *w, const worker_model *model, protocol_model_s
     return status;
 }
 
-/* Says what has changed since the last call: the model being loaded, and those that are ready or have failed. */
-dn_status worker_announce_models(worker *w, dn_error *error)
+static dn_status submit(worker *w, worker_model *model, load_kind kind, dn_error *error)
 {
-    dn_status status = DN_OK;
+    model->loading = true;
+    return worker_loader_submit(&w->loader, kind, (unsigned)(model - w->models), model->name, model->folder, error);
+}
+
+/* The first model, or all with `preload`, are loaded at once; the others only described, which takes no time. */
+dn_status worker_models_start(worker *w, dn_error *error)
+{
+    dn_status status = worker_loader_start(&w->loader, w->wake_fd, w->options.threads, w->options.rows_max, error);
     for (unsigned i = 0; status == DN_OK && i < w->options.model_count; i++) {
-        worker_model *model = &w->models[i];
-        const protocol_model_state loaded = (protocol_model_state)atomic_load(&model->loaded);
-        if (model->announced)
-            continue;
-        if (w->announced_loading <= i) {
-            w->announced_loading = i + 1;
-            status = announce(w, model, PROTOCOL_MODEL_LOADING, error);
-        }
-        if (loaded == PROTOCOL_MODEL_LOADING)
-            break;
-        if (status == DN_OK) {
-            model->announced = true;
-            status = announce(w, model, loaded, error);
-        }
+        w->models[i] = (worker_model){
+            .name = w->options.models[i].name, .folder = w->options.models[i].folder, .state = PROTOCOL_MODEL_UNLOADED, .rows_max = 2};
+        if (i > 0 && !w->options.preload)
+            status = submit(w, &w->models[i], LOAD_DESCRIPTION, error);
+    }
+    for (unsigned i = 0; status == DN_OK && i < w->options.model_count && (i == 0 || w->options.preload); i++) {
+        status = say(w, &w->models[i], PROTOCOL_MODEL_LOADING, error);
+        if (status == DN_OK)
+            status = submit(w, &w->models[i], LOAD_ENGINE, error);
     }
     return status;
+}
+
+static void close_engine(worker_model *model)
+{
+    dn_batch_free(model->batch);
+    dn_engine_close(model->engine);
+    model->batch = NULL;
+    model->engine = NULL;
+}
+
+void worker_models_done(worker *w)
+{
+    for (unsigned i = 0; i < w->options.model_count; i++) {
+        close_engine(&w->models[i]);
+        api_model_free(w->models[i].description);
+    }
+    for (unsigned i = 0; i < w->old_description_count; i++)
+        api_model_free(w->old_descriptions[i]);
+}
+
+/* The newest modification in the folder itself and of its index and configuration: enough to see that somebody mended it. */
+static int64_t stamp_of(const char *folder)
+{
+    static const char *const files[] = {"", "/model_index.json", "/config.json", "/unet", "/transformer", "/vae"};
+    int64_t newest = 0;
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char path[4096];
+        struct stat info;
+        if (snprintf(path, sizeof path, "%s%s", folder, files[i]) < (int)sizeof path && stat(path, &info) == 0) {
+            const int64_t at = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;
+            newest = at > newest ? at : newest;
+        }
+    }
+    return newest;
+}
+
+/* ---- What the loader has finished */
+
+static void keep_description(worker *w, worker_model *model, load_task *task)
+{
+    if (model->description) {
+        if (w->old_description_count < WORKER_OLD_DESCRIPTIONS_MAX)
+            w->old_descriptions[w->old_description_count++] = model->description;
+        /* Beyond that one is leaked, a few kilobytes each: a picture being encoded may still name it. */
+    }
+    model->description = task->description;
+    model->described = true;
+    task->description = NULL;
+}
+
+static dn_status take_failure(worker *w, worker_model *model, const load_task *task, dn_error *error)
+{
+    model->error = task->error;
+    model->failed_at = dn_now_seconds();
+    model->folder_stamp = stamp_of(model->folder);
+    for (unsigned i = 0; i < WORKER_CREDIT; i++)
+        if (w->lanes[i].state == LANE_WAITING && w->lanes[i].model == model) {
+            const dn_status status = worker_fail_lane(w, &w->lanes[i], PROTOCOL_FAILED_MODEL, model->error.message, error);
+            if (status != DN_OK)
+                return status;
+        }
+    return say(w, model, PROTOCOL_MODEL_FAILED, error);
+}
+
+static dn_status take_loaded(worker *w, load_task *task, dn_error *error)
+{
+    worker_model *model = &w->models[task->model];
+    model->loading = false;
+    const bool retry = model->state == PROTOCOL_MODEL_FAILED;
+    if (task->status != DN_OK && retry) { /* nothing new to say */
+        model->failed_at = dn_now_seconds();
+        model->folder_stamp = stamp_of(model->folder);
+        return DN_OK;
+    }
+    const uint64_t limit = w->options.memory_limit;
+    if (task->status == DN_OK && task->kind == LOAD_ENGINE && limit && task->bytes > limit)
+        task->status = dn_fail(&task->error, DN_NO_MEMORY, "it takes %zu MiB of memory, and --memory-limit is %llu MiB", task->bytes >> 20,
+                               (unsigned long long)(limit >> 20));
+    if (task->status != DN_OK)
+        return take_failure(w, model, task, error);
+    keep_description(w, model, task);
+    model->bytes = task->bytes;
+    if (task->kind == LOAD_DESCRIPTION)
+        return say(w, model, PROTOCOL_MODEL_UNLOADED, error);
+    model->engine = task->engine;
+    model->batch = task->batch;
+    task->engine = NULL;
+    task->batch = NULL;
+    model->rows_max = task->rows_max;
+    model->row_seconds = task->row_seconds;
+    model->ready_since = model->last_used = dn_now_seconds();
+    fprintf(stderr, "worker: model %s is in memory: %zu MiB, %u rows a tick, %.1f ms a row\n", model->name, model->bytes >> 20, model->rows_max,
+            1e3 * model->row_seconds);
+    return say(w, model, PROTOCOL_MODEL_READY, error);
+}
+
+/* ---- Room */
+
+static bool in_use(const worker *w, const worker_model *model)
+{
+    for (unsigned i = 0; i < WORKER_CREDIT; i++)
+        if (w->lanes[i].model == model && (w->lanes[i].state == LANE_RUNNING || w->lanes[i].state == LANE_ENCODING))
+            return true;
+    return false;
+}
+
+static bool wanted(const worker *w, const worker_model *model)
+{
+    for (unsigned i = 0; i < WORKER_CREDIT; i++)
+        if (w->lanes[i].model == model && w->lanes[i].state == LANE_WAITING)
+            return true;
+    return false;
+}
+
+static uint64_t resident_bytes(const worker *w)
+{
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < w->options.model_count; i++)
+        if (w->models[i].engine || w->models[i].loading)
+            bytes += w->models[i].bytes;
+    return bytes;
+}
+
+/* Of the models in memory, the least recently used that is idle; else, of those that have had their time, the least recently loaded,
+ * which is held until it is idle. NULL: none yet. */
+static worker_model *choose_victim(worker *w, double now)
+{
+    worker_model *idle = NULL, *busy = NULL;
+    for (unsigned i = 0; i < w->options.model_count; i++) {
+        worker_model *model = &w->models[i];
+        if (!model->engine)
+            continue;
+        if (!in_use(w, model) && (!wanted(w, model) || model->held || now - model->ready_since >= WORKER_RESIDENCE_SECONDS)) {
+            if (!idle || model->last_used < idle->last_used)
+                idle = model;
+        } else if (now - model->ready_since >= WORKER_RESIDENCE_SECONDS && (!busy || model->ready_since < busy->ready_since)) {
+            busy = model;
+        }
+    }
+    if (!idle && busy)
+        busy->held = true;
+    return idle;
+}
+
+/* False: there is no room yet. */
+static bool make_room(worker *w, const worker_model *model, double now, dn_status *status, dn_error *error)
+{
+    const uint64_t limit = w->options.memory_limit;
+    while (limit && resident_bytes(w) + model->bytes > limit) {
+        worker_model *victim = choose_victim(w, now);
+        if (!victim)
+            return resident_bytes(w) == 0; /* an estimate may be too high: the load itself will tell */
+        close_engine(victim);
+        victim->held = false;
+        fprintf(stderr, "worker: model %s makes room for %s\n", victim->name, model->name);
+        *status = say(w, victim, PROTOCOL_MODEL_UNLOADED, error);
+        if (*status != DN_OK)
+            return false;
+    }
+    return true;
+}
+
+/* One model at a time is loaded: the one that lanes have waited for longest. */
+static dn_status load_wanted(worker *w, double now, dn_error *error)
+{
+    worker_model *first = NULL;
+    bool loads = false;
+    for (unsigned i = 0; i < w->options.model_count; i++) {
+        worker_model *model = &w->models[i];
+        const bool waits = !model->engine && model->state != PROTOCOL_MODEL_FAILED && wanted(w, model);
+        loads |= model->loading && model->state == PROTOCOL_MODEL_LOADING;
+        model->wanted_since = !waits ? 0 : model->wanted_since > 0 ? model->wanted_since : now;
+        if (waits && !model->loading && (!first || model->wanted_since < first->wanted_since))
+            first = model;
+    }
+    for (unsigned i = 0; !first && i < w->options.model_count; i++)
+        w->models[i].held = false;
+    dn_status status = DN_OK;
+    if (!first || loads || !make_room(w, first, now, &status, error))
+        return status;
+    status = say(w, first, PROTOCOL_MODEL_LOADING, error);
+    return status == DN_OK ? submit(w, first, LOAD_ENGINE, error) : status;
+}
+
+/* A model that failed is looked at again when its folder has changed, or after a while. */
+static dn_status retry_failed(worker *w, double now, dn_error *error)
+{
+    dn_status status = DN_OK;
+    if (now - w->last_retry < WORKER_ALIVE_SECONDS)
+        return DN_OK;
+    w->last_retry = now;
+    for (unsigned i = 0; status == DN_OK && i < w->options.model_count; i++) {
+        worker_model *model = &w->models[i];
+        if (model->state == PROTOCOL_MODEL_FAILED && !model->loading &&
+            (now - model->failed_at >= WORKER_RETRY_SECONDS || stamp_of(model->folder) != model->folder_stamp))
+            status = submit(w, model, LOAD_DESCRIPTION, error);
+    }
+    return status;
+}
+
+dn_status worker_manage_models(worker *w, dn_error *error)
+{
+    dn_status status = DN_OK;
+    const double now = dn_now_seconds();
+    for (load_task *task; status == DN_OK && (task = worker_loader_take(&w->loader)) != NULL;) {
+        status = take_loaded(w, task, error);
+        load_task_free(task);
+    }
+    for (unsigned i = 0; i < w->options.model_count; i++)
+        if (w->models[i].engine && in_use(w, &w->models[i]))
+            w->models[i].last_used = now;
+    if (status == DN_OK)
+        status = load_wanted(w, now, error);
+    return status == DN_OK ? retry_failed(w, now, error) : status;
 }

@@ -11,7 +11,7 @@
 bool worker_has_work(const worker *w)
 {
     for (unsigned i = 0; i < w->options.model_count; i++)
-        if (w->models[i].announced && w->models[i].batch && dn_batch_lanes(w->models[i].batch) > 0)
+        if (w->models[i].batch && dn_batch_lanes(w->models[i].batch) > 0)
             return true;
     return false;
 }
@@ -113,6 +113,7 @@ static dn_status tick_model(worker *w, worker_model *model, dn_error *error)
     if (dn_batch_tick(model->batch, &w->report, &why) != DN_OK)
         return fail_batch(w, model, &why, error);
     w->tick_seconds += w->report.seconds;
+    model->virtual_seconds += w->report.seconds;
     uint32_t count = 0;
     for (uint32_t i = 0; i < w->report.lane_count; i++) {
         const dn_lane_report *report = &w->report.lanes[i];
@@ -131,14 +132,26 @@ static dn_status tick_model(worker *w, worker_model *model, dn_error *error)
     return status;
 }
 
-/* One tick of every batch that has lanes. */
+/* One tick of one batch: of the models that have lanes, the one that has had the least time. A model that comes back from a pause
+ * starts level with the others, so that nobody saves time up. */
 dn_status worker_tick(worker *w, dn_error *error)
 {
-    dn_status status = DN_OK;
-    for (unsigned i = 0; status == DN_OK && i < w->options.model_count; i++)
-        if (w->models[i].announced && w->models[i].batch && dn_batch_lanes(w->models[i].batch) > 0)
-            status = tick_model(w, &w->models[i], error);
-    return status;
+    worker_model *next = NULL;
+    for (unsigned i = 0; i < w->options.model_count; i++) {
+        worker_model *model = &w->models[i];
+        if (!model->batch || dn_batch_lanes(model->batch) == 0) {
+            model->virtual_seconds = 0;
+            continue;
+        }
+        if (model->virtual_seconds < w->virtual_now)
+            model->virtual_seconds = w->virtual_now;
+        if (!next || model->virtual_seconds < next->virtual_seconds)
+            next = model;
+    }
+    if (!next)
+        return DN_OK;
+    w->virtual_now = next->virtual_seconds;
+    return tick_model(w, next, error);
 }
 
 static dn_status send_preview(worker *w, const encode_task *task, dn_error *error)

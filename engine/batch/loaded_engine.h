@@ -61,6 +61,7 @@ const dn_option_field *dn_engine_field_at(const dn_engine *engine, uint32_t inde
 dn_status dn_engine_serves(const dn_engine *engine, const dn_sampler *sampler, dn_error *error);
 /* Memory that the engine's networks take, packed; of one opened by describe_only an estimate. Workspaces are not in it. */
 size_t dn_engine_weight_bytes(const dn_engine *engine);
+size_t dn_engine_workspace_bytes(const dn_engine *engine, uint32_t rows); /* of a batch of so many rows, all networks */
 size_t dn_engine_lane_bytes(const dn_engine *engine); /* registers of one lane */
 size_t dn_engine_elements(const dn_engine *engine); /* C*H*W of one image */
 

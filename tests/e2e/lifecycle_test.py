@@ -157,7 +157,7 @@ def a_broken_model_loses_no_job_of_the_last_run():
 def a_model_that_breaks_fails_its_jobs_and_no_others():
     folder, weights = good_and_bad("model")
     with Daemon("--model", f"other={folder}") as daemon:
-        eventually(lambda: daemon.get("/models/other").json["state"] == "ready", what="both models")
+        eventually(lambda: daemon.get("/models/other").json["state"] == "unloaded", what="both models")
         doomed = daemon.post({"model": "other", "steps": 1000, "n": 64, "seed": 1}).json["id"]
         sound = daemon.post({"steps": 400, "n": 2, "seed": 1}).json["id"]
         for job in (doomed, sound):  # both under way: neither can be blamed for the worker's death

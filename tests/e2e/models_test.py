@@ -1,0 +1,128 @@
+"""Several models in one daemon: described without being loaded, loaded when wanted, put out of memory for others, fair to each other."""
+from harness import *  # noqa: F403
+import shutil
+
+BUILT_IN = os.path.join(ROOT, "models/fashion-mnist")
+
+
+def state_of(daemon, name):
+    return daemon.get(f"/models/{name}").json["state"]
+
+
+def told(daemon, name, state, seconds=30):
+    return eventually(lambda: state_of(daemon, name) == state, seconds, f"{name} {state}")
+
+
+@test
+def a_model_is_loaded_when_it_is_first_wanted():
+    with Daemon("--model", f"fashion={BUILT_IN}", "--model", f"second={tiny_model()}") as daemon:
+        told(daemon, "tiny", "ready")
+        told(daemon, "fashion", "unloaded")
+        model = daemon.get("/models/fashion").json
+        same((model["class_count"], model["width"], model["error"]), (10, 32, None), "description of what is not loaded")
+        answer = daemon.post({"model": "fashion", "class_label": "Snaeker"})
+        same((answer.status, answer.json["field"]), (422, "/class_label"), "validated without being loaded")
+        job = daemon.make(model="fashion", class_label="Sneaker", steps=4, seed=3)
+        same(job["state"], "succeeded", "state")
+        same(state_of(daemon, "fashion"), "ready", "state after use")
+        same(state_of(daemon, "second"), "unloaded", "state of the one nobody wanted")
+        check(len(daemon.get("/models/fashion").json["weights_sha256"]) == 64, "hash of the weights")
+
+
+@test
+def preload_loads_them_all():
+    with Daemon("--model", f"second={tiny_model()}", "--preload") as daemon:
+        told(daemon, "second", "ready")
+
+
+@test
+def models_that_do_not_fit_together_take_turns():
+    # The built-in model takes about 13 MiB.
+    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "20M") as daemon:
+        pictures = {}
+        for round_number in range(2):
+            for name in ("a", "b"):
+                job = daemon.make(model=name, class_label=7, steps=3, seed=11)
+                same(job["state"], "succeeded", f"{name} in round {round_number}: {job['error']}")
+                pictures.setdefault(job["images"][0]["pixels_sha256"], set()).add(name)
+        same(list(pictures.values()), [{"a", "b"}], "the same pictures before and after")
+        same((state_of(daemon, "a"), state_of(daemon, "b")), ("unloaded", "ready"), "only the last one used is in memory")
+
+
+@test
+def both_are_served_while_they_push_each_other_out():
+    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "20M") as daemon:
+        jobs = [daemon.post({"model": name, "class_label": 1, "steps": 5, "seed": seed}).json["id"] for seed in range(3) for name in ("a", "b")]
+        for job_id in jobs:
+            job = daemon.wait(job_id, 120)
+            same(job["state"], "succeeded", f"{job['error']}")
+        states = sorted(state_of(daemon, name) for name in ("a", "b"))
+        check("ready" in states and states != ["ready", "ready"], f"states {states}: only one of them has room")
+
+
+@test
+def a_model_larger_than_the_limit_fails_with_the_figures():
+    with Daemon("--model", f"big={BUILT_IN}", "--memory-limit", "4M") as daemon:
+        job = daemon.make(model="big", class_label=1, steps=1)
+        same((job["state"], job["error"]["code"]), ("failed", "model-load"), "end")
+        check("memory-limit" in job["error"]["detail"] and "MiB" in job["error"]["detail"], job["error"]["detail"])
+        same(daemon.make(steps=2)["state"], "succeeded", "the other model")
+
+
+@test
+def a_quick_model_is_not_held_up_by_a_slow_one():
+    with Daemon("--model", f"slow={BUILT_IN}", "--rows-max", "8") as daemon:
+        same(daemon.make(model="slow", steps=1, class_label=0)["state"], "succeeded", "loads")
+        slow = [daemon.post({"model": "slow", "class_label": c, "steps": 1000, "n": 8}).json["id"] for c in range(3)]
+        eventually(lambda: daemon.get(f"/jobs/{slow[0]}").json["progress"]["done"] > 0, what="the slow one computes")
+        started = time.monotonic()
+        job = daemon.make(steps=20, n=2)
+        same(job["state"], "succeeded", "state")
+        took = time.monotonic() - started
+        before = daemon.get(f"/jobs/{slow[0]}").json["progress"]["done"]
+        check(took < 15 * SLOW, f"20 steps of a tiny model took {took:.1f} s beside a busy one")
+        eventually(lambda: daemon.get(f"/jobs/{slow[0]}").json["progress"]["done"] > before, what="the slow one goes on")
+        for job_id in slow:
+            daemon.call("DELETE", f"/jobs/{job_id}")
+
+
+@test
+def a_broken_model_is_tried_again_when_it_is_mended():
+    folder = os.path.join(scratch("model"), "m")
+    shutil.copytree(tiny_model(), folder)
+    config = os.path.join(folder, "unet", "config.json")
+    with open(config, encoding="utf8") as file:
+        whole = file.read()
+    with open(config, "w", encoding="utf8") as file:
+        file.write(whole.replace("UNet2DModel", "UNet9DModel"))
+    with Daemon("--model", f"mended={folder}") as daemon:
+        told(daemon, "mended", "failed")
+        check("UNet9DModel" in daemon.get("/models/mended").json["error"], "the cause")
+        with open(config, "w", encoding="utf8") as file:
+            file.write(whole)
+        os.utime(folder)
+        told(daemon, "mended", "unloaded")
+        same(daemon.make(model="mended", steps=2)["state"], "succeeded", "state")
+
+
+@test
+def a_worker_that_dies_leaves_models_to_be_loaded_again():
+    with Daemon("--model", f"fashion={BUILT_IN}", "--snapshot-every", "0.01") as daemon:
+        job_id = daemon.post({"model": "fashion", "class_label": 7, "steps": 400, "seed": 5}).json["id"]
+        eventually(lambda: daemon.get(f"/jobs/{job_id}").json["progress"]["done"] > 20, what="some steps")
+        for pid in daemon.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        same(daemon.wait(job_id, 120)["state"], "succeeded", "state")
+        same(daemon.get("/readyz").status, 200, "ready")
+
+
+@test
+def the_memory_limit_is_read_strictly():
+    for text in ("x", "-1", "101%", "0%", "5Q", "%"):
+        done = subprocess.run([PROGRAM, "serve", "--data", scratch("d"), "--model", f"m={tiny_model()}", "--memory-limit", text],
+                              capture_output=True, text=True, check=False)
+        same(done.returncode, 78, f"status for {text}")
+        check("--memory-limit" in done.stderr, done.stderr)
+
+
+run(__name__)
