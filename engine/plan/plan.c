@@ -78,8 +78,9 @@ dn_shape dn_plan_shape(const dn_plan_builder *builder, dn_value value)
     return builder->plan->values[value].shape;
 }
 
-static double node_flops(const dn_plan *plan, const dn_node *node)
+double dn_plan_node_flops(const dn_plan *plan, uint32_t index)
 {
+    const dn_node *node = &plan->nodes[index];
     dn_shape out = plan->values[node->out].shape;
     double pixels = (double)out.h * out.w;
     switch (node->kind) {
@@ -97,7 +98,7 @@ double dn_plan_flops(const dn_plan *plan)
 {
     double sum = 0.0;
     for (uint32_t n = 0; n < plan->node_count; n++)
-        sum += node_flops(plan, &plan->nodes[n]);
+        sum += dn_plan_node_flops(plan, n);
     return sum;
 }
 

@@ -226,6 +226,7 @@ dn_value dn_plan_activation(dn_plan_builder *builder, dn_value in, const char *n
 
 /* Multiply-adds times two of one row's forward pass (conv, linear, attention products). */
 double dn_plan_flops(const dn_plan *plan);
+double dn_plan_node_flops(const dn_plan *plan, uint32_t node);
 uint64_t dn_plan_parameters(const dn_plan *plan);
 
 #endif

@@ -16,8 +16,6 @@
 #include "model/model.h"
 #include "tests/bench/fma_probe.h"
 
-#define NODE_ROWS 8u
-
 static double seconds_per_row = 0.3;
 static double peak; /* FLOP/s */
 
@@ -206,6 +204,34 @@ static dn_value build_attention(dn_plan_builder *builder, dn_value in, uint32_t 
     return dn_plan_attention(builder, in, "attention", heads);
 }
 
+static dn_value build_linear(dn_plan_builder *builder, dn_value in, const char *module, uint32_t channels, dn_linear_options options)
+{
+    options.modules = &module;
+    options.out_channels = channels;
+    return dn_plan_linear(builder, in, &options);
+}
+
+static dn_value build_gelu(dn_plan_builder *builder, dn_value in, uint32_t channels)
+{
+    dn_linear_options options = DN_LINEAR_INIT;
+    options.activation = DN_ACT_GELU_TANH;
+    return build_linear(builder, in, "linear", channels, options);
+}
+
+static dn_value build_gated(dn_plan_builder *builder, dn_value in, uint32_t channels)
+{
+    dn_linear_options options = DN_LINEAR_INIT;
+    options.residual = build_linear(builder, in, "residual", channels, options);
+    options.gate = dn_plan_class_embedding(builder, "class", 2, channels);
+    return build_linear(builder, in, "linear", channels, options);
+}
+
+static dn_value build_layer_norm(dn_plan_builder *builder, dn_value in, uint32_t channels)
+{
+    dn_value modulation = dn_plan_class_embedding(builder, "class", 2, 2 * channels);
+    return dn_plan_layer_norm(builder, in, NULL, "norm", 1e-6f, modulation, 0, channels);
+}
+
 /* A node's own function over rows that already lie in its workspace: no gathering, no scattering. */
 typedef struct lone_node {
     dn_cpu_run run;
@@ -218,27 +244,28 @@ static void run_lone_node(void *payload)
     lone->function(&lone->run);
 }
 
-static double time_node(dn_device *device, const dn_plan *plan, const dn_weights *weights, void (*function)(const dn_cpu_run *))
+/* The plan's last node over `row_count` rows; its inputs are random. */
+static double time_node(dn_device *device, const dn_plan *plan, const dn_weights *weights, void (*function)(const dn_cpu_run *),
+                        uint32_t row_count)
 {
     dn_network *network = NULL;
     dn_workspace *workspace = NULL;
     dn_error error;
     dn_network_options options = {.plan = plan, .weights = weights};
-    dn_workspace_options space = {.rows_max = NODE_ROWS, .keep_values = true, .inline_threads = true};
+    dn_workspace_options space = {.rows_max = row_count, .keep_values = true, .inline_threads = true};
     check(dn_cpu_network_create(&network, device, &options, &error), &error);
     check(dn_cpu_workspace_create(&workspace, network, &space, &error), &error);
-    workspace->row_count = NODE_ROWS;
-    size_t count = NODE_ROWS * dn_shape_count(plan->values[plan->input].shape);
-    float *values = randoms(count);
-    memcpy(dn_cpu_value(workspace, plan->input), values, count * sizeof *values);
+    workspace->row_count = row_count;
+    float *values = randoms(workspace->region_floats);
+    memcpy(workspace->arena, values, workspace->region_floats * sizeof *values);
     free(values);
     lone_node lone = {.function = function,
                       .run = {.workspace = workspace,
-                              .row_count = NODE_ROWS,
+                              .row_count = row_count,
                               .region = workspace->arena,
                               .plan = plan,
-                              .node = &plan->nodes[0],
-                              .compiled = &network->nodes[0],
+                              .node = &plan->nodes[plan->node_count - 1],
+                              .compiled = &network->nodes[plan->node_count - 1],
                               .kernels = device->kernels}};
     double best = best_time(run_lone_node, &lone, thread_seconds);
     dn_cpu_workspace_free(workspace);
@@ -246,23 +273,31 @@ static double time_node(dn_device *device, const dn_plan *plan, const dn_weights
     return best;
 }
 
-/* One node over NODE_ROWS rows on one core. */
-static void bench_node(dn_device *device, const char *name, build_function *build, void (*function)(const dn_cpu_run *), dn_shape shape,
-                       uint32_t parameter)
+typedef struct node_case {
+    const char *name;
+    build_function *build; /* the node to be measured comes last */
+    void (*function)(const dn_cpu_run *);
+    dn_shape shape;
+    uint32_t parameter, rows;
+} node_case;
+
+/* One node on one core. */
+static void bench_node(dn_device *device, const node_case *c)
 {
     dn_plan_builder builder;
     dn_plan *plan = NULL;
     dn_error error;
-    check(dn_plan_begin(&builder, shape, &error), &error);
-    dn_value out = build(&builder, builder.plan->input, parameter);
+    check(dn_plan_begin(&builder, c->shape, &error), &error);
+    dn_value out = c->build(&builder, builder.plan->input, c->parameter);
     check(dn_plan_end(&plan, &builder, out, &error), &error);
     dn_weights *weights = random_weights(plan);
     char text[96];
-    snprintf(text, sizeof text, "%s %ux%ux%ux%u -> %u", name, NODE_ROWS, shape.h, shape.w, shape.c, parameter);
+    snprintf(text, sizeof text, "%s %ux%ux%ux%u -> %u", c->name, c->rows, c->shape.h, c->shape.w, c->shape.c, c->parameter);
     probe(device->kernels);
-    double best = time_node(device, plan, weights, function), bytes = 8.0 * NODE_ROWS * (double)dn_shape_count(shape);
-    if (dn_plan_flops(plan) > 0.0)
-        print_flops(text, best, NODE_ROWS * dn_plan_flops(plan));
+    double best = time_node(device, plan, weights, c->function, c->rows);
+    double bytes = 8.0 * c->rows * (double)dn_shape_count(c->shape), flops = c->rows * dn_plan_node_flops(plan, plan->node_count - 1);
+    if (flops > 0.0)
+        print_flops(text, best, flops);
     else
         printf("%-46s %9.4f ms %8.1f GB/s read and written\n", text, best * 1e3, bytes / best * 1e-9);
     dn_weights_free(weights);
@@ -271,16 +306,42 @@ static void bench_node(dn_device *device, const char *name, build_function *buil
 
 static void bench_nodes(dn_device *device)
 {
-    static const struct {
-        uint32_t side, in, out;
-    } convs[] = {{32, 1, 32}, {32, 32, 32}, {32, 96, 32}, {32, 32, 1}, {16, 64, 64}, {8, 96, 96}, {8, 192, 96}};
-    for (size_t i = 0; i < sizeof convs / sizeof convs[0]; i++)
-        bench_node(device, "conv 3x3", build_conv, dn_cpu_conv, (dn_shape){convs[i].side, convs[i].side, convs[i].in}, convs[i].out);
-    bench_node(device, "group norm, groups", build_norm, dn_cpu_group_norm, (dn_shape){32, 32, 32}, 8);
-    bench_node(device, "group norm, groups", build_norm, dn_cpu_group_norm, (dn_shape){16, 16, 64}, 8);
-    bench_node(device, "group norm, groups", build_norm, dn_cpu_group_norm, (dn_shape){8, 8, 96}, 8);
-    bench_node(device, "attention, heads", build_attention, dn_cpu_attention, (dn_shape){8, 8, 288}, 12);
-    bench_node(device, "attention, heads", build_attention, dn_cpu_attention, (dn_shape){16, 16, 1152}, 6);
+    static const node_case cases[] = {
+        {"conv 3x3", build_conv, dn_cpu_conv, {32, 32, 1}, 32, 8},
+        {"conv 3x3", build_conv, dn_cpu_conv, {32, 32, 32}, 32, 8},
+        {"conv 3x3", build_conv, dn_cpu_conv, {32, 32, 96}, 32, 8},
+        {"conv 3x3", build_conv, dn_cpu_conv, {32, 32, 32}, 1, 8},
+        {"conv 3x3", build_conv, dn_cpu_conv, {16, 16, 64}, 64, 8},
+        {"conv 3x3", build_conv, dn_cpu_conv, {8, 8, 96}, 96, 8},
+        {"conv 3x3", build_conv, dn_cpu_conv, {8, 8, 192}, 96, 8},
+        {"conv 3x3", build_conv, dn_cpu_conv, {32, 32, 512}, 512, 1}, /* from here on AutoencoderKL's */
+        {"conv 3x3", build_conv, dn_cpu_conv, {64, 64, 512}, 512, 1},
+        {"conv 3x3", build_conv, dn_cpu_conv, {128, 128, 256}, 256, 1},
+        {"conv 3x3", build_conv, dn_cpu_conv, {256, 256, 128}, 128, 1},
+        {"conv 3x3", build_conv, dn_cpu_conv, {256, 256, 128}, 3, 1},
+        {"conv 3x3", build_conv, dn_cpu_conv, {32, 32, 4}, 512, 1},
+        {"group norm, groups", build_norm, dn_cpu_group_norm, {32, 32, 32}, 8, 8},
+        {"group norm, groups", build_norm, dn_cpu_group_norm, {16, 16, 64}, 8, 8},
+        {"group norm, groups", build_norm, dn_cpu_group_norm, {8, 8, 96}, 8, 8},
+        {"group norm, groups", build_norm, dn_cpu_group_norm, {256, 256, 128}, 32, 1},
+        {"attention, heads", build_attention, dn_cpu_attention, {8, 8, 288}, 12, 8},
+        {"attention, heads", build_attention, dn_cpu_attention, {16, 16, 1152}, 6, 8},
+        {"attention, heads", build_attention, dn_cpu_attention, {16, 16, 3456}, 16, 1}, /* DiT-XL/2 */
+        {"attention, heads", build_attention, dn_cpu_attention, {32, 32, 1536}, 1, 1}, /* AutoencoderKL */
+        {"attention, heads", build_attention, dn_cpu_attention, {64, 64, 960}, 8, 1},
+        {"layer norm", build_layer_norm, dn_cpu_layer_norm, {16, 16, 384}, 384, 8},
+        {"layer norm", build_layer_norm, dn_cpu_layer_norm, {16, 16, 1152}, 1152, 8},
+        {"linear gated (DiT-S/2)", build_gated, dn_cpu_linear, {16, 16, 384}, 384, 1},
+        {"linear gated (DiT-S/2)", build_gated, dn_cpu_linear, {16, 16, 1536}, 384, 1},
+        {"linear gated (DiT-XL/2)", build_gated, dn_cpu_linear, {16, 16, 1152}, 1152, 1},
+        {"linear gated (DiT-XL/2)", build_gated, dn_cpu_linear, {16, 16, 4608}, 1152, 1},
+        {"linear gelu (DiT-XL/2)", build_gelu, dn_cpu_linear, {16, 16, 1152}, 4608, 1},
+        {"linear gelu (DiT-XL/2)", build_gelu, dn_cpu_linear, {16, 16, 1152}, 4608, 4},
+        {"linear of vectors (adaLN)", build_gelu, dn_cpu_linear, {1, 1, 1152}, 6912, 2},
+        {"linear of vectors (adaLN)", build_gelu, dn_cpu_linear, {1, 1, 1152}, 6912, 4},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        bench_node(device, &cases[i]);
 }
 
 typedef struct updater {
