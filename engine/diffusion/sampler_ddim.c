@@ -4,8 +4,7 @@
  * ends at the image itself (set_alpha_to_one), and eta is how random the path is: 0 not at all, 1 as DDPM. */
 #include <math.h>
 
-#include "diffusion/levels.h"
-#include "diffusion/samplers.h"
+#include "diffusion/sampler_tools.h"
 
 static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_ops *out)
 {
@@ -24,7 +23,7 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
                   (const double[]){sqrt(bar_next), direction, deviation});
 }
 
-static const dn_option_field fields[] = {{DN_OPT_ETA, 0.0, 1.0, 0.0}};
+static const dn_option_field fields[] = {{DN_OPT_ETA, 0.0, 1.0, 0.0}, DN_FIELDS_WHOLE_TIMES, DN_FIELDS_THRESHOLDING};
 
 const dn_sampler dn_sampler_ddim = {
     .name = "ddim",
@@ -34,7 +33,7 @@ const dn_sampler dn_sampler_ddim = {
     .order = 1,
     .evaluations_per_step = 1,
     .fields = fields,
-    .field_count = 1,
+    .field_count = sizeof fields / sizeof fields[0],
     .schedule = dn_levels_vp,
     .next = dn_next_plain,
     .feed = feed,

@@ -5,8 +5,7 @@
  * ("fixed_small"); these are different samplers, and DDIM at eta = 1 equals the second only. */
 #include <math.h>
 
-#include "diffusion/levels.h"
-#include "diffusion/samplers.h"
+#include "diffusion/sampler_tools.h"
 
 #define DN_VARIANCE_MIN 1e-20
 
@@ -65,6 +64,12 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
     dn_ops_linear(out, DN_REG_X, noisy ? 3 : 2, src, coefficient);
 }
 
+static const dn_option_field fields[] = {
+    {DN_OPT_VARIANCE_TYPE, DN_VARIANCE_FIXED_SMALL, DN_VARIANCE_LEARNED_RANGE, DN_VARIANCE_FIXED_SMALL},
+    DN_FIELDS_WHOLE_TIMES,
+    DN_FIELDS_THRESHOLDING,
+};
+
 const dn_sampler dn_sampler_ddpm = {
     .name = "ddpm",
     .title = "DDPM",
@@ -73,6 +78,8 @@ const dn_sampler dn_sampler_ddpm = {
     .order = 1,
     .evaluations_per_step = 1,
     .stochastic = true,
+    .fields = fields,
+    .field_count = sizeof fields / sizeof fields[0],
     .schedule = schedule,
     .next = dn_next_plain,
     .feed = feed,

@@ -10,10 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "diffusion/levels.h"
-#include "diffusion/samplers.h"
-
-#define DN_LOWER_ORDER_STEPS 15 /* below this many steps lower_order_final lowers the order of the last two */
+#include "diffusion/sampler_tools.h"
 
 typedef struct dn_dpm_step {
     bool data, sde; /* data prediction; stochastic */
@@ -29,27 +26,11 @@ static dn_status schedule(dn_schedule *out, const dn_sampler_context *context, u
     const dn_scheduler_config *config = &context->config;
     bool sde = strncmp(config->algorithm_type, "sde-", 4) == 0;
     bool data = strstr(config->algorithm_type, "++") != NULL;
-    if (strstr(config->algorithm_type, "dpmsolver") == NULL && strcmp(config->algorithm_type, "deis") != 0)
-        return dn_fail(error, DN_UNSUPPORTED, "algorithm_type \"%s\" is not supported by dpmpp_2m", config->algorithm_type);
     if (sde && config->solver_order == 3)
         return dn_fail(error, DN_UNSUPPORTED, "solver_order 3 with algorithm_type \"%s\" is not supported", config->algorithm_type);
-    if (!data && strcmp(config->algorithm_type, "deis") != 0 && !config->final_sigma_min)
+    if (!data && !config->final_sigma_min)
         return dn_fail(error, DN_INVALID, "algorithm_type \"%s\" needs final_sigmas_type \"sigma_min\"", config->algorithm_type);
     return dn_levels_dpm(out, context, steps, error);
-}
-
-/* The order that step `step` may take: less at the start (no history) and at the end. */
-static uint32_t order_of(const dn_sampler_context *context, const dn_sampler_state *state)
-{
-    const dn_scheduler_config *config = &context->config;
-    uint32_t steps = context->schedule.steps, step = state->step;
-    bool few = config->lower_order_final && steps < DN_LOWER_ORDER_STEPS;
-    uint32_t order = config->solver_order < state->history + 1 ? config->solver_order : state->history + 1;
-    if (step + 1 == steps && (config->euler_at_final || few || !config->final_sigma_min))
-        return 1;
-    if (step + 2 == steps && few && order > 2)
-        return 2;
-    return order;
 }
 
 /* Two visits to one level (rounded tables repeat themselves) leave no difference to extrapolate: order 1 then. */
@@ -114,17 +95,6 @@ static void answer_coefficients(const dn_dpm_step *s, uint32_t order, double m[3
     }
 }
 
-/* The register of this step's answer: x0, or the noise, made again from x0 where that was thresholded. */
-static uint32_t append_answer(const dn_sampler_context *context, const dn_dpm_step *s, dn_ops *out)
-{
-    if (s->data)
-        return DN_REG_X0;
-    if (context->config.thresholding)
-        dn_ops_linear(out, DN_REG_EPS, 2, (const uint32_t[]){DN_REG_X, DN_REG_X0},
-                      (const double[]){1.0 / s->from->sigma, -s->from->alpha / s->from->sigma});
-    return DN_REG_EPS;
-}
-
 static void append_history(const dn_sampler_context *context, dn_sampler_state *state, uint32_t answer, dn_ops *out)
 {
     if (context->config.solver_order >= 3)
@@ -140,14 +110,14 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
     const dn_scheduler_config *config = &context->config;
     uint32_t step = state->step;
     dn_dpm_step s = {
-        .data = strstr(config->algorithm_type, "++") != NULL || strcmp(config->algorithm_type, "deis") == 0,
+        .data = strstr(config->algorithm_type, "++") != NULL,
         .sde = strncmp(config->algorithm_type, "sde-", 4) == 0,
         .from = &context->schedule.level[step],
         .to = &context->schedule.level[step + 1],
     };
     s.e = dn_level_ratio(s.to) / dn_level_ratio(s.from);
     s.h = -log(s.e);
-    uint32_t order = set_ratios(context, step, order_of(context, state), &s);
+    uint32_t order = set_ratios(context, step, dn_multistep_order(context, state), &s);
     bool heun = strcmp(config->solver_type, "heun") == 0;
     if (s.data)
         set_data(&s, order, heun);
@@ -155,7 +125,7 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
         set_noise_prediction(&s, order, heun);
     double m[3];
     answer_coefficients(&s, order, m);
-    uint32_t answer = append_answer(context, &s, out);
+    uint32_t answer = s.data ? DN_REG_X0 : dn_append_noise_answer(context, s.from, out);
     uint32_t terms = order + 1;
     uint32_t src[5] = {DN_REG_X, answer, DN_REG_H0, DN_REG_H1, 0};
     double coefficient[5] = {s.x, m[0], m[1], m[2], 0.0};
@@ -167,20 +137,49 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
     dn_ops_linear(out, DN_REG_X, terms, src, coefficient);
     append_history(context, state, answer, out);
     state->step++;
+    state->live = ((1u << state->history) - 1u) << DN_REG_H0;
 }
 
-static const dn_option_field fields[] = {{DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_LU, DN_SIGMAS_MODEL}};
+#define FIELDS(order)                                                                                                                      \
+    {DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_LU, DN_SIGMAS_MODEL},                                                               \
+        {DN_OPT_TIMESTEP_SPACING, DN_SPACING_LEADING, DN_SPACING_LINSPACE, DN_SPACING_LINSPACE}, DN_FIELDS_SIGMA_RANGE,                    \
+        DN_FIELD_FINAL_SIGMA, DN_FIELD_RESCALE, DN_FIELDS_THRESHOLDING, {DN_OPT_SOLVER_ORDER, 1.0, 3.0, order},                            \
+        {DN_OPT_SOLVER_TYPE, DN_SOLVER_MIDPOINT, DN_SOLVER_HEUN, DN_SOLVER_MIDPOINT},                                                      \
+    {                                                                                                                                      \
+        DN_OPT_LOWER_ORDER_FINAL, 0.0, 1.0, 1.0                                                                                            \
+    }
+
+static const dn_option_field fields_2m[] = {FIELDS(2.0)}, fields_3m[] = {FIELDS(3.0)};
+
+#define SAMPLER                                                                                                                            \
+    .scheduler_class = "DPMSolverMultistepScheduler", .families = DN_FAMILIES_ALL, .evaluations_per_step = 1,                              \
+    .field_count = sizeof fields_2m / sizeof fields_2m[0], .schedule = schedule, .next = dn_next_plain, .feed = feed
 
 const dn_sampler dn_sampler_dpmpp_2m = {
     .name = "dpmpp_2m",
     .title = "DPM-Solver++(2M)",
-    .scheduler_class = "DPMSolverMultistepScheduler",
-    .families = DN_FAMILIES_ALL,
+    .source = "Lu et al. 2022b (arXiv 2211.01095), algorithm 2",
     .order = 2,
-    .evaluations_per_step = 1,
-    .fields = fields,
-    .field_count = 1,
-    .schedule = schedule,
-    .next = dn_next_plain,
-    .feed = feed,
+    .fields = fields_2m,
+    SAMPLER,
+};
+
+const dn_sampler dn_sampler_dpmpp_3m = {
+    .name = "dpmpp_3m",
+    .title = "DPM-Solver++(3M)",
+    .source = "Lu et al. 2022b (arXiv 2211.01095), section 4; third order as in the authors' program",
+    .order = 3,
+    .fields = fields_3m,
+    SAMPLER,
+};
+
+const dn_sampler dn_sampler_dpmpp_2m_sde = {
+    .name = "dpmpp_2m_sde",
+    .title = "SDE-DPM-Solver++(2M)",
+    .source = "Lu et al. 2022b (arXiv 2211.01095), section 5",
+    .algorithm = "sde-dpmsolver++",
+    .order = 2,
+    .stochastic = true,
+    .fields = fields_2m,
+    SAMPLER,
 };

@@ -6,8 +6,7 @@
 #include <math.h>
 
 #include "diffusion/family.h"
-#include "diffusion/levels.h"
-#include "diffusion/samplers.h"
+#include "diffusion/sampler_tools.h"
 
 static double churn_of(const dn_sampler_context *context, double sigma)
 {
@@ -51,7 +50,8 @@ static void feed_ancestral(const dn_sampler_context *context, dn_sampler_state *
 {
     uint32_t step = state->step++;
     double sigma = context->schedule.level[step].sigma, next = context->schedule.level[step + 1].sigma;
-    double up = fmin(next, dn_option_value(context, DN_OPT_ETA) * sqrt(fmax(next * next * (sigma * sigma - next * next) / (sigma * sigma), 0.0)));
+    double up =
+        fmin(next, dn_option_value(context, DN_OPT_ETA) * sqrt(fmax(next * next * (sigma * sigma - next * next) / (sigma * sigma), 0.0)));
     double down = sqrt(fmax(next * next - up * up, 0.0));
     bool noisy = up > 0.0;
     if (noisy)
@@ -61,8 +61,13 @@ static void feed_ancestral(const dn_sampler_context *context, dn_sampler_state *
 }
 
 static const dn_option_field euler_fields[] = {
-    {DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_BETA, DN_SIGMAS_MODEL}, {DN_OPT_S_CHURN, 0.0, 1000.0, 0.0}, {DN_OPT_S_NOISE, 0.0, 2.0, 1.0},
-    {DN_OPT_S_TMIN, 0.0, 1e9, 0.0},  {DN_OPT_S_TMAX, 0.0, 1e9, 1e9},
+    DN_FIELDS_SIGMAS,
+    DN_FIELD_FINAL_SIGMA,
+    DN_FIELD_RESCALE,
+    {DN_OPT_S_CHURN, 0.0, 1000.0, 0.0},
+    {DN_OPT_S_NOISE, 0.0, 2.0, 1.0},
+    {DN_OPT_S_TMIN, 0.0, 1e9, 0.0},
+    {DN_OPT_S_TMAX, 0.0, 1e9, 1e9},
 };
 
 const dn_sampler dn_sampler_euler = {
@@ -79,7 +84,11 @@ const dn_sampler dn_sampler_euler = {
     .feed = feed_euler,
 };
 
-static const dn_option_field ancestral_fields[] = {{DN_OPT_ETA, 0.0, 1.0, 1.0}};
+static const dn_option_field ancestral_fields[] = {
+    {DN_OPT_ETA, 0.0, 1.0, 1.0},
+    {DN_OPT_TIMESTEP_SPACING, DN_SPACING_LEADING, DN_SPACING_LINSPACE, DN_SPACING_LINSPACE},
+    DN_FIELD_RESCALE,
+};
 
 const dn_sampler dn_sampler_euler_ancestral = {
     .name = "euler_ancestral",
@@ -90,7 +99,7 @@ const dn_sampler dn_sampler_euler_ancestral = {
     .evaluations_per_step = 1,
     .stochastic = true,
     .fields = ancestral_fields,
-    .field_count = 1,
+    .field_count = sizeof ancestral_fields / sizeof ancestral_fields[0],
     .schedule = dn_levels_sigma,
     .next = dn_next_plain,
     .feed = feed_ancestral,

@@ -1,14 +1,16 @@
 /* The table of samplers, and the resolution of a request's choice: sampler, configuration, options, schedule.
  * Immutable, any thread. */
-#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "diffusion/family.h"
+#include "diffusion/sampler_options.h"
 #include "diffusion/samplers.h"
 
 /* In the order of /samplers. */
 static const dn_sampler *const table[] = {
-    &dn_sampler_dpmpp_2m, &dn_sampler_ddim, &dn_sampler_heun, &dn_sampler_euler, &dn_sampler_euler_ancestral, &dn_sampler_ddpm,
+    &dn_sampler_dpmpp_2m,        &dn_sampler_ddim, &dn_sampler_heun,     &dn_sampler_euler,
+    &dn_sampler_euler_ancestral, &dn_sampler_ddpm, &dn_sampler_dpmpp_3m, &dn_sampler_dpmpp_2m_sde,
 };
 
 /* Classes whose sampler follows another class's defaults. */
@@ -51,41 +53,30 @@ const dn_option_field *dn_sampler_field_of(const dn_sampler *sampler, dn_option_
 /* Options up to this one belong to samplers, those behind it to guidance and conditioning. */
 #define SAMPLER_OPTIONS_END DN_OPT_GUIDANCE_METHOD
 
-/* Every option that is given must be a field of this sampler and within its range; the others get the field's standard. */
-static dn_status resolve_options(dn_options *out, const dn_options *given, const dn_sampler *sampler, dn_error *error)
+static dn_status check_known(const dn_options *given, const dn_sampler *sampler, dn_error *error)
 {
-    for (uint32_t i = 0; i < SAMPLER_OPTIONS_END; i++) {
-        const dn_option_field *field = dn_sampler_field_of(sampler, (dn_option_id)i);
-        out->value[i] = field != NULL ? field->standard : (double)NAN;
-        if (!dn_option_given(given, (dn_option_id)i))
-            continue;
-        if (field == NULL)
-            return dn_fail(error, DN_INVALID, "%s is not an option of the sampler %s", dn_option_info_of((dn_option_id)i)->name, sampler->name);
-        dn_status status = dn_option_check(field, given->value[i], error);
-        if (status != DN_OK)
-            return status;
-        out->value[i] = given->value[i];
-    }
+    for (uint32_t i = 0; i < SAMPLER_OPTIONS_END; i++)
+        if (dn_option_given(given, (dn_option_id)i) && dn_sampler_field_of(sampler, (dn_option_id)i) == NULL)
+            return dn_fail(error, DN_INVALID, "%s is not an option of the sampler %s", dn_option_info_of((dn_option_id)i)->name,
+                           sampler->name);
     return DN_OK;
 }
 
-/* What a request gives replaces what the class or the folder says. */
-static void apply_options(dn_scheduler_config *config, const dn_options *given)
+/* The row of a folder's class; where several rows share a class, the one whose algorithm the folder asks for. */
+static const dn_sampler *sampler_of_config(const dn_scheduler_config *config)
 {
-    if (dn_option_given(given, DN_OPT_SIGMA_SCHEDULE)) {
-        double spacing = given->value[DN_OPT_SIGMA_SCHEDULE];
-        config->use_karras_sigmas = spacing == DN_SIGMAS_KARRAS;
-        config->use_exponential_sigmas = spacing == DN_SIGMAS_EXPONENTIAL;
-        config->use_beta_sigmas = spacing == DN_SIGMAS_BETA;
-        config->use_lu_lambdas = spacing == DN_SIGMAS_LU;
-    }
+    for (uint32_t i = 0; dn_sampler_at(i) != NULL; i++)
+        if (table[i]->algorithm != NULL && strcmp(table[i]->scheduler_class, config->class_name) == 0 &&
+            strcmp(table[i]->algorithm, config->algorithm_type) == 0)
+            return table[i];
+    return dn_sampler_for_scheduler(config->class_name);
 }
 
 static dn_status resolve_config(dn_sampler_context *out, const char *name, const dn_scheduler_config *folder_config, dn_error *error)
 {
     if (strcmp(name, "model") == 0) {
         out->config = *folder_config;
-        out->sampler = dn_sampler_for_scheduler(folder_config->class_name);
+        out->sampler = sampler_of_config(folder_config);
         if (out->sampler == NULL)
             return dn_fail(error, DN_UNSUPPORTED, "sampler \"model\" asks for %s, which this program does not have",
                            folder_config->class_name);
@@ -94,7 +85,12 @@ static dn_status resolve_config(dn_sampler_context *out, const char *name, const
     out->sampler = dn_sampler_find(name);
     if (out->sampler == NULL)
         return dn_fail(error, DN_INVALID, "sampler \"%.40s\" is not known", name);
-    return dn_scheduler_config_defaults(&out->config, out->sampler->scheduler_class, error);
+    dn_status status = dn_scheduler_config_defaults(&out->config, out->sampler->scheduler_class, error);
+    if (status == DN_OK && out->sampler->algorithm != NULL)
+        snprintf(out->config.algorithm_type, sizeof out->config.algorithm_type, "%s", out->sampler->algorithm);
+    if (status == DN_OK)
+        dn_config_apply_standards(&out->config, out->sampler);
+    return status;
 }
 
 dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, uint32_t steps, const dn_options *options, uint64_t seed,
@@ -110,10 +106,11 @@ dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, 
         return dn_fail(error, DN_INVALID, "sampler \"%s\" does not serve models trained by %s", out->sampler->name,
                        dn_family_title(training->family));
     if (status == DN_OK)
-        status = resolve_options(&out->options, options, out->sampler, error);
+        status = check_known(options, out->sampler, error);
+    if (status == DN_OK)
+        status = dn_context_apply_options(out, options, error);
     if (status != DN_OK)
         return status;
-    apply_options(&out->config, options);
     out->schedule.steps = steps; /* dn_bar_after needs it while the schedule is made */
     return out->sampler->schedule(&out->schedule, out, steps, error);
 }

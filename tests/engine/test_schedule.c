@@ -163,7 +163,7 @@ static void refusals_name_file_and_key(void)
     static const struct {
         const char *text, *word;
     } training[] = {
-        {"{\"beta_schedule\":\"laplace\"}", "beta_schedule"},
+        {"{\"beta_schedule\":\"exp\"}", "beta_schedule"},
         {"{\"beta_start\":\"a\"}", "beta_start"},
         {"{\"beta_end\":1.5}", "beta_end"},
         {"{\"num_train_timesteps\":0}", "num_train_timesteps"},
