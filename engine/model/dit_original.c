@@ -44,7 +44,7 @@ static bool name_outer(const char *part, dn_source *out)
         size_t length = strlen(outer[i].part);
         if (strncmp(part, outer[i].part, length) != 0)
             continue;
-        *out = (dn_source){.layout = DN_LAYOUT_PLAIN};
+        *out = (dn_source){.layout = DN_LAYOUT_PLAIN, .count = 1};
         snprintf(out->name, sizeof out->name, "%s%s", outer[i].source, part + length);
         return true;
     }

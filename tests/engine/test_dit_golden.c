@@ -1,5 +1,9 @@
-/* The diffusion transformer against diffusers: outputs in both precisions, and every module's output that a node has. */
+/* The diffusion transformer against diffusers: outputs in both precisions, and every module's output that a node has; and the
+ * configurations that are refused. */
 #include "tests/engine/network_golden.h"
+
+#include "format/json.h"
+#include "model/dit.h"
 
 #define OUTPUT_ERROR_MAX 1e-5
 #define ACTIVATION_ERROR_MAX 2e-5
@@ -61,9 +65,62 @@ static void golden_dit_nosigma(void)
     check_golden("dit_nosigma", 11, 8);
 }
 
+static dn_status parse(const char *text, bool original, uint32_t side, dn_error *error)
+{
+    char json[512];
+    cJSON *config = NULL;
+    dn_dit_config out;
+    snprintf(json, sizeof json, "%s", text);
+    for (char *at = json; *at != '\0'; at++)
+        *at = *at == '\'' ? '"' : *at;
+    dn_status status = dn_json_parse(&config, json, strlen(json), &(dn_json_limits){.bytes_max = sizeof json}, NULL, error);
+    dn_build_input input = {.config = config, .config_path = "config.json", .height = side, .width = side};
+    if (status == DN_OK)
+        status = original ? dn_dit_original_config_parse(&out, config, &input, error) : dn_dit_config_parse(&out, &input, error);
+    cJSON_Delete(config);
+    return status;
+}
+
+static void configurations_are_checked(void)
+{
+    static const struct {
+        const char *config, *rule;
+        bool original;
+    } cases[] = {
+        {"{'norm_type':'ada_norm_single'}", "ada_norm_single", false},
+        {"{'_class_name':'Transformer2DModel'}", "norm_type", false},
+        {"{'activation_fn':'geglu'}", "activation_fn", false},
+        {"{'cross_attention_dim':768}", "cross_attention_dim", false},
+        {"{'num_vector_embeds':16}", "num_vector_embeds", false},
+        {"{'attention_type':'gated'}", "attention_type", false},
+        {"{'double_self_attention':true}", "double_self_attention", false},
+        {"{'sample_size':9}", "sample_size", false},
+        {"{'num_layers':0}", "num_layers", false},
+        {"{'num_attention_heads':3,'attention_head_dim':3}", "multiple of 4", false},
+        {"{'num_attention_heads':1000}", "attention_head_dim", false},
+        {"{'hidden_size':40}", "num_heads", true},
+        {"{'num_heads':7}", "num_heads", true},
+        {"{'path_type':'cosine'}", "path_type", true},
+        {"{'qk_norm':true}", "qk_norm", true},
+        {"{'input_size':33}", "input_size", true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        dn_error error = {DN_OK, ""};
+        dn_status status = parse(cases[i].config, cases[i].original, 0, &error);
+        CHECK_MSG(status != DN_OK && strstr(error.message, cases[i].rule), "%s: \"%s\"", cases[i].config, error.message);
+    }
+    dn_error error = {DN_OK, ""};
+    CHECK_OK(parse("{}", false, 0, &error), error);
+    CHECK_OK(parse("{'activation_fn':'gelu','norm_elementwise_affine':true,'attention_bias':false,'out_channels':8}", false, 64, &error),
+             error);
+    CHECK_OK(parse("{}", true, 0, &error), error);
+    CHECK(parse("{}", false, 31, &error) != DN_OK);
+}
+
 int main(void)
 {
     RUN(golden_dit_default);
     RUN(golden_dit_nosigma);
+    RUN(configurations_are_checked);
     return test_end();
 }
