@@ -128,7 +128,7 @@ static bool name_part(const dn_model *model, const char *part, dn_source *out)
 {
     const dn_guided_diffusion_config *config = model->private_config;
     place at = {.rest = NULL};
-    *out = (dn_source){.layout = DN_LAYOUT_PLAIN};
+    *out = (dn_source){.layout = DN_LAYOUT_PLAIN, .count = 1};
     const renaming *found = find(outer, COUNT(outer), part);
     if (found != NULL) {
         snprintf(out->name, sizeof out->name, "%s%s", found->source, part + strlen(found->part));

@@ -15,6 +15,7 @@
 #include "model/autoencoder_kl.h"
 #include "model/classifier.h"
 #include "model/dit.h"
+#include "model/edm_unet.h"
 #include "model/guided_diffusion.h"
 #include "model/unet2d.h"
 #include "model/weights.h"
@@ -31,6 +32,8 @@ static const dn_architecture architectures[] = {
     {"SiT", dn_dit_original_build, dn_dit_original_recognise},
     {"REPA", dn_dit_original_build, dn_dit_original_recognise},
     {DN_GUIDED_DIFFUSION_CLASS, dn_guided_diffusion_build, dn_guided_diffusion_recognise},
+    {DN_EDM_SONG_CLASS, dn_edm_build, NULL},
+    {DN_EDM_DHARIWAL_CLASS, dn_edm_build, NULL},
     {"AutoencoderKL", dn_autoencoder_kl_build, NULL},
     {DN_CLASSIFIER_CLASS, dn_classifier_build, NULL},
 };

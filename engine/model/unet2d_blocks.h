@@ -1,4 +1,4 @@
-/* The parts that UNet2DModel is made of: residual blocks, attentions, resamplers. Private to unet2d.c and unet2d_blocks.c.
+/* The parts that U-Nets are made of: residual blocks, attentions, resamplers, as UNet2DModel has them. Private to this folder.
  *
  * Each function appends nodes to the plan and answers the value of the last; after a failure of the builder it answers DN_NONE. */
 #ifndef DN_MODEL_UNET2D_BLOCKS_H

@@ -72,6 +72,25 @@ static dn_status read_picked(const dn_part *part, const dn_tensors *tensors, flo
     return status;
 }
 
+/* A table takes in the bias of the linear layer that it was: every class passes it, the null class too. */
+static dn_status add_bias(const dn_part *part, const dn_tensors *tensors, float *out, dn_error *error)
+{
+    const char *path = dn_tensors_path(tensors), *name = part->source.bias;
+    uint64_t rows = part->dims[0], width = part->dims[1];
+    const dn_tensor_info *info = dn_tensors_find(tensors, name);
+    if (info == NULL || info->rank != 1 || info->dims[0] != width)
+        return dn_fail(error, DN_INVALID, "%s: %s: %s", path, name,
+                       info == NULL ? "the tensor is missing" : "it does not fit the class table");
+    float *bias = malloc((size_t)width * sizeof *bias);
+    if (bias == NULL)
+        return dn_fail(error, DN_NO_MEMORY, "%s: %s: out of memory", path, name);
+    dn_status status = dn_tensors_read_f32(tensors, info, bias, error);
+    for (uint64_t i = 0; i < rows * width && status == DN_OK; i++)
+        out[i] += bias[i % width];
+    free(bias);
+    return status;
+}
+
 dn_status dn_part_read(const dn_part *part, const dn_tensors *tensors, float *out, dn_error *error)
 {
     uint64_t count = part->dims[0] * width_of(part);
@@ -85,5 +104,7 @@ dn_status dn_part_read(const dn_part *part, const dn_tensors *tensors, float *ou
     if (part->source.scale != 0.0f && part->source.scale != 1.0f)
         for (uint64_t i = 0; i < count && status == DN_OK; i++)
             out[i] *= part->source.scale;
+    if (status == DN_OK && part->source.bias[0] != '\0')
+        status = add_bias(part, tensors, out, error);
     return status;
 }
