@@ -1,51 +1,27 @@
 /* What the daemon offers whatever its models: GET /samplers from the engine's table, GET /capabilities from limits.h.
  * Pure; any thread; all text is malloc'd. */
-#include <math.h>
 #include <string.h>
 
 #include "api/limits.h"
+#include "api/option_json.h"
 #include "api/text.h"
 #include "api/views.h"
 #include "diffusion/sampler.h"
 
-/* NaN: no default of the sampler's own; null then. */
-static void add_default(api_text *text, const dn_option_info *info, double value)
+/* How the networks that it serves were trained, in the order of dn_family. */
+static void add_families(api_text *text, uint32_t families)
 {
-    api_text_add(text, ",\"default\":");
-    if (isnan(value)) {
-        api_text_add(text, "null");
-    } else if (info->type == DN_TYPE_BOOLEAN) {
-        api_text_bool(text, value > 0);
-    } else if (info->type == DN_TYPE_CHOICE) {
-        api_text_string(text, info->choices[(uint32_t)value]);
-    } else {
-        api_text_number(text, value);
-    }
-}
-
-static void add_field(api_text *text, const dn_option_field *field)
-{
-    static const char *const types[] = {"number", "integer", "boolean", "choice"};
-    const dn_option_info *info = dn_option_info_of(field->id);
-    api_text_add(text, "{\"name\":");
-    api_text_string(text, info->name);
-    api_text_add(text, ",\"type\":");
-    api_text_string(text, types[info->type]);
-    if (info->type == DN_TYPE_CHOICE) {
-        api_text_add(text, ",\"choices\":[");
-        for (uint32_t i = (uint32_t)field->minimum; i <= (uint32_t)field->maximum; i++) {
-            api_text_add(text, i > (uint32_t)field->minimum ? "," : "");
-            api_text_string(text, info->choices[i]);
+    static const char *const names[] = {[DN_FAMILY_VP] = "vp", [DN_FAMILY_EDM] = "edm", [DN_FAMILY_FLOW] = "flow", [DN_FAMILY_VE] = "ve"};
+    const char *between = "";
+    api_text_add(text, ",\"trainings\":[");
+    for (uint32_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (families >> i & 1u) {
+            api_text_add(text, between);
+            api_text_string(text, names[i]);
+            between = ",";
         }
-        api_text_add(text, "]");
-    } else if (info->type != DN_TYPE_BOOLEAN) {
-        api_text_add(text, ",\"minimum\":");
-        api_text_number(text, field->minimum);
-        api_text_add(text, ",\"maximum\":");
-        api_text_number(text, field->maximum);
     }
-    add_default(text, info, field->standard);
-    api_text_add(text, "}");
+    api_text_add(text, "]");
 }
 
 static void add_sampler(api_text *text, const dn_sampler *sampler)
@@ -58,10 +34,19 @@ static void add_sampler(api_text *text, const dn_sampler *sampler)
     api_text_bool(text, sampler->stochastic);
     api_text_add(text, ",\"adaptive\":");
     api_text_bool(text, sampler->adaptive);
+    api_text_add(text, ",\"needs_init_image\":");
+    api_text_bool(text, sampler->inverts);
+    api_text_add(text, ",\"cfg_pp\":");
+    api_text_bool(text, sampler->renoises);
+    add_families(text, sampler->families);
+    api_text_add(text, ",\"scheduler_class\":");
+    api_text_string(text, sampler->scheduler_class);
+    api_text_add(text, ",\"source\":");
+    api_text_string(text, sampler->source);
     api_text_add(text, ",\"fields\":[");
     for (uint32_t i = 0; i < sampler->field_count; i++) {
         api_text_add(text, i ? "," : "");
-        add_field(text, &sampler->fields[i]);
+        api_add_option_field(text, &sampler->fields[i], API_ALL_CHOICES);
     }
     api_text_add(text, "]}");
 }

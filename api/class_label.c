@@ -100,17 +100,25 @@ static void find_nearest(suggestion *kept, const api_model *model, const char *t
     }
 }
 
+/* The last part of a JSON Pointer. */
+static const char *own_name(const char *field)
+{
+    const char *slash = strrchr(field, '/');
+    return slash ? slash + 1 : field;
+}
+
 static bool refuse_unknown(const api_model *model, const char *text, const char *field, api_problem *problem)
 {
     suggestion kept[SUGGESTIONS_MAX] = {{NULL, 0, 0}};
     size_t digits = strspn(text, "0123456789");
     if (digits && !text[digits]) {
         return api_refuse(problem, API_INVALID_FIELD, field,
-                          "class_label names no class of this model: a string is a name; send a number without quotes for an index");
+                          "%s names no class of this model: a string is a name; send a number without quotes for an index",
+                          own_name(field));
     }
     find_nearest(kept, model, text);
     if (!kept[0].name) {
-        return api_refuse(problem, API_INVALID_FIELD, field, "class_label names no class of this model; GET /models/%s lists them",
+        return api_refuse(problem, API_INVALID_FIELD, field, "%s names no class of this model; GET /models/%s lists them", own_name(field),
                           model->name);
     }
     char list[SUGGESTIONS_MAX * (NAME_BYTES_MAX + 8)] = "";
@@ -119,7 +127,7 @@ static bool refuse_unknown(const api_model *model, const char *text, const char 
         int count = snprintf(list + used, sizeof list - used, "%s\"%.*s\"", i ? " or " : "", (int)kept[i].bytes, kept[i].name);
         used += count > 0 ? (size_t)count : 0;
     }
-    return api_refuse(problem, API_INVALID_FIELD, field, "class_label names no class of this model; did you mean %s?", list);
+    return api_refuse(problem, API_INVALID_FIELD, field, "%s names no class of this model; did you mean %s?", own_name(field), list);
 }
 
 static bool class_matches(const char *names, const char *text)
@@ -155,8 +163,8 @@ bool api_find_class(uint32_t *index, const api_model *model, const char *text, c
         }
     }
     if (matches > 1) {
-        return api_refuse(problem, API_INVALID_FIELD, field, "class_label is the name of %u classes: send one of the indices %s%s", matches,
-                          list, matches > INDICES_SHOWN_MAX ? " ..." : "");
+        return api_refuse(problem, API_INVALID_FIELD, field, "%s is the name of %u classes: send one of the indices %s%s", own_name(field),
+                          matches, list, matches > INDICES_SHOWN_MAX ? " ..." : "");
     }
     return matches == 1 || refuse_unknown(model, text, field, problem);
 }

@@ -5,7 +5,8 @@
 #include "api/generate_request.h"
 
 /* Finds the class whose whole name, or one of whose comma-separated synonyms, equals `text` (ASCII case-insensitive). A string is
- * never an index. Refuses at `field` when none or several match; the sentence names the model's classes, never the text. */
+ * never an index. Refuses at `field` (a JSON Pointer, whose last part the sentence begins with) when none or several match; the
+ * sentence names the model's classes, never the text. */
 bool api_find_class(uint32_t *index, const api_model *model, const char *text, const char *field, api_problem *problem);
 
 /* The first synonym of a class, cut at a whole UTF-8 character to fit. */

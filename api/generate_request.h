@@ -33,7 +33,7 @@ typedef struct api_request {
     uint32_t class_index;
     char class_name[API_CLASS_NAME_BYTES]; /* first synonym, "" when unconditional or a mixture */
     uint32_t mixture_count;      /* > 0: several classes by weight instead of class_index */
-    api_class_weight mixture[DN_CONDITION_CLASSES_MAX];
+    api_class_weight mixture[API_CLASS_MIXTURE_MAX];
     bool has_negative;
     api_class negative;          /* guided away from this one instead of the null class */
     double guidance_scale;
@@ -67,7 +67,9 @@ bool api_fingerprint(unsigned char out[32], const char *route, const char *body,
 char *api_request_json(const api_request *request);
 bool api_request_from_json(api_request *out, const char *json, size_t bytes);
 
-/* What it costs: n * evaluations * rows, the measure of queue caps and fair turns. */
+/* What it costs at most: n * steps * evaluations a step * rows, the measure of queue caps and fair turns. The steps are those that are
+ * made (image-to-image leaves some out); an interval of guidance and a solver's shorter last step save some of it, and an adaptive
+ * sampler, whose evaluations nobody knows beforehand, counts as if it took every step once. */
 uint64_t api_request_cost(const api_request *request);
 
 #endif

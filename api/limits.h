@@ -8,6 +8,8 @@
 #define API_STEPS_MAX 1000
 #define API_N_MAX 64
 #define API_GUIDANCE_MAX 100.0               /* |guidance_scale| */
+#define API_CLASS_MIXTURE_MAX 8              /* classes of one mixture */
+#define API_CLASS_WEIGHT_MAX 10.0            /* |weight| of a class in a mixture */
 #define API_PRIORITY_MAX 10                  /* -10..10 */
 #define API_WAIT_SECONDS_MAX 300
 #define API_WAIT_PNG_SECONDS 50              /* how long image/png waits when Prefer says nothing */
@@ -31,6 +33,8 @@
     X("steps_max", API_STEPS_MAX)                                \
     X("n_max", API_N_MAX)                                        \
     X("guidance_scale_max", API_GUIDANCE_MAX)                    \
+    X("class_weight_max", API_CLASS_WEIGHT_MAX)                  \
+    X("class_mixture_max", API_CLASS_MIXTURE_MAX)                \
     X("priority_max", API_PRIORITY_MAX)                          \
     X("wait_seconds_max", API_WAIT_SECONDS_MAX)                  \
     X("wait_png_seconds", API_WAIT_PNG_SECONDS)                  \

@@ -1,4 +1,4 @@
-/* A model's description from and to JSON. A description is one allocation per name and freed whole. Pure; any thread. */
+/* A model's description from JSON, and what can be asked of it. One allocation per class name, freed whole. Pure; any thread. */
 #include "api/model_description.h"
 
 #include <math.h>
@@ -7,7 +7,7 @@
 
 #include "api/json_fields.h"
 #include "api/limits.h"
-#include "api/text.h"
+#include "api/option_json.h"
 #include "base/limits.h"
 #include "diffusion/sampler.h"
 #include "format/json.h"
@@ -44,6 +44,32 @@ void api_model_free(api_model *model)
     }
     free(model->class_names);
     free(model);
+}
+
+/* The sampler's place in the table; 64 where it is not of it. */
+static uint32_t place_of(const dn_sampler *sampler)
+{
+    uint32_t place = 0;
+    while (place < 64 && dn_sampler_at(place) != sampler) {
+        place++;
+    }
+    return place;
+}
+
+bool api_model_serves(const api_model *model, const dn_sampler *sampler)
+{
+    uint32_t place = sampler ? place_of(sampler) : 64;
+    return place < 64 && (model->samplers >> place & 1u);
+}
+
+const dn_option_field *api_model_field(const api_model *model, dn_option_id id)
+{
+    for (uint32_t i = 0; i < model->field_count; i++) {
+        if (model->fields[i].id == id) {
+            return &model->fields[i];
+        }
+    }
+    return NULL;
 }
 
 static bool read_name(const cJSON *object, const char *key, char *out, size_t capacity)
@@ -115,10 +141,75 @@ static bool read_defaults(api_model *model, const cJSON *root)
            read_count(defaults, "steps", 1, API_STEPS_MAX, &model->default_steps);
 }
 
+/* "latent": null, or the shape of what the network denoises. */
+static bool read_latent(api_model *model, const cJSON *root)
+{
+    const cJSON *latent = cJSON_GetObjectItemCaseSensitive(root, "latent");
+    model->latent = !cJSON_IsNull(latent);
+    return !model->latent || (read_count(latent, "width", 1, DN_IMAGE_SIDE_MAX, &model->latent_width) &&
+                              read_count(latent, "height", 1, DN_IMAGE_SIDE_MAX, &model->latent_height) &&
+                              read_count(latent, "channels", 1, DN_CHANNELS_MAX, &model->latent_channels));
+}
+
+/* Names of a table of this program: one that it does not know is another version's. */
+static bool read_samplers(api_model *model, const cJSON *root)
+{
+    const cJSON *names = cJSON_GetObjectItemCaseSensitive(root, "samplers"), *name;
+    const cJSON *own = cJSON_GetObjectItemCaseSensitive(root, "model_sampler");
+    if (!cJSON_IsArray(names)) {
+        return false;
+    }
+    cJSON_ArrayForEach(name, names)
+    {
+        const dn_sampler *sampler = cJSON_IsString(name) ? dn_sampler_find(name->valuestring) : NULL;
+        if (!sampler) {
+            return false;
+        }
+        model->samplers |= UINT64_C(1) << place_of(sampler);
+    }
+    return cJSON_IsNull(own) ||
+           (read_name(root, "model_sampler", model->model_sampler, sizeof model->model_sampler) && dn_sampler_find(model->model_sampler));
+}
+
+static bool read_guidance(api_model *model, const cJSON *root)
+{
+    const cJSON *guidance = cJSON_GetObjectItemCaseSensitive(root, "guidance");
+    const cJSON *methods = cJSON_GetObjectItemCaseSensitive(root, "guidance_methods"), *method;
+    const cJSON *null_class = cJSON_GetObjectItemCaseSensitive(root, "null_class");
+    if (!cJSON_IsBool(guidance) || !cJSON_IsArray(methods)) {
+        return false;
+    }
+    model->guidance = cJSON_IsTrue(guidance);
+    cJSON_ArrayForEach(method, methods)
+    {
+        double choice = api_option_value(method, DN_OPT_GUIDANCE_METHOD);
+        if (isnan(choice)) {
+            return false;
+        }
+        model->guidance_methods |= 1u << (uint32_t)choice;
+    }
+    return cJSON_IsNull(null_class) || read_count(root, "null_class", 0, DN_CLASSES_MAX, &model->null_class);
+}
+
+static bool read_fields(api_model *model, const cJSON *root)
+{
+    const cJSON *fields = cJSON_GetObjectItemCaseSensitive(root, "fields"), *field;
+    if (!cJSON_IsArray(fields) || cJSON_GetArraySize(fields) > DN_OPT_COUNT) {
+        return false;
+    }
+    cJSON_ArrayForEach(field, fields)
+    {
+        if (!api_read_option_field(&model->fields[model->field_count], field)) {
+            return false;
+        }
+        model->field_count++;
+    }
+    return true;
+}
+
 /* The name of the first part that is missing or wrong, NULL when all is well. */
 static const char *read_model(api_model *model, const cJSON *root)
 {
-    const cJSON *guidance = cJSON_GetObjectItemCaseSensitive(root, "guidance");
     if (!read_name(root, "name", model->name, sizeof model->name) || !api_model_name_valid(model->name)) {
         return "name";
     }
@@ -130,10 +221,18 @@ static const char *read_model(api_model *model, const cJSON *root)
         !read_count(root, "channels", 1, DN_CHANNELS_MAX, &model->channels)) {
         return "width, height or channels";
     }
-    if (!cJSON_IsBool(guidance)) {
-        return "guidance";
+    if (!read_latent(model, root)) {
+        return "latent";
     }
-    model->guidance = cJSON_IsTrue(guidance);
+    if (!read_guidance(model, root)) {
+        return "guidance, guidance_methods or null_class";
+    }
+    if (!read_fields(model, root)) {
+        return "fields";
+    }
+    if (!read_samplers(model, root)) {
+        return "samplers or model_sampler";
+    }
     if (!read_count(root, "class_count", 0, DN_CLASSES_MAX, &model->class_count) || !read_classes(model, root)) {
         return "classes";
     }
@@ -172,88 +271,4 @@ done:
     api_model_free(model);
     cJSON_Delete(root);
     return status;
-}
-
-static void add_classes(api_text *text, const api_model *model)
-{
-    api_text_add(text, "\"classes\":[");
-    for (uint32_t i = 0; i < model->class_count; i++) {
-        api_text_format(text, "%s{\"index\":%u,\"names\":[", i ? "," : "", i);
-        const char *rest = model->class_names[i], *name;
-        size_t bytes;
-        for (bool first = true; api_next_synonym(&rest, &name, &bytes); first = false) {
-            char *copy = strndup(name, bytes);
-            text->failed |= !copy;
-            api_text_add(text, first ? "" : ",");
-            api_text_string(text, copy);
-            free(copy);
-        }
-        api_text_add(text, "]}");
-    }
-    api_text_add(text, "],");
-}
-
-static void add_samplers(api_text *text)
-{
-    const dn_sampler *sampler;
-    api_text_add(text, "\"samplers\":[");
-    for (uint32_t i = 0; (sampler = dn_sampler_at(i)) != NULL; i++) {
-        api_text_add(text, i ? "," : "");
-        api_text_string(text, sampler->name);
-    }
-    api_text_add(text, "],");
-}
-
-/* Everything after the name, without the closing brace. */
-static void add_model(api_text *text, const api_model *model, bool with_classes)
-{
-    double reach = model->guidance ? API_GUIDANCE_MAX : 1;
-    api_text_add(text, "\"architecture\":");
-    api_text_string(text, model->architecture);
-    api_text_format(text, ",\"width\":%u,\"height\":%u,\"channels\":%u,\"guidance\":", model->width, model->height, model->channels);
-    api_text_bool(text, model->guidance);
-    api_text_format(text, ",\"class_count\":%u,", model->class_count);
-    if (with_classes) {
-        add_classes(text, model);
-    }
-    add_samplers(text);
-    api_text_add(text, "\"defaults\":{\"sampler\":");
-    api_text_string(text, model->default_sampler);
-    api_text_format(text, ",\"steps\":%u,\"guidance_scale\":", model->default_steps);
-    api_text_real(text, model->default_guidance);
-    api_text_format(text, "},\"limits\":{\"steps\":[1,%d],\"guidance_scale\":[%g,%g],\"n\":[1,%d]},\"weights_sha256\":", API_STEPS_MAX,
-                    model->guidance ? -reach : reach, reach, API_N_MAX);
-    api_text_string(text, model->weights_sha256);
-    api_text_add(text, ",\"device\":");
-    api_text_string(text, model->device);
-    api_text_add(text, ",\"build\":");
-    api_text_string(text, model->build);
-}
-
-char *api_model_to_json(const api_model *model)
-{
-    api_text text = API_TEXT_INIT;
-    api_text_add(&text, "{\"name\":");
-    api_text_string(&text, model->name);
-    api_text_add(&text, ",");
-    add_model(&text, model, true);
-    api_text_add(&text, "}");
-    return api_text_take(&text);
-}
-
-char *api_model_body(const api_model *model, const char *name, const char *state, const char *error, bool with_classes)
-{
-    api_text text = API_TEXT_INIT;
-    api_text_add(&text, "{\"name\":");
-    api_text_string(&text, name);
-    api_text_add(&text, ",\"state\":");
-    api_text_string(&text, state);
-    api_text_add(&text, ",\"error\":");
-    api_text_string(&text, error && error[0] ? error : NULL);
-    if (model) {
-        api_text_add(&text, ",");
-        add_model(&text, model, with_classes);
-    }
-    api_text_add(&text, "}");
-    return api_text_take(&text);
 }

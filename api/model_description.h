@@ -8,12 +8,21 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "diffusion/options.h"
 
 typedef struct api_model {
     char name[65];
     char architecture[64];
-    uint32_t width, height, channels;
+    uint32_t width, height, channels; /* of the pictures */
+    bool latent;                 /* the network denoises latents, and a codec makes the pictures */
+    uint32_t latent_width, latent_height, latent_channels; /* 0 where not latent */
     bool guidance;               /* has a null row */
+    uint32_t null_class;         /* that row; meant for people: no request names it */
+    uint32_t guidance_methods;   /* bit dn_guidance_method */
+    uint32_t field_count;        /* options of guidance and conditioning that this model takes */
+    dn_option_field fields[DN_OPT_COUNT];
+    uint64_t samplers;           /* bit i: dn_sampler_at(i) can serve it */
+    char model_sampler[32];      /* which sampler "model" is; "": the folder's scheduler has none here */
     uint32_t class_count;
     char **class_names;          /* [class_count] comma-separated synonyms; NULL entries never */
     char default_sampler[32];
@@ -28,6 +37,11 @@ typedef struct api_model {
 dn_status api_model_from_json(api_model **out, const char *json, size_t bytes, dn_error *error);
 char *api_model_to_json(const api_model *model);
 void api_model_free(api_model *model);
+
+struct dn_sampler;
+bool api_model_serves(const api_model *model, const struct dn_sampler *sampler);
+/* The model's rule for an option of guidance or conditioning; NULL: it takes none. */
+const dn_option_field *api_model_field(const api_model *model, dn_option_id id);
 
 /* ^[A-Za-z0-9._-]{1,64}$ */
 bool api_model_name_valid(const char *name);

@@ -33,6 +33,41 @@ static void add_first_line(api_text *text, const char *name)
     api_text_add(text, "\n");
 }
 
+/* "Pullover:0.5, Ankle boot:0.5": as prompts are weighted elsewhere. */
+static char *mixture_text(const api_request *request)
+{
+    api_text text = API_TEXT_INIT;
+    for (uint32_t i = 0; i < request->mixture_count; i++) {
+        const api_class_weight *entry = &request->mixture[i];
+        api_text_add(&text, i ? ", " : "");
+        if (entry->label.name[0]) {
+            api_text_add(&text, entry->label.name);
+        } else {
+            api_text_format(&text, "%" PRIu32, entry->label.index);
+        }
+        api_text_add(&text, ":");
+        api_text_number(&text, entry->weight);
+    }
+    return api_text_take(&text);
+}
+
+/* What is wanted, and what is not: the lines that readers take for prompt and negative prompt. */
+static void add_prompt_lines(api_text *text, const api_request *request)
+{
+    char *mixture = request->mixture_count ? mixture_text(request) : NULL;
+    text->failed |= request->mixture_count && !mixture;
+    if (mixture) {
+        add_first_line(text, mixture);
+    } else if (request->has_class && request->class_name[0]) {
+        add_first_line(text, request->class_name);
+    }
+    if (request->has_negative && request->negative.name[0]) {
+        api_text_add(text, "Negative prompt: ");
+        add_first_line(text, request->negative.name);
+    }
+    free(mixture);
+}
+
 static void add_class(api_text *text, const api_request *request)
 {
     api_text value = API_TEXT_INIT;
@@ -53,8 +88,14 @@ static const struct {
     dn_option_id id;
     const char *label;
 } LABELS[] = {
-    {DN_OPT_ETA, "Eta"},           {DN_OPT_S_CHURN, "Sigma churn"}, {DN_OPT_S_NOISE, "Sigma noise"},
-    {DN_OPT_S_TMIN, "Sigma tmin"}, {DN_OPT_S_TMAX, "Sigma tmax"},   {DN_OPT_STRENGTH, "Denoising strength"},
+    {DN_OPT_ETA, "Eta"},
+    {DN_OPT_S_CHURN, "Sigma churn"},
+    {DN_OPT_S_NOISE, "Sigma noise"},
+    {DN_OPT_S_TMIN, "Sigma tmin"},
+    {DN_OPT_S_TMAX, "Sigma tmax"},
+    {DN_OPT_STRENGTH, "Denoising strength"},
+    {DN_OPT_GUIDANCE_RESCALE, "CFG Rescale phi"},
+    {DN_OPT_VARIATION_STRENGTH, "Variation seed strength"},
 };
 
 static void add_options(api_text *text, const dn_options *options)
@@ -78,9 +119,7 @@ char *api_infotext(const api_request *request, const api_model *model, uint64_t 
 {
     const dn_sampler *sampler = dn_sampler_find(request->sampler);
     api_text text = API_TEXT_INIT;
-    if (request->has_class && request->class_name[0]) {
-        add_first_line(&text, request->class_name);
-    }
+    add_prompt_lines(&text, request);
     api_text_format(&text, "Steps: %" PRIu32 ", Sampler: ", request->steps);
     add_quoted(&text, sampler ? sampler->title : request->sampler);
     if (schedule_title(&request->options)) {
@@ -89,10 +128,13 @@ char *api_infotext(const api_request *request, const api_model *model, uint64_t 
     api_text_add(&text, ", CFG scale: ");
     api_text_number(&text, request->guidance_scale);
     api_text_format(&text, ", Seed: %" PRIu64 ", Size: %" PRIu32 "x%" PRIu32, seed, model->width, model->height);
-    if (request->has_class) {
+    if (request->has_class && !request->mixture_count) {
         add_class(&text, request);
     }
     add_options(&text, &request->options);
+    if (request->has_variation) {
+        api_text_format(&text, ", Variation seed: %" PRIu64, request->variation_seed);
+    }
     api_text_format(&text, ", Model hash: %.*s, Model: ", SHORT_HASH_CHARACTERS, model->weights_sha256);
     add_quoted(&text, model->name);
     api_text_format(&text, ", RNG: %s, Version: denoised", DN_NOISE_NAME);

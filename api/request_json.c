@@ -7,21 +7,42 @@
 
 #include "api/generate_request.h"
 #include "api/json_fields.h"
+#include "api/option_json.h"
 #include "api/text.h"
 #include "format/json.h"
 
-#define REQUEST_JSON_BYTES_MAX 8192
+#define REQUEST_JSON_BYTES_MAX 65536 /* eight classes with long names of control characters */
 
-static void add_option(api_text *text, dn_option_id id, double value)
+static void add_class(api_text *text, const char *between, const char *label, const char *name, const api_class *class)
 {
-    const dn_option_info *info = dn_option_info_of(id);
-    api_text_format(text, ",\"%s\":", info->name);
-    if (info->type == DN_TYPE_BOOLEAN) {
-        api_text_bool(text, value != 0);
-    } else if (info->type == DN_TYPE_CHOICE) {
-        api_text_string(text, info->choices[(uint32_t)value]);
+    api_text_format(text, "%s\"%s\":%" PRIu32 ",\"%s\":", between, label, class->index, name);
+    api_text_string(text, class->name);
+}
+
+static void add_classes(api_text *text, const api_request *request)
+{
+    if (request->has_class && !request->mixture_count) {
+        api_text_format(text, ",\"class_label\":%" PRIu32 ",\"class_name\":", request->class_index);
+        api_text_string(text, request->class_name);
     } else {
-        api_text_number(text, value);
+        api_text_add(text, ",\"class_label\":null,\"class_name\":null");
+    }
+    for (uint32_t i = 0; i < request->mixture_count; i++) {
+        api_text_add(text, i ? "," : ",\"class_mixture\":[");
+        add_class(text, "{", "class_label", "class_name", &request->mixture[i].label);
+        api_text_add(text, ",\"weight\":");
+        api_text_number(text, request->mixture[i].weight);
+        api_text_add(text, i + 1 < request->mixture_count ? "}" : "}]");
+    }
+    if (request->has_negative) {
+        add_class(text, ",", "negative_class", "negative_class_name", &request->negative);
+    }
+}
+
+static void add_image(api_text *text, const char *name, const api_input_image *image)
+{
+    if (image->sha256[0]) {
+        api_text_format(text, ",\"%s\":{\"sha256\":\"%s\",\"bytes\":%" PRIu64 "}", name, image->sha256, image->byte_count);
     }
 }
 
@@ -30,38 +51,82 @@ char *api_request_json(const api_request *request)
     api_text text = API_TEXT_INIT;
     api_text_add(&text, "{\"model\":");
     api_text_string(&text, request->model);
-    if (request->has_class) {
-        api_text_format(&text, ",\"class_label\":%" PRIu32 ",\"class_name\":", request->class_index);
-        api_text_string(&text, request->class_name);
-    } else {
-        api_text_add(&text, ",\"class_label\":null,\"class_name\":null");
-    }
+    add_classes(&text, request);
     api_text_add(&text, ",\"guidance_scale\":");
     api_text_real(&text, request->guidance_scale);
     api_text_format(&text, ",\"steps\":%" PRIu32 ",\"sampler\":", request->steps);
     api_text_string(&text, request->sampler);
     for (uint32_t i = 0; i < DN_OPT_COUNT; i++) {
         if (dn_option_given(&request->options, (dn_option_id)i)) {
-            add_option(&text, (dn_option_id)i, request->options.value[i]);
+            api_add_option(&text, (dn_option_id)i, request->options.value[i]);
         }
+    }
+    add_image(&text, "init_image", &request->init_image);
+    add_image(&text, "mask_image", &request->mask_image);
+    if (request->has_variation) {
+        api_text_format(&text, ",\"variation_seed\":\"%" PRIu64 "\"", request->variation_seed);
     }
     api_text_format(&text, ",\"seed\":\"%" PRIu64 "\",\"n\":%" PRIu32 ",\"priority\":%d}", request->seed, request->n, request->priority);
     return api_text_take(&text);
 }
 
-static bool read_class(const cJSON *root, api_request *out)
+static bool read_class(const cJSON *object, const char *label, const char *name, api_class *out)
 {
     double index;
-    const cJSON *label = cJSON_GetObjectItemCaseSensitive(root, "class_label");
-    if (cJSON_IsNull(label)) {
-        return true;
-    }
-    out->has_class = true;
-    if (!api_read_whole(root, "class_label", 0, UINT32_MAX, &index) ||
-        !api_read_text(root, "class_name", out->class_name, sizeof out->class_name)) {
+    if (!api_read_whole(object, label, 0, UINT32_MAX, &index) || !api_read_text(object, name, out->name, sizeof out->name)) {
         return false;
     }
-    out->class_index = (uint32_t)index;
+    out->index = (uint32_t)index;
+    return true;
+}
+
+static bool read_mixture(const cJSON *mixture, api_request *out)
+{
+    const cJSON *element;
+    if (!cJSON_IsArray(mixture) || !mixture->child || cJSON_GetArraySize(mixture) > API_CLASS_MIXTURE_MAX) {
+        return false;
+    }
+    cJSON_ArrayForEach(element, mixture)
+    {
+        api_class_weight *entry = &out->mixture[out->mixture_count++];
+        const cJSON *weight = cJSON_GetObjectItemCaseSensitive(element, "weight");
+        if (!cJSON_IsNumber(weight) || !read_class(element, "class_label", "class_name", &entry->label)) {
+            return false;
+        }
+        entry->weight = weight->valuedouble;
+    }
+    return true;
+}
+
+static bool read_classes(const cJSON *root, api_request *out)
+{
+    const cJSON *label = cJSON_GetObjectItemCaseSensitive(root, "class_label");
+    const cJSON *mixture = cJSON_GetObjectItemCaseSensitive(root, "class_mixture");
+    api_class one = {0, ""};
+    if (!cJSON_IsNull(label) && !read_class(root, "class_label", "class_name", &one)) {
+        return false;
+    }
+    out->has_class = mixture || !cJSON_IsNull(label);
+    out->class_index = one.index;
+    memcpy(out->class_name, one.name, sizeof out->class_name);
+    out->has_negative = cJSON_GetObjectItemCaseSensitive(root, "negative_class") != NULL;
+    return (!mixture || read_mixture(mixture, out)) &&
+           (!out->has_negative || read_class(root, "negative_class", "negative_class_name", &out->negative));
+}
+
+/* {"sha256":...,"bytes":...}; the bytes themselves lie in a file of the store. */
+static bool read_image(const cJSON *root, const char *name, api_input_image *out)
+{
+    const cJSON *image = cJSON_GetObjectItemCaseSensitive(root, name);
+    double bytes;
+    if (!image) {
+        return true;
+    }
+    if (!api_read_text(image, "sha256", out->sha256, sizeof out->sha256) || strspn(out->sha256, "0123456789abcdef") != 64 ||
+        !api_read_whole(image, "bytes", 1, API_BODY_IMAGE_BYTES_MAX, &bytes)) {
+        return false;
+    }
+    out->byte_count = (uint64_t)bytes;
     return true;
 }
 
@@ -71,17 +136,12 @@ static bool read_options(const cJSON *root, api_request *out)
     for (uint32_t i = 0; i < DN_OPT_COUNT; i++) {
         const dn_option_info *info = dn_option_info_of((dn_option_id)i);
         const cJSON *item = cJSON_GetObjectItemCaseSensitive(root, info->name);
-        double value = 0;
         if (!item) {
             continue;
         }
-        bool choice = info->type == DN_TYPE_CHOICE, boolean = info->type == DN_TYPE_BOOLEAN;
-        if (choice ? !cJSON_IsString(item) || !dn_option_choice((dn_option_id)i, item->valuestring, &value)
-                   : boolean ? !cJSON_IsBool(item) : !cJSON_IsNumber(item)) {
+        double value = api_option_value(item, (dn_option_id)i);
+        if (isnan(value)) {
             return false;
-        }
-        if (!choice) {
-            value = boolean ? cJSON_IsTrue(item) : item->valuedouble;
         }
         dn_option_set(&out->options, (dn_option_id)i, value);
     }
@@ -91,17 +151,22 @@ static bool read_options(const cJSON *root, api_request *out)
     return true;
 }
 
-static bool read_seed(const cJSON *root, api_request *out)
+static bool read_seed(const cJSON *root, const char *name, uint64_t *out)
 {
-    char digits[24];
-    if (!api_read_text(root, "seed", digits, sizeof digits) || !digits[0] || digits[strspn(digits, "0123456789")]) {
+    char digits[24], again[24];
+    if (!api_read_text(root, name, digits, sizeof digits) || !digits[0] || digits[strspn(digits, "0123456789")]) {
         return false;
     }
-    char again[24];
-    out->seed = strtoull(digits, NULL, 10);
-    out->has_seed = true;
-    snprintf(again, sizeof again, "%" PRIu64, out->seed);
+    *out = strtoull(digits, NULL, 10);
+    snprintf(again, sizeof again, "%" PRIu64, *out);
     return strcmp(again, digits) == 0; /* refuses what strtoull saturated */
+}
+
+static bool read_seeds(const cJSON *root, api_request *out)
+{
+    out->has_seed = true;
+    out->has_variation = cJSON_GetObjectItemCaseSensitive(root, "variation_seed") != NULL;
+    return read_seed(root, "seed", &out->seed) && (!out->has_variation || read_seed(root, "variation_seed", &out->variation_seed));
 }
 
 bool api_request_from_json(api_request *out, const char *json, size_t bytes)
@@ -115,9 +180,10 @@ bool api_request_from_json(api_request *out, const char *json, size_t bytes)
         goto done;
     }
     const cJSON *guidance = cJSON_GetObjectItemCaseSensitive(root, "guidance_scale");
-    ok = cJSON_IsNumber(guidance) && api_read_text(root, "model", request.model, sizeof request.model) && read_class(root, &request) &&
+    ok = cJSON_IsNumber(guidance) && api_read_text(root, "model", request.model, sizeof request.model) && read_classes(root, &request) &&
          api_read_text(root, "sampler", request.sampler, sizeof request.sampler) && read_options(root, &request) &&
-         read_seed(root, &request) && api_read_whole(root, "steps", 1, API_STEPS_MAX, &steps) &&
+         read_image(root, "init_image", &request.init_image) && read_image(root, "mask_image", &request.mask_image) &&
+         read_seeds(root, &request) && api_read_whole(root, "steps", 1, API_STEPS_MAX, &steps) &&
          api_read_whole(root, "n", 1, API_N_MAX, &n) && api_read_whole(root, "priority", -API_PRIORITY_MAX, API_PRIORITY_MAX, &priority);
     if (ok) {
         request.guidance_scale = guidance->valuedouble;
@@ -131,10 +197,34 @@ done:
     return ok;
 }
 
+/* ---- Cost */
+
+static double option_or(const api_request *request, dn_option_id id, double standard)
+{
+    return dn_option_given(&request->options, id) ? request->options.value[id] : standard;
+}
+
+/* Steps that are made: image-to-image leaves out those before its strength (diffusers' get_timesteps). */
+static uint64_t steps_made(const api_request *request)
+{
+    double strength = request->init_image.sha256[0] ? option_or(request, DN_OPT_STRENGTH, 1) : 1;
+    uint64_t steps = (uint64_t)ceil(request->steps * strength);
+    return steps ? steps : 1;
+}
+
+/* Rows of one evaluation at most: the conditional one, the one it is guided away from, the classifier's. */
+static uint64_t rows_of(const api_request *request)
+{
+    bool two = request->has_class && request->guidance_scale != 1 && request->guidance_scale != 0;
+    bool classifier = option_or(request, DN_OPT_GUIDANCE_METHOD, DN_GUIDE_CFG) == DN_GUIDE_CLASSIFIER;
+    return 1u + two + classifier;
+}
+
 uint64_t api_request_cost(const api_request *request)
 {
     const dn_sampler *sampler = dn_sampler_find(request->sampler);
-    bool two_rows = request->has_class && request->guidance_scale != 1 && request->guidance_scale != 0;
     uint64_t evaluations = sampler ? sampler->evaluations_per_step : 1;
-    return (uint64_t)request->n * request->steps * evaluations * (two_rows ? 2 : 1);
+    evaluations += (uint64_t)option_or(request, DN_OPT_CORRECTOR_STEPS, 0);
+    evaluations *= (uint64_t)option_or(request, DN_OPT_RESAMPLE, 1);
+    return (uint64_t)request->n * steps_made(request) * evaluations * rows_of(request);
 }

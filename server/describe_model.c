@@ -16,6 +16,19 @@ static void describe_classes(api_model *model, const dn_model_folder *folder, ui
     }
 }
 
+/* Which samplers can serve it, which one its folder asks for, and how it may be guided. */
+static void describe_sampling(api_model *model, const dn_engine *engine)
+{
+    const dn_sampler *sampler, *own = dn_sampler_for_scheduler(engine->scheduler.class_name);
+    for (uint32_t i = 0; (sampler = dn_sampler_at(i)) != NULL; i++)
+        if (sampler->families >> engine->training->family & 1u)
+            model->samplers |= UINT64_C(1) << i;
+    if (own)
+        snprintf(model->model_sampler, sizeof model->model_sampler, "%s", own->name);
+    if (engine->null_class != DN_NONE)
+        model->guidance_methods = 1u << DN_GUIDE_CFG;
+}
+
 dn_status dn_describe_model(api_model **out, const char *name, const dn_engine *engine, dn_error *error)
 {
     api_model *model = calloc(1, sizeof *model);
@@ -27,6 +40,8 @@ dn_status dn_describe_model(api_model **out, const char *name, const dn_engine *
     model->height = engine->model->height;
     model->channels = engine->model->channels;
     model->guidance = engine->null_class != DN_NONE;
+    model->null_class = model->guidance ? engine->null_class : 0;
+    describe_sampling(model, engine);
     snprintf(model->default_sampler, sizeof model->default_sampler, "%s", engine->default_sampler);
     model->default_steps = engine->default_steps;
     model->default_guidance = engine->default_guidance;

@@ -70,12 +70,31 @@ def bounds_differ(document, schemas):
         ("priority", (p["priority"]["minimum"], p["priority"]["maximum"]), (-v["API_PRIORITY_MAX"], v["API_PRIORITY_MAX"])),
         ("guidance_scale", (p["guidance_scale"]["minimum"], p["guidance_scale"]["maximum"]), (-v["API_GUIDANCE_MAX"], v["API_GUIDANCE_MAX"])),
         ("limit", (listing["limit"]["maximum"], listing["limit"]["default"]), (v["API_LIST_LIMIT_MAX"], v["API_LIST_LIMIT"])),
+        ("class_mixture", p["class_mixture"]["maxItems"], v["API_CLASS_MIXTURE_MAX"]),
+        ("weight", p["class_mixture"]["items"]["properties"]["weight"]["maximum"], v["API_CLASS_WEIGHT_MAX"]),
         ("array", body[1]["maxItems"], v["API_BATCH_JOBS_MAX"]),
         ("key", key["maxLength"], v["API_KEY_BYTES_MAX"]),
         ("model", schemas["ModelName"]["pattern"], "^[A-Za-z0-9._-]{1,%d}$" % v["API_MODEL_NAME_BYTES_MAX"]),
         ("id", schemas["JobId"]["pattern"], "^[a-z2-7]{%d}$" % v["API_ID_BYTES"]),
     ]
     return [f"{name}: {shown} and {held}" for name, shown, held in rows if shown != held]
+
+
+def options():
+    """The engine's table of options: name to its schema without the description."""
+    text = read("engine/diffusion/options.c")
+    words = {name: re.findall(r'"(\w+)"', body) for name, body in re.findall(r"static const char \*const (\w+)\[\] = \{([^}]*)\}", text)}
+    rows = re.findall(r'\[DN_OPT_\w+\] = \{"(\w+)", (?:(NUMBER|INTEGER)\(([^,]+), ([^)]+)\)|(BOOLEAN)|CHOICE\((\w+)\))', text)
+    return {name: {"type": kind.lower(), "minimum": float(low), "maximum": float(high)} if kind else
+            {"type": "boolean"} if boolean else {"type": "string", "enum": words[choice]}
+            for name, kind, low, high, boolean, choice in rows}
+
+
+def options_differ(schemas):
+    shown = schemas["GenerateRequest"]["properties"]
+    rows = options()
+    return [f"{name}: {shown.get(name)} and {held}" for name, held in rows.items()
+            if {k: v for k, v in shown.get(name, {}).items() if k != "description"} != held] or ([] if rows else ["no table"])
 
 
 def routes_differ(document):
@@ -101,15 +120,16 @@ def main():
     kinds = ("schemas", "parameters", "headers", "responses")
     unused = [f"{kind}/{name}" for kind in kinds for name in document["components"][kind] if f"#/components/{kind}/{name}" not in used]
     check("every_component_is_used", unused)
-    fields = re.findall(r'^    X\(\w+, "(\w+)"\)', read("api/generate_request.c"), re.M)
+    fields = re.findall(r'^    X\(\w+, "(\w+)"\)', read("api/request_reader.h"), re.M) + list(options())
     check("fields_are_the_validators", sorted(set(fields) ^ set(schemas["GenerateRequest"]["properties"])) or ([] if fields else ["no table"]))
+    check("options_are_the_engines_table", options_differ(schemas))
     check("limits_are_limits_h", limits_differ(schemas))
     check("bounds_are_limits_h", bounds_differ(document, schemas))
     codes = re.findall(r'X\(\w+, \d+, "([a-z-]+)"', read("api/problem.h"))
     check("codes_are_problem_h", sorted(set(codes) ^ set(schemas["Problem"]["properties"]["code"]["enum"])) or ([] if codes else ["no table"]))
     states = re.findall(r'\[API_STATE_\w+\] = "(\w+)"', read("api/views.c"))
     check("states_are_views_c", sorted(set(states) ^ set(schemas["State"]["enum"])) or ([] if states else ["no table"]))
-    accepted = set(schemas["AcceptedRequest"]["properties"]) - {"class_name"}
+    accepted = set(schemas["AcceptedRequest"]["properties"]) - {"class_name", "negative_class_name"}
     check("paths_are_the_daemons_routes", routes_differ(document))
     check("accepted_shows_every_field", sorted(accepted ^ set(schemas["GenerateRequest"]["properties"])))
 

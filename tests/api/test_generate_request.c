@@ -46,6 +46,8 @@ static const struct {
     {"{\"seed\":\"18446744073709551615\"}", OK},
     {"{\"seed\":\"0\"}", OK},
     {"{\"sampler\":\"model\"}", OK},
+    {"{\"sampler\":\"model\",\"eta\":0.5}", OK},
+    {"{\"model\":\"birds\",\"s_churn\":1}", OK},
     {"{\"sampler\":\"ddpm\"}", OK},
     {"{\"sampler\":\"ddim\",\"eta\":0.5}", OK},
     {"{\"sampler\":\"ddim\",\"eta\":0}", OK},
@@ -204,13 +206,19 @@ static const struct {
     {"{\"eta\":0.5}", OPTION("eta")},
     {"{\"eta\":0}", OPTION("eta")},
     {"{\"sampler\":\"ddpm\",\"eta\":0.5}", OPTION("eta")},
-    {"{\"sampler\":\"model\",\"eta\":0.5}", OPTION("eta")},
+    {"{\"sampler\":\"model\",\"s_churn\":1}", OPTION("s_churn")},
     {"{\"sampler\":\"ddim\",\"s_churn\":1}", OPTION("s_churn")},
     {"{\"sampler\":\"ddim\",\"s_noise\":1}", OPTION("s_noise")},
     {"{\"sampler\":\"ddim\",\"s_tmin\":1}", OPTION("s_tmin")},
     {"{\"sampler\":\"ddim\",\"s_tmax\":1}", OPTION("s_tmax")},
     {"{\"sampler\":\"ddim\",\"sigma_schedule\":\"karras\"}", OPTION("sigma_schedule")},
     {"{\"sampler\":\"model\",\"sigma_schedule\":\"model\"}", OPTION("sigma_schedule")},
+    {"{\"model\":\"bare\",\"class_label\":1,\"sampler\":\"model\"}", API_UNSUPPORTED_OPTION, "/sampler",
+     "sampler \"model\" asks for a scheduler that this program does not have"},
+    {"{\"model\":\"bare\",\"class_label\":1,\"sampler\":\"dpmpp_2m\"}", API_UNSUPPORTED_OPTION, "/sampler",
+     "sampler cannot serve this model"},
+    {"{\"model\":\"bare\",\"class_label\":1,\"sampler\":\"nope\"}", API_INVALID_FIELD, "/sampler",
+     "sampler must be \"model\" or one of ddim, euler"},
     {"{\"sigma_schedule\":1}", API_INVALID_FIELD, "/sigma_schedule", "sigma_schedule must be model, karras"},
     {"{\"sigma_schedule\":\"xyzzy\"}", API_INVALID_FIELD, "/sigma_schedule", "sigma_schedule must be model, karras"},
     {"{\"sampler\":\"euler\",\"s_churn\":-1}", API_INVALID_FIELD, "/s_churn", "s_churn must be a number from 0 to "},
@@ -300,7 +308,7 @@ static void what_a_client_sent_is_never_repeated(void)
     static const char *const bodies[] = {"{\"class_label\":\"xyzzy\"}",    "{\"sampler\":\"xyzzy\"}",     "{\"model\":\"xyzzy\"}",
                                          "{\"seed\":\"xyzzy\"}",           "{\"steps\":\"xyzzy\"}",       "{\"xyzzy!\":1}",
                                          "{\"guidance_scale\":\"xyzzy\"}", "{\"n\":\"xyzzy\"}",           "xyzzy",
-                                         "{\"clip_sample\":\"xyzzy\"}",         "{\"priority\":{\"xyzzy\":1}}"};
+                                         "{\"clip_sample\":\"xyzzy\"}",    "{\"priority\":{\"xyzzy\":1}}"};
     for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
         api_request *requests;
         api_problem problem;
@@ -339,7 +347,8 @@ static void values_arrive_exactly(void)
     CHECK(r.n == 3 && r.priority == -7 && r.steps == 999 && r.guidance_scale == -1.25 && r.class_index == 4);
     dn_options options = r.options;
     CHECK(options.value[DN_OPT_S_CHURN] == 2.5 && options.value[DN_OPT_S_NOISE] == 1.5 && options.value[DN_OPT_S_TMIN] == 0.125 &&
-          options.value[DN_OPT_S_TMAX] == 80 && options.value[DN_OPT_SIGMA_SCHEDULE] == DN_SIGMAS_KARRAS && !dn_option_given(&options, DN_OPT_ETA));
+          options.value[DN_OPT_S_TMAX] == 80 && options.value[DN_OPT_SIGMA_SCHEDULE] == DN_SIGMAS_KARRAS &&
+          !dn_option_given(&options, DN_OPT_ETA));
 }
 
 static void an_escaped_key_is_the_same_key(void)

@@ -7,6 +7,7 @@
 
 static void descriptions_round_trip(void)
 {
+    CHECK(find_model(NULL, "bare")); /* settles its samplers */
     const api_model *const all[] = {&fashion, &birds, &plain, &bare};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         api_model *read = NULL;
@@ -17,7 +18,18 @@ static void descriptions_round_trip(void)
         CHECK_MSG(status == DN_OK, "%s: %s", json, error.message);
         char *again = api_model_to_json(read);
         bool same = again && strcmp(json, again) == 0 && read->class_count == all[i]->class_count && read->guidance == all[i]->guidance &&
-                    read->default_guidance == all[i]->default_guidance && strcmp(read->build, all[i]->build) == 0;
+                    read->default_guidance == all[i]->default_guidance && strcmp(read->build, all[i]->build) == 0 &&
+                    read->guidance_methods == all[i]->guidance_methods && read->field_count == all[i]->field_count &&
+                    read->latent == all[i]->latent && read->latent_channels == all[i]->latent_channels &&
+                    strcmp(read->model_sampler, all[i]->model_sampler) == 0;
+        for (uint32_t s = 0; dn_sampler_at(s); s++) {
+            same = same && api_model_serves(read, dn_sampler_at(s)) == api_model_serves(all[i], dn_sampler_at(s));
+        }
+        for (uint32_t f = 0; same && f < read->field_count; f++) {
+            const dn_option_field *a = &read->fields[f], *b = &all[i]->fields[f];
+            same = a->id == b->id && a->minimum == b->minimum && a->standard == b->standard &&
+                   (a->id == DN_OPT_GUIDANCE_METHOD || a->maximum == b->maximum); /* the methods name the last choice */
+        }
         api_model_free(read);
         free(json);
         free(again);
@@ -37,6 +49,22 @@ static void a_description_that_lies_is_refused(void)
         {"\"width\":16", "\"width\":\"16\""},
         {"\"width\":16", "\"width\":5000"},
         {"\"guidance\":false", "\"guidance\":0"},
+        {"\"latent\":null", "\"latent\":{}"},
+        {"\"latent\":null", "\"latent\":{\"width\":4,\"height\":4,\"channels\":0}"},
+        {"\"latent\":null", "\"latent\":true"},
+        {"\"guidance_methods\":[]", "\"guidance_methods\":[\"magic\"]"},
+        {"\"guidance_methods\":[]", "\"guidance_methods\":null"},
+        {"\"null_class\":null", "\"null_class\":-1"},
+        {"\"samplers\":[", "\"samplers\":[\"magic\","},
+        {"\"samplers\":[", "\"samples\":["},
+        {"\"model_sampler\":\"ddpm\"", "\"model_sampler\":\"magic\""},
+        {"\"model_sampler\":\"ddpm\"", "\"model_sampler\":3"},
+        {"\"fields\":[", "\"fields\":[{},"},
+        {"\"fields\":[", "\"field\":["},
+        {"\"name\":\"strength\"", "\"name\":\"magic\""},
+        {"\"minimum\":0,\"maximum\":1,\"default\":0.75", "\"minimum\":-1,\"maximum\":1,\"default\":0.75"},
+        {"\"minimum\":0,\"maximum\":1,\"default\":0.75", "\"minimum\":0,\"maximum\":1,\"default\":2"},
+        {"\"minimum\":0,\"maximum\":1,\"default\":0.75", "\"minimum\":0,\"maximum\":null,\"default\":0.75"},
         {"\"class_count\":0", "\"class_count\":1"},
         {"\"class_count\":0", "\"class_count\":-1"},
         {"\"classes\":[]", "\"classes\":{}"},
@@ -50,7 +78,7 @@ static void a_description_that_lies_is_refused(void)
     char *json = api_model_to_json(&plain);
     CHECK(json);
     for (size_t i = 0; i < sizeof changes / sizeof changes[0]; i++) {
-        char changed[2048];
+        char changed[8192];
         char *at = strstr(json, changes[i][0]);
         CHECK_MSG(at, "row %zu", i);
         snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - json), json, changes[i][1], at + strlen(changes[i][0]));
@@ -82,6 +110,28 @@ static void the_body_is_the_wires(void)
     bool bareness = body && strcmp(body, "{\"name\":\"soon\",\"state\":\"loading\",\"error\":null}") == 0;
     free(body);
     CHECK(bareness);
+}
+
+static void the_body_says_what_a_form_needs(void)
+{
+    CHECK(find_model(NULL, "bare"));
+    char *body = api_model_body(&birds, "birds", "ready", NULL, false);
+    bool latent = body && strstr(body, "\"width\":64,\"height\":48,\"channels\":3,\"latent\":{\"width\":8,\"height\":6,\"channels\":4}") &&
+                  strstr(body, "\"guidance_methods\":[\"cfg\",\"cfg_pp\",\"apg\",\"autoguidance\",\"classifier\"],\"null_class\":7") &&
+                  strstr(body, "\"model_sampler\":\"euler\"") &&
+                  strstr(body, "{\"name\":\"guidance_channels\",\"type\":\"integer\",\"minimum\":0,\"maximum\":4,\"default\":0,\"help\":");
+    free(body);
+    CHECK(latent);
+    body = api_model_body(&fashion, "fashion-mnist", "ready", NULL, false);
+    bool own =
+        body &&
+        strstr(body, "{\"name\":\"guidance_method\",\"type\":\"choice\",\"choices\":[\"cfg\",\"cfg_pp\",\"apg\"],\"default\":\"cfg\"");
+    free(body);
+    CHECK(own);
+    body = api_model_body(&bare, "bare", "ready", NULL, false);
+    bool few = body && strstr(body, "\"samplers\":[\"ddim\",\"euler\"],\"model_sampler\":null,\"fields\":[]");
+    free(body);
+    CHECK(few);
 }
 
 static void synonyms_are_split_and_trimmed(void)
@@ -163,6 +213,7 @@ int main(void)
     RUN(descriptions_round_trip);
     RUN(a_description_that_lies_is_refused);
     RUN(the_body_is_the_wires);
+    RUN(the_body_says_what_a_form_needs);
     RUN(synonyms_are_split_and_trimmed);
     RUN(a_first_name_is_cut_at_a_whole_character);
     RUN(distances_between_names);

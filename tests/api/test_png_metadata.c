@@ -79,6 +79,47 @@ static void an_unconditional_image_names_no_class(void)
     CHECK(ok);
 }
 
+static void mixtures_negatives_and_variations_are_shown(void)
+{
+    api_request r = sneaker();
+    r.mixture_count = 2;
+    r.mixture[0] = (api_class_weight){.label = {2, "Pullover"}, .weight = 0.25};
+    r.mixture[1] = (api_class_weight){.label = {9, ""}, .weight = 0.75};
+    r.has_negative = true;
+    r.negative = (api_class){5, "Sandal"};
+    r.has_variation = true;
+    r.variation_seed = UINT64_MAX;
+    dn_option_set(&r.options, DN_OPT_VARIATION_STRENGTH, 0.5);
+    dn_option_set(&r.options, DN_OPT_STRENGTH, 0.75);
+    CHECK(equals_free(api_infotext(&r, &fashion, 1),
+                      "Pullover:0.25, 9:0.75\nNegative prompt: Sandal\nSteps: 20, Sampler: DPM-Solver++(2M), CFG scale: 2, Seed: 1, "
+                      "Size: 32x32, Denoising strength: 0.75, Variation seed strength: 0.5, Variation seed: 18446744073709551615, "
+                      "Model hash: 0123456789, Model: fashion-mnist, RNG: philox-1, Version: denoised"));
+}
+
+/* All of a request but what schedules it stands in the recipe; pictures by their hash. */
+static void the_recipe_names_pictures_and_mixtures(void)
+{
+    api_request r = sneaker(), again;
+    r.mixture_count = 1;
+    r.mixture[0] = (api_class_weight){.label = {2, "Pullover"}, .weight = 0.25};
+    r.has_variation = true;
+    r.variation_seed = 8;
+    memset(r.init_image.sha256, 'a', 64);
+    r.init_image.byte_count = 77;
+    r.init_image.bytes = (const unsigned char *)"never read";
+    char *json = api_recipe_json(&r, &fashion, 45, "abcd");
+    cJSON *root = cJSON_Parse(json);
+    free(json);
+    char *request = cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(root, "request"));
+    bool read = request && api_request_from_json(&again, request, strlen(request)) && again.mixture_count == 1 &&
+                again.mixture[0].weight == 0.25 && again.variation_seed == 8 && again.init_image.byte_count == 77 &&
+                strcmp(again.init_image.sha256, r.init_image.sha256) == 0;
+    free(request);
+    cJSON_Delete(root);
+    CHECK(read);
+}
+
 static void the_recipe_makes_this_one_image_again(void)
 {
     api_request r = sneaker(), again;
@@ -120,6 +161,8 @@ int main(void)
     RUN(names_that_would_break_the_line_are_quoted);
     RUN(options_and_karras_are_shown);
     RUN(an_unconditional_image_names_no_class);
+    RUN(mixtures_negatives_and_variations_are_shown);
+    RUN(the_recipe_names_pictures_and_mixtures);
     RUN(the_recipe_makes_this_one_image_again);
     RUN(equal_images_of_different_jobs_have_equal_text);
     return test_end();

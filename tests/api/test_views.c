@@ -3,6 +3,7 @@
 
 #include "api/limits.h"
 #include "api/views.h"
+#include "diffusion/sampler.h"
 #include "tests/test.h"
 
 static int equals_free(char *text, const char *wanted)
@@ -191,14 +192,26 @@ static void samplers_are_the_engines_table(void)
 {
     char *body = api_samplers_body();
     cJSON *root = cJSON_Parse(body);
-    bool ddim = body && strstr(body, "\"name\":\"ddim\"") &&
-                strstr(body, "{\"name\":\"eta\",\"type\":\"number\",\"minimum\":0,\"maximum\":1,\"default\":0}") &&
-                strstr(body, "{\"name\":\"sigma_schedule\",\"type\":\"choice\",\"choices\":[\"model\",\"karras\",\"exponential\",\"beta\"],\"default\":\"model\"}");
+    bool fields =
+        body && strstr(body, "{\"name\":\"eta\",\"type\":\"number\",\"minimum\":0,\"maximum\":1,\"default\":0,\"help\":\"fresh noise") &&
+        strstr(body, "{\"name\":\"sigma_schedule\",\"type\":\"choice\",\"choices\":[\"model\",\"karras\",\"exponential\",\"beta\"");
     free(body);
     CHECK(root);
-    int count = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(root, "samplers"));
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, "samplers"), *row;
+    bool same = true;
+    uint32_t i = 0;
+    cJSON_ArrayForEach(row, list)
+    {
+        const dn_sampler *sampler = dn_sampler_at(i++);
+        const cJSON *name = cJSON_GetObjectItemCaseSensitive(row, "name");
+        same = same && sampler && strcmp(name->valuestring, sampler->name) == 0 &&
+               cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(row, "fields")) == (int)sampler->field_count &&
+               cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(row, "cfg_pp")) == sampler->renoises &&
+               cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(row, "needs_init_image")) == sampler->inverts &&
+               cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(row, "trainings")) == __builtin_popcount(sampler->families);
+    }
     cJSON_Delete(root);
-    CHECK(ddim && count >= 6);
+    CHECK(fields && same && i >= 6 && !dn_sampler_at(i));
 }
 
 static void capabilities_show_every_limit(void)
@@ -214,7 +227,7 @@ static void capabilities_show_every_limit(void)
               evaluations->valuedouble == API_QUEUE_EVALUATIONS_MAX;
     int count = cJSON_GetArraySize(limits), representations = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(root, "representations"));
     cJSON_Delete(root);
-    CHECK(ok && count == 19 && representations == 3);
+    CHECK(ok && count == 21 && representations == 3);
 }
 
 int main(void)
