@@ -78,7 +78,7 @@ typedef struct directory {
 } directory;
 
 /* The 64-bit end record, which torch always writes, takes the place of the short one's numbers. `end` is the short one's offset. */
-static dn_status read_end64(const dn_zip *zip, directory *out, uint64_t end, dn_error *error)
+static dn_status read_end64(const dn_zip *zip, directory *out, bool *there, uint64_t end, dn_error *error)
 {
     unsigned char locator[LOCATOR_BYTES], record64[END64_BYTES];
     if (end < LOCATOR_BYTES + END64_BYTES)
@@ -103,6 +103,7 @@ static dn_status read_end64(const dn_zip *zip, directory *out, uint64_t end, dn_
     if (large.offset > at || large.bytes != at - large.offset)
         return refuse(zip, error, "the directory does not end where the end record begins");
     *out = large;
+    *there = true;
     return DN_OK;
 }
 
@@ -120,13 +121,12 @@ static dn_status read_end(const dn_zip *zip, directory *out, dn_error *error)
         return refuse(zip, error, "no end record at the file's end: the file is cut short or something follows it");
     if (u16(end + 4) != 0 || u16(end + 6) != 0 || u16(end + 8) != u16(end + 10))
         return refuse(zip, error, "spread over several disks");
-    directory found = {.count = u16(end + 10), .bytes = u32(end + 12), .offset = u32(end + 16)}, small = found;
-    status = read_end64(zip, &found, at, error);
+    directory found = {.count = u16(end + 10), .bytes = u32(end + 12), .offset = u32(end + 16)};
+    bool wide = false;
+    status = read_end64(zip, &found, &wide, at, error);
     if (status != DN_OK)
         return status;
-    bool is_small = found.count == small.count && found.bytes == small.bytes && found.offset == small.offset;
-    if (is_small &&
-        (found.offset > at || (found.bytes != at - found.offset && found.bytes + LOCATOR_BYTES + END64_BYTES != at - found.offset)))
+    if (!wide && (found.offset > at || found.bytes != at - found.offset))
         return refuse(zip, error, "the directory does not end where the end record begins");
     if (found.count > ENTRIES_MAX || found.bytes > DIRECTORY_BYTES_MAX || found.bytes / CENTRAL_BYTES < found.count)
         return refuse(zip, error, "too many entries for the size of the directory");
@@ -182,8 +182,10 @@ static dn_status check_form(const dn_zip *zip, const char *name, uint16_t flags,
     if (flags & FLAG_ENCRYPTED)
         return dn_fail(error, DN_UNSUPPORTED, "%s: zip entry \"%.100s\": encrypted", zip->path, name);
     if (method != 0)
-        return dn_fail(error, DN_UNSUPPORTED,
-                       "%s: zip entry \"%.100s\": compressed, which torch.save never does; save it again with torch.save", zip->path, name);
+        return dn_fail(
+            error, DN_UNSUPPORTED,
+            "%s: zip entry \"%.100s\": compressed, as torch.jit.save does and torch.save never; save a state_dict() with torch.save",
+            zip->path, name);
     if (flags & ~(FLAG_DESCRIPTOR | FLAG_UTF8))
         return refuse_entry(zip, name, error, "unknown flags");
     return DN_OK;

@@ -94,8 +94,8 @@ const dn_architecture *dn_architecture_find(const char *class_name); /* NULL: un
 dn_status dn_model_open(dn_model **out, const char *folder, uint32_t height, uint32_t width, dn_error *error);
 /* One network of a component that holds several (dn_build_input.part: AutoencoderKL's "decoder" or "encoder"). */
 dn_status dn_model_open_part(dn_model **out, const char *folder, const char *part, uint32_t height, uint32_t width, dn_error *error);
-/* The same as dn_model_open without reading weights: configuration and headers alone, every tensor's name, type and shape checked. weights stays NULL,
- * weights_sha256 empty, and the checksums of a torch file are not looked at. */
+/* The same as dn_model_open without reading weights: configuration and headers alone, every tensor's name, type and shape checked.
+ * weights stays NULL, weights_sha256 empty, and the checksums of a torch file are not looked at. */
 dn_status dn_model_describe(dn_model **out, const char *folder, uint32_t height, uint32_t width, dn_error *error);
 /* The plan alone, for training from scratch and for inspect. */
 dn_status dn_model_from_config(dn_model **out, const cJSON *config, const char *config_path, dn_error *error);

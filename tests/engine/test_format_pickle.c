@@ -1,0 +1,463 @@
+/* The pickle machine: what is unknown is inert, and whatever the instructions are, the run ends with tensors that lie inside their
+ * storages, or with a refusal that says why. */
+#include "tests/test.h"
+
+#include <stdbool.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "format/tensors.h"
+#include "tests/engine/torch_writer.h"
+
+#define FLOATS 6
+#define B(text) text, sizeof(text) - 1
+
+static char path[64], witness[64];
+static zip_maker zip;
+static bytes_maker p;
+static const float values[FLOATS] = {1.0f, -2.0f, 3.5f, 0.0f, 5.25f, -6.0f};
+
+static dn_status open_made(dn_tensors **tensors, dn_error *error)
+{
+    *tensors = NULL;
+    make_torch_file(&zip, &p, (const float *[]){values}, (size_t[]){FLOATS}, 1);
+    dn_status status = dn_file_write(path, zip.out.bytes, zip.out.used, false, error);
+    return status == DN_OK ? dn_tensors_open(tensors, path, error) : status;
+}
+
+static void check_refused(dn_status expected, const char *rule, const char *what)
+{
+    dn_error error = {DN_OK, ""};
+    dn_tensors *tensors = NULL;
+    dn_status status = open_made(&tensors, &error);
+    dn_tensors_close(tensors);
+    CHECK_MSG(status == expected && strstr(error.message, rule) && strstr(error.message, path), "%s: %s: %s", what, dn_status_name(status),
+              error.message);
+}
+
+/* A good tensor named `name`, set into the dictionary below. */
+static void put_good(const char *name)
+{
+    put_text(&p, name);
+    put_tensor(&p, "0", FLOATS, 0, 1, (int64_t[]){FLOATS}, (int64_t[]){1});
+    put_op(&p, 's');
+}
+
+static void check_only_w(const char *what)
+{
+    dn_error error = {DN_OK, ""};
+    dn_tensors *tensors = NULL;
+    float got[FLOATS] = {0};
+    dn_status status = open_made(&tensors, &error);
+    const dn_tensor_info *w = status == DN_OK ? dn_tensors_find(tensors, "w") : NULL;
+    bool same = w != NULL && dn_tensors_count(tensors) == 1 && w->count == FLOATS &&
+                dn_tensors_read_f32(tensors, w, got, &error) == DN_OK && memcmp(got, values, sizeof got) == 0;
+    dn_tensors_close(tensors);
+    CHECK_MSG(same, "%s: %s", what, error.message);
+}
+
+/* A name of Python's that would do harm: called in every way there is, with a tensor beside it. */
+static void nothing_is_ever_called(void)
+{
+    char command[128];
+    static const char *const names[][2] = {{"os", "system"},        {"posix", "system"}, {"builtins", "eval"},
+                                           {"subprocess", "Popen"}, {"torch", "load"},   {"torch.hub", "load"}};
+    snprintf(command, sizeof command, "touch %s", witness);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        static const char calls[] = {'R', (char)0x81, 'b'};
+        begin_pickle(&p);
+        for (size_t c = 0; c < sizeof calls; c++) {
+            put_text(&p, "call");
+            put_global(&p, names[i][0], names[i][1]);
+            put_text(&p, command);
+            put_op(&p, 0x85);
+            put_op(&p, (unsigned char)calls[c]);
+            put_op(&p, 's');
+        }
+        put_good("w");
+        put_op(&p, '.');
+        check_only_w(names[i][1]);
+        if (test_failed)
+            return;
+        CHECK(access(witness, F_OK) != 0);
+        begin_pickle(&p);
+        p.used = 2;
+        put_global(&p, names[i][0], names[i][1]);
+        put_text(&p, command);
+        put_bytes(&p, "\x85R.", 3);
+        check_refused(DN_UNSUPPORTED, "no dictionary of tensors", names[i][1]);
+        if (test_failed)
+            return;
+        CHECK(access(witness, F_OK) != 0);
+    }
+}
+
+/* Objects swallow what is added to them, tensors too: nothing in them has a name. */
+static void objects_are_inert(void)
+{
+    static const struct {
+        const char *bytes;
+        size_t count;
+    } objects[] = {
+        {B("cargparse\nNamespace\n)\x81}X\x01\x00\x00\x00kK\x01sb")},
+        {B("ccollections\ndefaultdict\nc__builtin__\ndict\n\x85RX\x01\x00\x00\x00kK\x01s")},
+        {B("ccollections\nOrderedDict\n)R}X\x01\x00\x00\x00mNsb")},
+        {B("\x8c\x02os\x8c\x06system\x93")},
+        {B("\x8f(K\x01K\x02\x90")},
+        {B("(K\x01\x91")},
+        {B("cx\ny\n)}\x92")},
+        {B("]K\x01"
+           "a(K\x02K\x03"
+           "e")},
+        {B("(K\x01K\x02l")},
+        {B("(d")},
+        {B("cx\ny\n)R(K\x01K\x02"
+           "e")},
+        {B("\x8a\x09\x01\x02\x03\x04\x05\x06\x07\x08\x09")},
+        {B("\x8b\x01\x00\x00\x00\xff")},
+        {B("G\x3f\xf0\x00\x00\x00\x00\x00\x00")},
+        {B("C\x02\xff\xfe")},
+        {B("B\x02\x00\x00\x00\xff\xfe")},
+        {B("U\x01u")},
+        {B("T\x01\x00\x00\x00t")},
+        {B("\x8e\x01\x00\x00\x00\x00\x00\x00\x00x")},
+        {B("\x96\x01\x00\x00\x00\x00\x00\x00\x00x")},
+        {B("\x8d\x01\x00\x00\x00\x00\x00\x00\x00x")},
+        {B("K\x01"
+           "2\x86")},
+        {B("K\x01"
+           "0N")},
+        {B("(K\x01K\x02"
+           "1N")},
+        {B("N\x94\x30h\x00")},
+        {B("Nq\x05\x30h\x05r\x07\x00\x00\x00\x30j\x07\x00\x00\x00")},
+        {B("\x95\x01\x00\x00\x00\x00\x00\x00\x00N")},
+    };
+    for (size_t i = 0; i < sizeof objects / sizeof objects[0] && !test_failed; i++) {
+        char what[32];
+        snprintf(what, sizeof what, "object %zu", i);
+        begin_pickle(&p);
+        put_text(&p, "object");
+        put_bytes(&p, objects[i].bytes, objects[i].count);
+        put_op(&p, 's');
+        put_good("w");
+        put_op(&p, '.');
+        check_only_w(what);
+    }
+}
+
+static void parameters_and_complex_numbers(void)
+{
+    begin_pickle(&p);
+    put_text(&p, "w");
+    put_global(&p, "torch._utils", "_rebuild_parameter");
+    put_op(&p, '(');
+    put_tensor(&p, "0", FLOATS, 0, 1, (int64_t[]){FLOATS}, (int64_t[]){1});
+    put_bytes(&p, "\x89Nt", 3);
+    put_bytes(&p, "Rs", 2);
+    put_text(&p, "complex");
+    put_global(&p, "torch._utils", "_rebuild_tensor_v2");
+    put_op(&p, '(');
+    put_storage(&p, "ComplexFloatStorage", "0", 3);
+    put_bytes(&p, "K\x00K\x03\x85K\x01\x85\x89NtRs.", 14);
+    check_only_w("parameter");
+}
+
+static void programs_that_break_off_or_lie(void)
+{
+    static const struct {
+        const char *bytes;
+        size_t count;
+        const char *rule;
+    } cases[] = {
+        {B(""), "not of protocol"},
+        {B("}."), "not of protocol"},
+        {B("\x80\x01}."), "not of protocol"},
+        {B("\x80\x06}."), "not of protocol"},
+        {B("\x80\x02"), "breaks off"},
+        {B("\x80\x02}"), "breaks off"},
+        {B("\x80\x02}.."), "bytes behind"},
+        {B("\x80\x02."), "one value"},
+        {B("\x80\x02}}."), "one value"},
+        {B("\x80\x02}(."), "one value"},
+        {B("\x80\x02"
+           "0"),
+         "empty stack"},
+        {B("\x80\x02(0"), "empty stack"},
+        {B("\x80\x02}(0"), "empty stack"},
+        {B("\x80\x02"
+           "2"),
+         "empty stack"},
+        {B("\x80\x02q\x00"), "empty stack"},
+        {B("\x80\x02"
+           "b"),
+         "empty stack"},
+        {B("\x80\x02}b"), "empty stack"},
+        {B("\x80\x02R"), "empty stack"},
+        {B("\x80\x02}Q"), "names no storage"},
+        {B("\x80\x02N\x86"), "more values than"},
+        {B("\x80\x02N(\x85"), "more values than"},
+        {B("\x80\x02t"), "mark that was not set"},
+        {B("\x80\x02"
+           "1"),
+         "mark that was not set"},
+        {B("\x80\x02}u"), "mark that was not set"},
+        {B("\x80\x02}(K\x01u"), "key without a value"},
+        {B("\x80\x02K\x01K\x01K\x01s"), "no container"},
+        {B("\x80\x02}K\x01"
+           "a"),
+         "no container"},
+        {B("\x80\x02](K\x01K\x01u"), "no container"},
+        {B("\x80\x02}(K\x01\x90"), "no container"},
+        {B("\x80\x02(K\x01K\x02"
+           "d"),
+         "dictionary of items"},
+        {B("\x80\x02h\x00"), "never set"},
+        {B("\x80\x02j\xff\xff\xff\xff"), "never set"},
+        {B("\x80\x02}q\x05h\x04"), "never set"},
+        {B("\x80\x02}r\xff\xff\xff\xff"), "too large"},
+        {B("\x80\x02X\xff\xff\xff\xff."), "breaks off"},
+        {B("\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xff."), "breaks off"},
+        {B("\x80\x02\x8d\x00"), "breaks off"},
+        {B("\x80\x02\x8a\xff."), "breaks off"},
+        {B("\x80\x02\x8b\xff\xff\xff\xff."), "breaks off"},
+        {B("\x80\x02"
+           "cos\nsystem"),
+         "inside a name"},
+        {B("\x80\x02"
+           "c"),
+         "inside a name"},
+        {B("\x80\x02K\x01K\x02\x93"), "no string"},
+        {B("\x80\x02K\x01)R"), "no function"},
+        {B("\x80\x02"
+           "ccollections\nOrderedDict\n]R"),
+         "without arguments"},
+        {B("\x80\x02"
+           "ccollections\nOrderedDict\n]\x85R"),
+         "OrderedDict made from"},
+        {B("\x80\x02"
+           "ctorch._utils\n_rebuild_tensor_v2\n)R"),
+         "too few arguments"},
+        {B("\x80\x02"
+           "ctorch._utils\n_rebuild_parameter\n)R"),
+         "without its tensor"},
+        {B("\x80\x02"
+           "ctorch._utils\n_rebuild_tensor_v2\n(}K\x00))tR"),
+         "without a storage"},
+        {B("\x80\x04\x95\xff\x00\x00\x00\x00\x00\x00\x00}."), "frame"},
+        {B("\x80\x02I01\n."), "instruction 0x49"},
+        {B("\x80\x02L1L\n."), "instruction 0x4c"},
+        {B("\x80\x02S'a'\n."), "instruction 0x53"},
+        {B("\x80\x02(ios\nsystem\n."), "instruction 0x69"},
+        {B("\x80\x02(o."), "instruction 0x6f"},
+        {B("\x80\x02P1\n."), "instruction 0x50"},
+        {B("\x80\x02\x82\x01."), "instruction 0x82"},
+        {B("\x80\x02\x97."), "instruction 0x97"},
+        {B("\x80\x02\x80\x02}."), "instruction 0x80"},
+        {B("\x80\x02\xff."), "instruction 0xff"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0] && !test_failed; i++) {
+        char what[32];
+        snprintf(what, sizeof what, "case %zu", i);
+        p.used = 0;
+        put_bytes(&p, cases[i].bytes, cases[i].count);
+        check_refused(DN_INVALID, cases[i].rule, what);
+    }
+}
+
+static void storages_that_lie(void)
+{
+    static const struct {
+        const char *key;
+        int64_t count;
+        const char *rule;
+    } cases[] = {
+        {"../version", FLOATS, "letters and digits"},
+        {"0/..", FLOATS, "letters and digits"},
+        {"", FLOATS, "letters and digits"},
+        {"0", -1, "no whole number"},
+        {"0", FLOATS + 1, "not the size"},
+        {"0", FLOATS - 1, "not the size"},
+        {"0", INT64_MAX, "not the size"},
+        {"1", FLOATS, "not in the archive"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0] && !test_failed; i++) {
+        begin_pickle(&p);
+        put_text(&p, "w");
+        put_tensor(&p, cases[i].key, cases[i].count, 0, 1, (int64_t[]){3}, (int64_t[]){1});
+        put_bytes(&p, "s.", 2);
+        check_refused(DN_INVALID, cases[i].rule, cases[i].key);
+    }
+}
+
+static void tensors_that_leave_their_storage(void)
+{
+    static const struct {
+        int64_t first;
+        size_t rank;
+        int64_t dims[9], strides[9];
+        const char *rule;
+    } cases[] = {
+        {0, 1, {7}, {1}, "beyond its storage"},
+        {6, 1, {1}, {1}, "beyond its storage"},
+        {1, 2, {2, 3}, {3, 1}, "beyond its storage"},
+        {0, 2, {2, 3}, {4, 1}, "beyond its storage"},
+        {INT64_MAX, 1, {1}, {1}, "beyond its storage"},
+        {-1, 1, {1}, {1}, "offset is no whole"},
+        {0, 1, {-1}, {1}, "no whole numbers"},
+        {0, 1, {2}, {-1}, "no whole numbers"},
+        {0, 2, {7, 1}, {0, 1}, "more elements than its storage"},
+        {0, 2, {1ll << 40, 1ll << 40}, {0, 0}, "overflows"},
+        {0, 3, {1ll << 40, 1ll << 40, 0}, {0, 0, 1}, "overflows"},
+        {0, 2, {3, 3}, {INT64_MAX, INT64_MAX}, "strides overflow"},
+        {0, 9, {1, 1, 1, 1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 1, 1}, "at most 8"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0] && !test_failed; i++) {
+        char what[32];
+        snprintf(what, sizeof what, "case %zu", i);
+        begin_pickle(&p);
+        put_text(&p, "w");
+        put_tensor(&p, "0", FLOATS, cases[i].first, cases[i].rank, cases[i].dims, cases[i].strides);
+        put_bytes(&p, "s.", 2);
+        check_refused(DN_INVALID, cases[i].rule, what);
+    }
+}
+
+static void strides_are_followed(void)
+{
+    static const struct {
+        int64_t first;
+        size_t rank;
+        int64_t dims[3], strides[3];
+        size_t count;
+        int expected[FLOATS]; /* indices into values */
+    } cases[] = {
+        {0, 2, {3, 2}, {1, 3}, 6, {0, 3, 1, 4, 2, 5}},
+        {1, 2, {2, 2}, {3, 1}, 4, {1, 2, 4, 5}},
+        {0, 1, {3}, {2}, 3, {0, 2, 4}},
+        {4, 1, {1}, {99}, 1, {4}},
+        {2, 2, {1, 3}, {77, 1}, 3, {2, 3, 4}},
+        {0, 3, {2, 1, 3}, {3, 5, 1}, 6, {0, 1, 2, 3, 4, 5}},
+        {5, 0, {0}, {0}, 1, {5}},
+        {1, 2, {2, 3}, {1, 1}, 6, {1, 2, 3, 2, 3, 4}},
+        {99, 1, {0}, {1}, 0, {0}},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        dn_error error = {DN_OK, ""};
+        dn_tensors *tensors = NULL;
+        float got[FLOATS] = {0}, part[FLOATS] = {0};
+        begin_pickle(&p);
+        put_text(&p, "w");
+        put_tensor(&p, "0", FLOATS, cases[i].first, cases[i].rank, cases[i].dims, cases[i].strides);
+        put_bytes(&p, "s.", 2);
+        CHECK_OK(open_made(&tensors, &error), error);
+        const dn_tensor_info *w = dn_tensors_find(tensors, "w");
+        CHECK_MSG(w && w->count == cases[i].count && w->rank == cases[i].rank, "case %zu", i);
+        CHECK_OK(dn_tensors_read_f32(tensors, w, got, &error), error);
+        for (size_t e = 0; e < cases[i].count; e++)
+            CHECK_MSG(got[e] == values[cases[i].expected[e]], "case %zu, element %zu: %g", i, e, (double)got[e]);
+        if (w->count > 1) {
+            CHECK_OK(dn_tensors_read_part_f32(tensors, w, 1, w->count - 1, part, &error), error);
+            CHECK(memcmp(part, got + 1, (w->count - 1) * sizeof *got) == 0);
+        }
+        dn_tensors_close(tensors);
+    }
+}
+
+static void names_that_break_the_rules(void)
+{
+    static char long_name[700];
+    memset(long_name, 'n', sizeof long_name - 1);
+    const char *const names[] = {"", "a\nb", "\x7f", "caf\xC3\xA9", long_name};
+    for (size_t i = 0; i < sizeof names / sizeof names[0] && !test_failed; i++) {
+        begin_pickle(&p);
+        put_good(names[i]);
+        put_op(&p, '.');
+        check_refused(DN_INVALID, "a name that is", names[i]);
+    }
+    if (test_failed)
+        return;
+    begin_pickle(&p);
+    put_good("w");
+    put_good("w");
+    put_op(&p, '.');
+    check_refused(DN_INVALID, "there twice", "twice");
+    if (test_failed)
+        return;
+    begin_pickle(&p); /* {"a": {"b": w}, "a.b": w} */
+    put_text(&p, "a");
+    put_op(&p, '}');
+    put_good("b");
+    put_op(&p, 's');
+    put_good("a.b");
+    put_op(&p, '.');
+    check_refused(DN_INVALID, "there twice", "joined twice");
+}
+
+/* A dictionary in itself; 16 dictionaries each of which holds the next one 30 times: 30^16 names. */
+static void dictionaries_without_end(void)
+{
+    begin_pickle(&p);
+    put_bytes(&p, "q\x00", 2);
+    put_text(&p, "again");
+    put_bytes(&p, "h\x00s.", 4);
+    check_refused(DN_INVALID, "nested deeper", "itself");
+    if (test_failed)
+        return;
+    begin_pickle(&p);
+    put_bytes(&p, "q\x00\x30", 3);
+    for (unsigned char level = 1; level <= 14; level++) {
+        put_op(&p, '}');
+        for (char key = 'A'; key < 'A' + 30; key++) {
+            put_text(&p, (char[]){key, '\0'});
+            put_bytes(&p, (unsigned char[]){'h', (unsigned char)(level - 1), 's'}, 3);
+        }
+        put_bytes(&p, (unsigned char[]){'q', level, '0'}, 3);
+    }
+    put_bytes(&p, "h\x0e.", 3);
+    check_refused(DN_INVALID, "more than 1048576 names", "many");
+}
+
+/* A million and more of each instruction that takes memory: refused at the limit, not killed. */
+static void programs_that_ask_for_memory(void)
+{
+    static const struct {
+        unsigned char op;
+        size_t count;
+        const char *rule;
+    } cases[] = {{'(', 1200000, "marks"}, {'N', 1200000, "values"}, {'2', 1200000, "stack"}, {0x94, 1200000, "too large"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0] && !test_failed; i++) {
+        begin_pickle(&p);
+        for (size_t n = 0; n < cases[i].count; n++)
+            put_op(&p, cases[i].op);
+        check_refused(cases[i].op == 0x94 ? DN_INVALID : DN_NO_MEMORY, cases[i].rule, cases[i].rule);
+    }
+    if (test_failed)
+        return;
+    begin_pickle(&p);
+    p.used = 17u << 20;
+    p.bytes = realloc(p.bytes, p.used);
+    p.capacity = p.used;
+    memset(p.bytes + 3, 'N', p.used - 3);
+    check_refused(DN_INVALID, "larger than", "long");
+}
+
+int main(void)
+{
+    snprintf(path, sizeof path, "/tmp/denoised-pickle-%ld.pt", (long)getpid());
+    snprintf(witness, sizeof witness, "/tmp/denoised-pickle-%ld.called", (long)getpid());
+    RUN(nothing_is_ever_called);
+    RUN(objects_are_inert);
+    RUN(parameters_and_complex_numbers);
+    RUN(programs_that_break_off_or_lie);
+    RUN(storages_that_lie);
+    RUN(tensors_that_leave_their_storage);
+    RUN(strides_are_followed);
+    RUN(names_that_break_the_rules);
+    RUN(dictionaries_without_end);
+    RUN(programs_that_ask_for_memory);
+    unlink(path);
+    free(zip.out.bytes);
+    free(p.bytes);
+    return test_end();
+}
