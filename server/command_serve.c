@@ -120,6 +120,9 @@ static dn_status open_parts(serve_run *run, dn_error *error)
                                             .metrics = s->metrics};
         status = dispatcher_start(&s->dispatcher, &options, error);
     }
+    if (status == DN_OK) {
+        status = inputs_start(&s->inputs, s->store, error);
+    }
     return status;
 }
 
@@ -140,6 +143,7 @@ static void close_parts(serve_run *run)
 {
     service *s = &run->service;
     http_stop(run->http);
+    inputs_stop(s->inputs);
     if (s->dispatcher != NULL) {
         dispatcher_stop(s->dispatcher);
     }
@@ -195,7 +199,7 @@ static void on_retention(store_request *done)
     serve_run *run = done->payload;
     bool more = done->result == STORE_OK && done->more;
     for (size_t i = 0; done->result == STORE_OK && i < done->file_count; i++) {
-        char *path = store_path(run->service.store, "images", done->files[i]);
+        char *path = store_path(run->service.store, "", done->files[i]);
         if (path != NULL) {
             unlink(path);
         }

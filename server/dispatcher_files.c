@@ -12,46 +12,13 @@
 #include "base/file.h"
 #include "server/dispatcher_internal.h"
 
-static bool write_all(int fd, const unsigned char *bytes, size_t count)
-{
-    while (count) {
-        const ssize_t written = write(fd, bytes, count);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written <= 0)
-            return false;
-        bytes += written;
-        count -= (size_t)written;
-    }
-    return true;
-}
-
-/* Writes NAME by way of NAME.tmp. False with errno; the temporary file is gone then. */
-static bool write_file(int folder_fd, const char *name, const unsigned char *bytes, size_t count, bool durable)
-{
-    char temporary[112];
-    snprintf(temporary, sizeof temporary, "%s.tmp", name);
-    const int fd = openat(folder_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
-    if (fd < 0)
-        return false;
-    bool written = write_all(fd, bytes, count) && (!durable || fsync(fd) == 0);
-    written = close(fd) == 0 && written;
-    written = written && renameat(folder_fd, temporary, folder_fd, name) == 0;
-    if (!written) {
-        const int saved = errno;
-        unlinkat(folder_fd, temporary, 0);
-        errno = saved;
-    }
-    return written;
-}
-
 /* On a full disk the ballast is given back, once: a picture that is made must not be lost for want of a few bytes. */
 static bool write_image(files_thread *files, const file_task *task)
 {
     const pending *image = task->image;
-    bool written = write_file(files->images_fd, task->name, image->png, image->png_bytes, true);
+    bool written = dn_file_write_at(files->images_fd, task->name, image->png, image->png_bytes, true);
     if (!written && errno == ENOSPC && store_release_ballast(files->d->options.store))
-        written = write_file(files->images_fd, task->name, image->png, image->png_bytes, true);
+        written = dn_file_write_at(files->images_fd, task->name, image->png, image->png_bytes, true);
     return written;
 }
 
@@ -70,7 +37,7 @@ static void run_task(files_thread *files, file_task *task)
             image_failed(task, errno);
         break;
     case FILE_SNAPSHOT:
-        write_file(files->snapshots_fd, task->name, task->bytes, task->count, false);
+        dn_file_write_at(files->snapshots_fd, task->name, task->bytes, task->count, false);
         break;
     case FILE_UNLINK_IMAGE:
         unlinkat(files->images_fd, task->name, 0);

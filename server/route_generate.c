@@ -18,7 +18,7 @@ typedef struct generate_state {
     bool is_array, waits, waiting;
     unsigned wait_seconds;
     store_request *enqueue;
-    bool enqueued;
+    bool enqueued, has_inputs;
     waiter waiter;
 } generate_state;
 
@@ -138,6 +138,7 @@ static bool fill_jobs(http_request *request, generate_state *g, api_request *job
         job->priority = jobs[i].priority;
         job->cost = api_request_cost(&jobs[i]);
         job->n = jobs[i].n;
+        g->has_inputs |= jobs[i].init_image.bytes != NULL;
         job->request_json = api_request_json(&jobs[i]);
         if (job->request_json == NULL) {
             return api_refuse(problem, API_INTERNAL, "", "out of memory");
@@ -166,14 +167,14 @@ static void begin(http_request *request)
     http_add_header(request, "Vary", "Accept, Prefer");
     bool fine = check_headers(request, g, &problem) && parse_body(request, g, &jobs, &count, &problem) &&
                 fill_jobs(request, g, jobs, count, &problem);
-    free(jobs);
-    if (!fine) {
+    if (fine) {
+        g->waits = api_prefer_wait(http_header(request, "Prefer"), &g->wait_seconds) == 1;
+        http_suspend(request, -1.0);
+        inputs_submit(s->inputs, g->enqueue, jobs);
+    } else {
         http_problem(request, &problem);
-        return;
     }
-    g->waits = api_prefer_wait(http_header(request, "Prefer"), &g->wait_seconds) == 1;
-    http_suspend(request, -1.0);
-    store_submit(s->store, g->enqueue);
+    free(jobs);
 }
 
 /* ---- After the store */
@@ -244,6 +245,10 @@ static bool stored(http_request *request, generate_state *g)
 {
     service *s = request->application;
     store_request *enqueue = g->enqueue;
+    /* Not when the outcome is unknown: the rows may be there, and the next start will see. */
+    if (g->has_inputs && enqueue->result != STORE_OK && enqueue->result != STORE_UNKNOWN) {
+        inputs_discard(s->inputs, enqueue);
+    }
     if (enqueue->result != STORE_OK && enqueue->result != STORE_REPLAY) {
         route_store_refusal(request, s, enqueue);
         return false;

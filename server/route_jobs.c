@@ -246,7 +246,7 @@ static void purged(http_request *request, delete_state *d)
         return;
     }
     for (size_t i = 0; i < d->purge->file_count; i++) {
-        char *path = store_path(s->store, "images", d->purge->files[i]);
+        char *path = store_path(s->store, "", d->purge->files[i]);
         if (path != NULL) {
             unlink(path);
         }

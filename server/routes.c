@@ -4,7 +4,7 @@
 #include "server/service.h"
 
 const http_route service_routes[] = {
-    {"POST", "/generate", route_generate, API_BODY_BYTES_MAX, false},
+    {"POST", "/generate", route_generate, API_BODY_IMAGE_BYTES_MAX, false},
     {"GET", "/jobs", route_jobs_list, 0, false},
     {"GET", "/jobs/{}", route_job_get, 0, false},
     {"DELETE", "/jobs/{}", route_job_delete, 0, false},

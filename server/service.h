@@ -8,6 +8,7 @@
 #include "server/dispatcher.h"
 #include "server/http.h"
 #include "server/hub.h"
+#include "server/inputs.h"
 #include "server/metrics.h"
 #include "server/models.h"
 #include "server/store/store.h"
@@ -18,6 +19,7 @@ typedef struct service {
     models *models;
     metrics *metrics;
     dispatcher *dispatcher;
+    inputs *inputs;
     const char *base_path;
     const char *version, *build;
     atomic_bool draining;

@@ -251,3 +251,42 @@ dn_status dn_make_folder(const char *path, dn_error *error)
     }
     return make_one_folder(prefix, error);
 }
+
+static bool write_all(int fd, const unsigned char *bytes, size_t count)
+{
+    while (count > 0) {
+        ssize_t written = write(fd, bytes, count);
+        if (written < 0 && errno == EINTR) {
+            continue;
+        }
+        if (written <= 0) {
+            return false;
+        }
+        bytes += written;
+        count -= (size_t)written;
+    }
+    return true;
+}
+
+bool dn_file_write_at(int folder_fd, const char *name, const void *bytes, size_t count, bool synced)
+{
+    char temporary[NAME_MAX + 1];
+    int wanted = snprintf(temporary, sizeof temporary, "%s.tmp", name);
+    if (wanted < 0 || (size_t)wanted >= sizeof temporary) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    int fd = openat(folder_fd, temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0640);
+    if (fd < 0) {
+        return false;
+    }
+    bool written = write_all(fd, bytes, count) && (!synced || fsync(fd) == 0);
+    written = close(fd) == 0 && written;
+    written = written && renameat(folder_fd, temporary, folder_fd, name) == 0;
+    if (!written) {
+        int saved = errno;
+        unlinkat(folder_fd, temporary, 0);
+        errno = saved;
+    }
+    return written;
+}

@@ -26,6 +26,10 @@ typedef struct dn_file_part {
 } dn_file_part;
 dn_status dn_file_write_parts(const char *path, const dn_file_part *parts, size_t part_count, bool durable, dn_error *error);
 
+/* NAME of an open folder by way of NAME.tmp; fsyncs the file if `synced`, never the folder: the caller does that once for many files.
+ * False with errno; the temporary file is gone then. */
+bool dn_file_write_at(int folder_fd, const char *name, const void *bytes, size_t count, bool synced);
+
 /* Whether dn_file_write could put a file there, asked before the work whose result it is to hold. */
 dn_status dn_file_check_target(const char *path, dn_error *error);
 

@@ -1,4 +1,4 @@
-/* A consistent copy of a database that others may be writing, by SQLite's online backup, and of the images it names.
+/* A consistent copy of a database that others may be writing, by SQLite's online backup, and of the images and input pictures it names.
  *
  * The database goes first: an image that it names was there at that moment, and images never change, so a link is as good as a copy
  * where both folders share a file system. Any thread, any process: nothing here needs the lock on the data directory. */
@@ -112,11 +112,37 @@ static dn_status copy_images(sql *copy, const char *folder, const char *destinat
     return status;
 }
 
+/* Input pictures of the jobs that the copy remembers; they never change either. */
+static dn_status copy_inputs(sql *copy, const char *folder, const char *destination, dn_error *error)
+{
+    dn_status status = DN_OK;
+    char *path = join(folder, "inputs", "");
+    DIR *listing = path ? opendir(path) : NULL;
+    for (struct dirent *entry; listing && status == DN_OK && (entry = readdir(listing));) {
+        char id[API_ID_BYTES + 1] = "";
+        size_t length = strlen(entry->d_name);
+        memcpy(id, entry->d_name, length < API_ID_BYTES ? length : API_ID_BYTES);
+        if (!api_id_valid(id) || strstr(entry->d_name, ".tmp") || sql_integer(copy, SQL_INPUT_KNOWN, 0, "t", id) != 1) {
+            continue;
+        }
+        bool gone = false;
+        char *from = join(folder, "inputs", entry->d_name), *to = join(destination, "inputs", entry->d_name);
+        status = from && to ? copy_image(from, to, &gone, error) : dn_fail(error, DN_NO_MEMORY, "out of memory");
+        free(from);
+        free(to);
+    }
+    if (listing) {
+        closedir(listing);
+    }
+    free(path);
+    return status;
+}
+
 /* A backup goes where nothing is: it must never replace another, or a data directory in use. */
 static dn_status make_destination(const char *destination, dn_error *error)
 {
-    char *images = join(destination, "images", "");
-    dn_status status = images ? dn_make_folder(destination, error) : dn_fail(error, DN_NO_MEMORY, "out of memory");
+    char *images = join(destination, "images", ""), *inputs = join(destination, "inputs", "");
+    dn_status status = images && inputs ? dn_make_folder(destination, error) : dn_fail(error, DN_NO_MEMORY, "out of memory");
     DIR *listing = status == DN_OK ? opendir(destination) : NULL;
     if (status == DN_OK && !listing) {
         status = dn_fail(error, DN_IO, "%s: %s", destination, strerror(errno));
@@ -132,7 +158,11 @@ static dn_status make_destination(const char *destination, dn_error *error)
     if (status == DN_OK) {
         status = dn_make_folder(images, error);
     }
+    if (status == DN_OK) {
+        status = dn_make_folder(inputs, error);
+    }
     free(images);
+    free(inputs);
     return status;
 }
 
@@ -153,6 +183,9 @@ dn_status store_backup(const char *folder, const char *destination, size_t *imag
     }
     if (status == DN_OK) {
         status = copy_images(&copy, folder, destination, &copied, &gone, error);
+    }
+    if (status == DN_OK) {
+        status = copy_inputs(&copy, folder, destination, error);
     }
     sql_close(&copy);
     sql_close(&from);

@@ -82,7 +82,7 @@ static dn_status check_file_system(const char *folder, dn_error *error)
 
 static dn_status make_folders(const store *s, dn_error *error)
 {
-    static const char *const inside[] = {"", "images", "snapshots"};
+    static const char *const inside[] = {"", "images", "snapshots", "inputs"};
     dn_status status = DN_OK;
     for (size_t i = 0; status == DN_OK && i < sizeof inside / sizeof inside[0]; i++) {
         char *path = store_path(s, inside[i], "");

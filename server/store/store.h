@@ -135,7 +135,7 @@ typedef struct store_request {
      * limit. job_ended and state_after tell when it ended instead (canceled, or failed with code "crashed"). */
     char reason[24];
     bool crashed_alone;
-    /* STORE_PURGE, STORE_RETENTION: out: names of image files to unlink after the commit. Purging a running job asks it to cancel and lets
+    /* STORE_PURGE, STORE_RETENTION: out: files of the data directory ("images/NAME", "inputs/NAME") to unlink after the commit. Purging a running job asks it to cancel and lets
      * the first retention after its end take the files (state_after). Retention takes a bounded number of jobs: again while `more`. */
     char **files;
     size_t file_count;
@@ -177,7 +177,7 @@ store_result store_model(store *s, const char *name, char **json);
 
 /* ---- Lifetime */
 typedef struct store_options {
-    const char *folder;             /* data directory: denoised.db, denoised.lock, images/, snapshots/ */
+    const char *folder;             /* data directory: denoised.db, denoised.lock, images/, snapshots/, inputs/ */
     const char *base_path;
     uint64_t queue_jobs_max, queue_cost_max, client_jobs_max;   /* 0: no such limit */
     uint64_t db_bytes_max;          /* 0: no such limit */
