@@ -6,6 +6,8 @@
  * Shapes are [H,W,C] per row. Pure; any thread. */
 #include "model/unet2d.h"
 
+#include <string.h>
+
 #include "model/unet2d_blocks.h"
 
 #define SKIPS_MAX (1 + DN_BLOCKS_MAX * (DN_LAYERS_MAX + 1))
@@ -295,11 +297,20 @@ dn_status dn_unet2d_plan(dn_model *out, const dn_unet2d_config *config, const ch
     return DN_OK;
 }
 
+/* Old releases stored the random frequencies under two names. */
+static bool is_leftover(const dn_model *model, const char *tensor)
+{
+    (void)model;
+    return strcmp(tensor, "time_proj.W") == 0;
+}
+
 dn_status dn_unet2d_build(dn_model *out, const dn_build_input *input, dn_error *error)
 {
     dn_unet2d_config config;
     dn_status status = dn_unet2d_config_parse(&config, input->config, input->config_path, input->height, input->width, error);
     if (status != DN_OK)
         return status;
+    if (config.time == DN_UNET2D_FOURIER)
+        out->leftover = is_leftover;
     return dn_unet2d_plan(out, &config, input->config_path, error);
 }
