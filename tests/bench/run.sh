@@ -7,6 +7,7 @@ out=${1:?usage: tests/bench/run.sh FOLDER}
 model=${DENOISED_BENCH_MODEL:-models/fashion-mnist}
 {
     [ -x "$out/tests/bench/bench_engine_kernels" ] && { echo "== kernels"; "$out/tests/bench/bench_engine_kernels"; }
+    [ -x "$out/tests/bench/bench_engine_models" ] && { echo "== models"; "$out/tests/bench/bench_engine_models"; }
     [ -x "$out/tests/bench/bench_store" ] && { echo "== store"; "$out/tests/bench/bench_store" "$out"; }
     echo "== serving"
     python3 tests/bench/bench_serving.py --out "$out" --model "$model"
