@@ -36,39 +36,44 @@ INLINE vec whole_chunk_sum(const float *x, size_t stride, vec mean, int power)
     return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
+/* Chunk after chunk through all channels, so that an image larger than the caches is read once, in order. */
 static void channel_sums(double *sums, const float *x, size_t pixels, size_t stride, size_t channels, const float *mean, int power)
 {
-    for (size_t c = 0; c < channels; c += DN_LANES) {
-        const size_t lanes = channels - c < DN_LANES ? channels - c : DN_LANES;
-        const vec center = mean ? load_some(mean + c, lanes) : splat(0.0f);
-        double total[DN_LANES] = {0};
-        for (size_t p = 0; p < pixels; p += CHUNK_PIXELS) {
+    for (size_t c = 0; c < channels; c++)
+        sums[c] = 0.0;
+    for (size_t p = 0; p < pixels; p += CHUNK_PIXELS) {
+        const size_t count = pixels - p < CHUNK_PIXELS ? pixels - p : CHUNK_PIXELS;
+        for (size_t c = 0; c < channels; c += DN_LANES) {
+            const size_t lanes = channels - c < DN_LANES ? channels - c : DN_LANES;
+            const vec center = mean ? load_some(mean + c, lanes) : splat(0.0f);
             const float *from = x + p * stride + c;
             vec sum;
-            if (lanes < DN_LANES || pixels - p < CHUNK_PIXELS)
-                sum = chunk_sum(from, pixels - p < CHUNK_PIXELS ? pixels - p : CHUNK_PIXELS, stride, lanes, center, power);
+            if (lanes < DN_LANES || count < CHUNK_PIXELS)
+                sum = chunk_sum(from, count, stride, lanes, center, power);
             else if (power == 2)
                 sum = whole_chunk_sum(from, stride, center, 2);
             else
                 sum = whole_chunk_sum(from, stride, center, 1);
             float lane[DN_LANES];
             memcpy(lane, &sum, sizeof lane);
-            for (size_t i = 0; i < DN_LANES; i++)
-                total[i] += (double)lane[i];
+            for (size_t i = 0; i < lanes; i++)
+                sums[c + i] += (double)lane[i];
         }
-        memcpy(sums + c, total, lanes * sizeof *total);
     }
 }
 
 INLINE void normalize_as(float *out, const float *x, size_t pixels, size_t stride, size_t channels, const float *mean, const float *gain,
                          const float *offset, const dn_activation activation)
 {
-    for (size_t c = 0; c < channels; c += DN_LANES) {
-        const size_t lanes = channels - c;
-        const vec m = load_some(mean + c, lanes), g = load_some(gain + c, lanes), o = load_some(offset + c, lanes);
-        for (size_t p = 0; p < pixels; p++) {
-            const vec y = (load_some(x + p * stride + c, lanes) - m) * g + o;
-            store_some(out + p * stride + c, activate(y, activation), lanes);
+    for (size_t first = 0; first < pixels; first += CHUNK_PIXELS) {
+        const size_t end = pixels - first < CHUNK_PIXELS ? pixels : first + CHUNK_PIXELS;
+        for (size_t c = 0; c < channels; c += DN_LANES) {
+            const size_t lanes = channels - c;
+            const vec m = load_some(mean + c, lanes), g = load_some(gain + c, lanes), o = load_some(offset + c, lanes);
+            for (size_t p = first; p < end; p++) {
+                const vec y = (load_some(x + p * stride + c, lanes) - m) * g + o;
+                store_some(out + p * stride + c, activate(y, activation), lanes);
+            }
         }
     }
 }

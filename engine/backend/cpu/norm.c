@@ -100,6 +100,11 @@ void dn_cpu_group_norm(const dn_cpu_run *run)
     norm_job job = {.run = run, .shape = shape, .pixels = (size_t)shape.h * shape.w};
     job.slice_groups = groups_of_slice(shape.c, run->node->groups);
     job.slices = run->node->groups / job.slice_groups;
+    size_t wanted = dn_cpu_threads(run) > 1 ? 4 * dn_cpu_threads(run) : 1; /* wider slices read an image in fewer, longer runs */
+    while (job.slices % 2 == 0 && job.slices * run->row_count > wanted) {
+        job.slices /= 2;
+        job.slice_groups *= 2;
+    }
     double work = 30.0 * (double)dn_shape_count(shape) * run->row_count;
     dn_cpu_parallel(run, work, run->row_count * job.slices, norm_task, &job);
 }

@@ -9,6 +9,8 @@
 
 #define SCRATCH_FLOATS 98304u /* 384 KB for the transformed tiles: leaves the L2 cache room for weights */
 #define TILES_MAX 112u /* tiles of a task: more save no weight traffic worth having */
+#define WIDE_WEIGHTS 1048576u /* floats of weight, past which no L2 cache holds it ... */
+#define WIDE_TILES 56u /* ... and a task takes more tiles, since each reads it all from further away */
 #define TILES_UNIT 14u /* rows of the largest microkernel */
 #define TILES_MIN 8u /* fewer tiles than this leave the multiply-add units waiting for weights */
 #define CHANNELS_MIN 32u /* with fewer, transforms cost more than multiplications saved */
@@ -26,6 +28,8 @@ bool dn_cpu_winograd_fits(const dn_plan *plan, const dn_node *node)
 /* Tiles that one task takes at most: a multiple of the microkernel's rows that fits the scratch. */
 static size_t tiles_of_task(size_t in, size_t out)
 {
+    if (POSITIONS * in * out >= WIDE_WEIGHTS)
+        return WIDE_TILES;
     size_t tiles = dn_cpu_min(TILES_MAX, SCRATCH_FLOATS / (POSITIONS * (in + out)));
     return dn_cpu_max(TILES_UNIT, tiles / TILES_UNIT * TILES_UNIT);
 }

@@ -92,11 +92,18 @@ static uint32_t region_rows(uint32_t rows, bool keep_values)
     return keep_values || rows < DN_CPU_CHUNK_ROWS ? rows : DN_CPU_CHUNK_ROWS;
 }
 
+/* Chunks of rows are one for each thread at least, so fewer rows than threads all pass through the first region. */
+static size_t regions(uint32_t rows, bool keep_values, unsigned threads)
+{
+    return keep_values || rows < threads ? 1 : threads;
+}
+
 size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool keep_values)
 {
     size_t region = plan_arena(network->plan, region_rows(rows, keep_values), keep_values, NULL);
-    size_t workers = dn_pool_size(network->device->pool), regions = keep_values ? 1 : workers;
-    return region == SIZE_MAX ? 0 : (region * regions + scratch_floats(network) * workers) * sizeof(float);
+    unsigned workers = dn_pool_size(network->device->pool);
+    size_t count = regions(rows, keep_values, workers);
+    return region == SIZE_MAX ? 0 : (region * count + scratch_floats(network) * workers) * sizeof(float);
 }
 
 void dn_cpu_workspace_free(dn_workspace *workspace)
@@ -127,7 +134,7 @@ dn_status dn_cpu_workspace_create(dn_workspace **out, dn_network *network, const
     w->offsets = calloc(network->plan->value_count, sizeof *w->offsets);
     w->region_floats = w->offsets ? plan_arena(network->plan, w->region_rows, w->keep_values, w->offsets) : SIZE_MAX;
     if (w->rows && w->region_floats != SIZE_MAX) {
-        w->arena = dn_cpu_alloc(w->region_floats * (w->keep_values ? 1 : dn_pool_size(w->pool)));
+        w->arena = dn_cpu_alloc(w->region_floats * regions(w->rows_max, w->keep_values, dn_pool_size(w->pool)));
         w->scratch = dn_cpu_alloc(w->scratch_floats * dn_pool_size(w->pool));
     }
     if (!w->arena || !w->scratch) {
