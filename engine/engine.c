@@ -71,6 +71,11 @@ static dn_status collect(dn_generation *g, const dn_tick_report *report, uint32_
     return status;
 }
 
+dn_status dn_engine_open(dn_engine **out, const char *folder, const dn_engine_options *options, dn_error *error)
+{
+    return dn_engine_load(out, folder, options, error);
+}
+
 dn_status dn_generate(dn_engine *engine, const dn_lane_spec *specs, uint32_t n, uint8_t *pixels, float *floats, dn_progress *progress,
                       void *payload, dn_error *error)
 {

@@ -9,6 +9,10 @@
 #include "batch/loaded_engine.h"
 #include "format/png_image.h"
 
+/* Opens a model folder, or a checkpoint of an original format. FOLDER/guide and FOLDER/classifier, where they are, hold
+ * autoguidance's network and classifier guidance's classifier. */
+dn_status dn_engine_open(dn_engine **out, const char *folder, const dn_engine_options *options, dn_error *error);
+
 /* Makes n images through one batch and calls `progress` after every tick (return false to cancel: DN_CANCELLED).
  * pixels: n pictures of [H][W][C] bytes, may be NULL; floats: n of [C*H*W], may be NULL. */
 typedef bool dn_progress(void *payload, uint32_t steps_done, uint32_t steps_total);

@@ -20,6 +20,7 @@
 #define DN_TRAIN_TIMESTEPS_MAX 10000u
 #define DN_GUIDANCE_SCALE_MAX 100.0                    /* |s| */
 #define DN_CONDITION_CLASSES_MAX 8u                    /* (class, weight) pairs in one condition */
+#define DN_CLASS_WEIGHT_MAX 10.0f                     /* of one class of a mixture, either sign */
 #define DN_BATCH_ROWS_MAX 128u                         /* rows in one forward pass */
 #define DN_LANES_MAX 256u                              /* lanes in one batch */
 #define DN_THREADS_MAX 256u

@@ -23,8 +23,12 @@ dn_status dn_batch_create(dn_batch **out, dn_engine *engine, uint32_t rows_max, 
     batch->host = malloc(dn_engine_elements(engine) * sizeof *batch->host);
     dn_status status = batch->host != NULL ? DN_OK : dn_fail(error, DN_NO_MEMORY, "no memory for a batch");
     dn_workspace_options options = {.rows_max = rows_max};
+    if (status == DN_OK && engine->network == NULL)
+        status = dn_fail(error, DN_INTERNAL, "an engine that was only described runs no batch");
     if (status == DN_OK)
         status = engine->backend->workspace_create(&batch->workspace, engine->network, &options, error);
+    if (status == DN_OK && engine->guide != NULL)
+        status = engine->backend->workspace_create(&batch->guide_workspace, engine->guide, &options, error);
     if (status == DN_OK)
         *out = batch;
     else
@@ -47,6 +51,8 @@ void dn_batch_free(dn_batch *batch)
         free_lane(batch, batch->lanes[i]);
     for (uint32_t i = 0; i < batch->spare_count; i++)
         free_lane(batch, batch->spares[i]);
+    if (batch->guide_workspace != NULL)
+        batch->engine->backend->workspace_free(batch->guide_workspace);
     if (batch->workspace != NULL)
         batch->engine->backend->workspace_free(batch->workspace);
     free(batch->host);
@@ -60,10 +66,20 @@ uint32_t dn_batch_lanes(const dn_batch *batch)
 
 uint32_t dn_batch_rows_wanted(const dn_batch *batch)
 {
-    uint32_t rows = 0;
+    uint32_t rows = 0, counts[DN_RUN_COUNT];
     for (uint32_t i = 0; i < batch->lane_count; i++)
-        rows += dn_lane_rows(batch->lanes[i]);
+        rows += dn_lane_rows(batch->lanes[i], counts);
     return rows;
+}
+
+bool dn_batch_has_room(const dn_batch *batch, const dn_lane *lane)
+{
+    uint32_t counts[DN_RUN_COUNT];
+    (void)dn_lane_rows_most(lane, counts);
+    for (uint32_t run = 0; run < DN_RUN_COUNT; run++)
+        if (counts[run] > batch->rows_max)
+            return false;
+    return true;
 }
 
 /* The index of the first lane whose id is not below `id`. */
@@ -129,10 +145,10 @@ dn_status dn_batch_admit(dn_batch *batch, dn_lane_id id, const dn_lane_spec *spe
     if (status != DN_OK)
         return status;
     status = dn_lane_init(lane, batch->engine, id, spec, error);
-    if (status == DN_OK && dn_lane_rows(lane) > batch->rows_max)
+    if (status == DN_OK && !dn_batch_has_room(batch, lane))
         status = dn_fail(error, DN_INVALID, "guidance_scale %g needs a batch of 2 rows", spec->guidance_scale);
     if (status == DN_OK)
-        status = dn_lane_start(lane, batch->engine, spec->start, error);
+        status = dn_lane_start(lane, batch->engine, spec, batch->host, error);
     if (status == DN_OK)
         dn_batch_insert(batch, lane);
     else
@@ -151,27 +167,80 @@ dn_status dn_batch_evict(dn_batch *batch, dn_lane_id id)
     return DN_OK;
 }
 
-/* Asks the lanes whose turn it is; the rows asked for. A lane that has none of them has row_count 0. */
-static uint32_t gather(dn_batch *batch)
+/* Whether counts[run] more rows fit behind rows[run], for every run. */
+static bool fits(const dn_batch *batch, const uint32_t rows[DN_RUN_COUNT], const uint32_t counts[DN_RUN_COUNT])
 {
-    uint32_t rows = 0, start = place_of(batch, batch->cursor);
-    if (start < batch->lane_count && batch->lanes[start]->id == batch->cursor)
-        start++;
+    for (uint32_t run = 0; run < DN_RUN_COUNT; run++)
+        if (rows[run] + counts[run] > batch->rows_max)
+            return false;
+    return true;
+}
+
+/* Where a lane's rows begin in the lists of the tick. */
+static void places_of(dn_batch *batch, const dn_lane *lane, dn_row *out[DN_RUN_COUNT])
+{
+    for (uint32_t run = 0; run < DN_RUN_COUNT; run++)
+        out[run] = batch->rows[run] + lane->first_row[run];
+}
+
+/* Asks the lanes whose turn it is; rows[run] is what was asked for. A lane that has none of them has `asked` 0. */
+static void gather(dn_batch *batch, uint32_t rows[DN_RUN_COUNT])
+{
+    uint32_t start = place_of(batch, batch->cursor), counts[DN_RUN_COUNT];
+    start = start < batch->lane_count && batch->lanes[start]->id == batch->cursor ? start + 1 : start;
     for (uint32_t i = 0; i < batch->lane_count; i++)
-        batch->lanes[i]->row_count = 0;
+        batch->lanes[i]->asked = 0;
     for (uint32_t i = 0; i < batch->lane_count; i++) {
         dn_lane *lane = batch->lanes[(start + i) % batch->lane_count];
-        uint32_t wanted = dn_lane_rows(lane);
-        if (wanted == 0)
+        dn_row *places[DN_RUN_COUNT];
+        if (dn_lane_rows(lane, counts) == 0)
             continue;
-        if (rows + wanted > batch->rows_max)
+        if (!fits(batch, rows, counts))
             break;
-        lane->first_row = rows;
-        dn_lane_ask(lane, batch->engine, batch->rows + rows);
-        rows += lane->row_count;
+        memcpy(lane->first_row, rows, sizeof lane->first_row);
+        places_of(batch, lane, places);
+        dn_lane_ask(lane, batch->engine, places);
+        for (uint32_t run = 0; run < DN_RUN_COUNT; run++)
+            rows[run] += counts[run];
         batch->cursor = lane->id;
     }
-    return rows;
+}
+
+static dn_program program_of(const dn_batch *batch, dn_lane *lane)
+{
+    return (dn_program){
+        .registers = lane->registers,
+        .elements = dn_engine_elements(batch->engine),
+        .ops = lane->ops.op,
+        .op_count = lane->ops.count,
+        .scalars = lane->scalars,
+    };
+}
+
+/* What samplers want done to their registers before they are evaluated. */
+static dn_status prepare(dn_batch *batch, dn_error *error)
+{
+    const dn_engine *engine = batch->engine;
+    uint32_t programs = 0;
+    for (uint32_t i = 0; i < batch->lane_count; i++)
+        if (batch->lanes[i]->asked != 0 && batch->lanes[i]->ops.count > 0)
+            batch->programs[programs++] = program_of(batch, batch->lanes[i]);
+    return programs > 0 ? engine->backend->execute(engine->device, batch->programs, programs, error) : DN_OK;
+}
+
+/* Each network once at most. */
+static dn_status evaluate(dn_batch *batch, const uint32_t rows[DN_RUN_COUNT], dn_error *error)
+{
+    const dn_engine *engine = batch->engine;
+    const dn_gradient *classifier = &engine->classifier;
+    dn_status status = DN_OK;
+    if (rows[DN_RUN_NETWORK] > 0)
+        status = engine->backend->run(engine->network, batch->workspace, batch->rows[DN_RUN_NETWORK], rows[DN_RUN_NETWORK], error);
+    if (status == DN_OK && rows[DN_RUN_GUIDE] > 0)
+        status = engine->backend->run(engine->guide, batch->guide_workspace, batch->rows[DN_RUN_GUIDE], rows[DN_RUN_GUIDE], error);
+    if (status == DN_OK && rows[DN_RUN_CLASSIFIER] > 0)
+        status = classifier->run(classifier->self, batch->rows[DN_RUN_CLASSIFIER], rows[DN_RUN_CLASSIFIER], error);
+    return status;
 }
 
 /* Hands every asked lane its answer and runs all their programs. */
@@ -182,22 +251,18 @@ static dn_status answer(dn_batch *batch, dn_error *error)
     dn_status status = DN_OK;
     for (uint32_t i = 0; i < batch->lane_count && status == DN_OK; i++) {
         dn_lane *lane = batch->lanes[i];
-        if (lane->row_count == 0 || !dn_lane_answer(lane, engine, batch->rows + lane->first_row))
+        dn_row *places[DN_RUN_COUNT];
+        places_of(batch, lane, places);
+        if (lane->asked == 0 || !dn_lane_answer(lane, engine, (const dn_row *const *)places))
             continue;
         if (lane->spec.noise != NULL)
             status = dn_lane_give_noise(lane, engine, error);
-        batch->programs[programs++] = (dn_program){
-            .registers = lane->registers,
-            .elements = dn_engine_elements(engine),
-            .ops = lane->ops.op,
-            .op_count = lane->ops.count,
-            .scalars = &lane->norm,
-        };
+        batch->programs[programs++] = program_of(batch, lane);
     }
     if (status == DN_OK && programs > 0)
         status = engine->backend->execute(engine->device, batch->programs, programs, error);
     for (uint32_t i = 0; i < batch->lane_count && status == DN_OK; i++)
-        if (batch->lanes[i]->row_count > 0 && batch->lanes[i]->state == DN_LANE_RUNNING)
+        if (batch->lanes[i]->asked != 0 && batch->lanes[i]->state == DN_LANE_RUNNING)
             dn_lane_settle(batch->lanes[i]);
     return status;
 }
@@ -214,6 +279,8 @@ static void write_report(const dn_batch *batch, dn_tick_report *report, uint32_t
             .state = lane->state,
             .steps_done = lane->sampler.step,
             .steps_total = lane->context.schedule.steps,
+            .fraction = lane->state == DN_LANE_DONE ? 1.0 : dn_sampler_fraction(&lane->context, &lane->sampler),
+            .evaluations = lane->sampler.evaluations,
             .error = lane->error,
         };
     }
@@ -222,15 +289,15 @@ static void write_report(const dn_batch *batch, dn_tick_report *report, uint32_t
 dn_status dn_batch_tick(dn_batch *batch, dn_tick_report *report, dn_error *error)
 {
     double began = dn_now_seconds();
-    const dn_engine *engine = batch->engine;
-    dn_status status = DN_OK;
-    uint32_t rows = gather(batch);
-    if (rows > 0)
-        status = engine->backend->run(engine->network, batch->workspace, batch->rows, rows, error);
+    uint32_t rows[DN_RUN_COUNT] = {0};
+    gather(batch, rows);
+    dn_status status = prepare(batch, error);
+    if (status == DN_OK)
+        status = evaluate(batch, rows, error);
     if (status == DN_OK)
         status = answer(batch, error);
     if (status == DN_OK)
-        write_report(batch, report, rows, dn_now_seconds() - began);
+        write_report(batch, report, rows[DN_RUN_NETWORK] + rows[DN_RUN_GUIDE] + rows[DN_RUN_CLASSIFIER], dn_now_seconds() - began);
     return status;
 }
 

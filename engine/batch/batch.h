@@ -1,6 +1,6 @@
 /* The running batch: lanes in flight on one engine. Anything shares a batch.
  *
- * A tick gathers the rows every lane asks for, runs the network at most once, hands every lane its answer and runs all
+ * A tick gathers the rows every lane asks for, runs each network at most once, hands every lane its answer and runs all
  * register programs. Lanes are admitted, evicted, snapshotted and restored between ticks. One thread owns a batch.
  * The bytes of an image depend on its spec alone, never on its batch-mates. */
 #ifndef DN_BATCH_BATCH_H
@@ -38,12 +38,14 @@ typedef enum dn_lane_state { DN_LANE_RUNNING, DN_LANE_DONE, DN_LANE_FAILED } dn_
 typedef struct dn_lane_report {
     dn_lane_id id;
     dn_lane_state state;
-    uint32_t steps_done, steps_total;
+    uint32_t steps_done, steps_total; /* of an adaptive sampler's own steps no total is known: see fraction */
+    double fraction; /* how far the image is, 0 to 1 */
+    uint32_t evaluations; /* of the image so far, guided ones counted once */
     dn_error error; /* DN_LANE_FAILED: step and cause (NaN in the network's answer) */
 } dn_lane_report;
 
 typedef struct dn_tick_report {
-    uint32_t rows; /* rows evaluated */
+    uint32_t rows; /* rows evaluated, by all networks together */
     double seconds;
     uint32_t lane_count;
     dn_lane_report lanes[DN_LANES_MAX]; /* every lane in flight when the tick began */
@@ -56,7 +58,7 @@ uint32_t dn_batch_rows_wanted(const dn_batch *batch); /* rows the next tick will
 
 /* Checks a spec against the engine without admitting it: refusals name the field ("steps must be ..."). */
 dn_status dn_lane_spec_check(const dn_engine *engine, const dn_lane_spec *spec, dn_error *error);
-/* Rows one tick of this lane needs at most (1 or 2). */
+/* Rows one tick of this lane needs at most, of all networks together (1 to 3). 0 for a spec whose guidance is refused. */
 uint32_t dn_lane_spec_rows(const dn_engine *engine, const dn_lane_spec *spec);
 /* Rows evaluated for the whole image: what it costs. 0 for a spec that dn_lane_spec_check refuses. Progress counts steps. */
 uint32_t dn_lane_spec_evaluations(const dn_engine *engine, const dn_lane_spec *spec);
@@ -64,7 +66,7 @@ uint32_t dn_lane_spec_evaluations(const dn_engine *engine, const dn_lane_spec *s
 dn_status dn_batch_admit(dn_batch *batch, dn_lane_id id, const dn_lane_spec *spec, dn_error *error);
 dn_status dn_batch_evict(dn_batch *batch, dn_lane_id id); /* DN_INVALID: no such lane */
 
-/* Runs at most rows_max rows: lanes that do not fit wait their turn (round robin). DN_OK even when lanes failed. */
+/* Runs at most rows_max rows of each network: lanes that do not fit wait their turn (round robin). DN_OK even when lanes failed. */
 dn_status dn_batch_tick(dn_batch *batch, dn_tick_report *report, dn_error *error);
 
 /* A snapshot is the spec, the sampler's state and the registers that live across ticks; bytes are malloc'd. It opens

@@ -1,9 +1,7 @@
-/* Opens a model folder onto a device: network compiled, schedule read, class rule settled, defaults and build identity.
+/* Opens a model folder onto a device: networks compiled, schedule read, classes, defaults and build identity settled.
  *
  * An engine is immutable once open: any number of threads may read it. It owns everything it points to; the weights in
  * float are dropped as soon as the back end has packed them. */
-#include "batch/loaded_engine.h"
-
 #include <png.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,36 +9,27 @@
 #include <zlib.h>
 
 #include "base/sha256.h"
-
-#define DN_DEFAULT_STEPS 20u
-#define DN_DEFAULT_SAMPLER "dpmpp_2m" /* where the folder says nothing */
+#include "batch/engine_private.h"
+#include "diffusion/family.h"
 
 void dn_engine_close(dn_engine *engine)
 {
     if (engine == NULL)
         return;
+    if (engine->classifier.close != NULL)
+        engine->classifier.close(engine->classifier.self);
+    if (engine->guide != NULL)
+        engine->backend->network_free(engine->guide);
     if (engine->network != NULL)
         engine->backend->network_free(engine->network);
     if (engine->device != NULL)
         engine->backend->device_close(engine->device);
     dn_training_schedule_free(engine->training);
+    dn_model_free(engine->guide_model);
     dn_model_free(engine->model);
+    free(engine->codec_path);
     dn_model_folder_free(engine->folder);
     free(engine);
-}
-
-/* Null class: one embedding row more than names: the last row; as many: none; no names: the last row. */
-static dn_status settle_classes(dn_engine *engine, dn_error *error)
-{
-    uint32_t rows = engine->model->class_rows, names = engine->folder->class_count;
-    engine->null_class = DN_NONE;
-    if (names != 0 && names != rows && names + 1 != rows)
-        return dn_fail(error, DN_INVALID, "%s: id2label has %u classes, but the network's class embedding has %u rows",
-                       engine->folder->path, names, rows);
-    if (rows != 0 && names != rows)
-        engine->null_class = rows - 1;
-    engine->class_count = engine->null_class == DN_NONE ? rows : rows - 1;
-    return DN_OK;
 }
 
 static dn_status check_output(const dn_engine *engine, dn_error *error)
@@ -56,44 +45,6 @@ static dn_status check_output(const dn_engine *engine, dn_error *error)
                    model->channels, model->channels, 2 * model->channels, model->out_channels);
 }
 
-static dn_status read_default_sampler(dn_engine *engine, const cJSON *defaults, dn_error *error)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(defaults, "sampler");
-    bool folder_knows = engine->folder->scheduler != NULL && dn_sampler_for_scheduler(engine->scheduler.class_name) != NULL;
-    const char *name = folder_knows ? "model" : DN_DEFAULT_SAMPLER;
-    if (item != NULL && !cJSON_IsString(item))
-        return dn_fail(error, DN_INVALID, "%s: denoised.sampler must be a string", engine->folder->path);
-    if (item != NULL)
-        name = item->valuestring;
-    if (strcmp(name, "model") != 0 && dn_sampler_find(name) == NULL)
-        return dn_fail(error, DN_INVALID, "%s: denoised.sampler \"%.40s\" is not known", engine->folder->path, name);
-    snprintf(engine->default_sampler, sizeof engine->default_sampler, "%s", name);
-    return DN_OK;
-}
-
-/* What a request that says nothing gets: model_index.json's "denoised" object, else the folder's scheduler. */
-static dn_status read_defaults(dn_engine *engine, dn_error *error)
-{
-    const cJSON *defaults = engine->folder->defaults;
-    const cJSON *steps = cJSON_GetObjectItemCaseSensitive(defaults, "steps");
-    const cJSON *scale = cJSON_GetObjectItemCaseSensitive(defaults, "guidance_scale");
-    engine->default_steps = DN_DEFAULT_STEPS;
-    engine->default_guidance = 1.0;
-    if (steps != NULL) {
-        double value = cJSON_IsNumber(steps) ? steps->valuedouble : 0.0;
-        if (!(value >= 1.0 && value <= DN_STEPS_MAX) || value != (double)(uint32_t)value)
-            return dn_fail(error, DN_INVALID, "%s: denoised.steps must be an integer from 1 to %u", engine->folder->path, DN_STEPS_MAX);
-        engine->default_steps = (uint32_t)value;
-    }
-    if (scale != NULL) {
-        if (!cJSON_IsNumber(scale) || !(fabs(scale->valuedouble) <= DN_GUIDANCE_SCALE_MAX))
-            return dn_fail(error, DN_INVALID, "%s: denoised.guidance_scale must be a number of at most %g", engine->folder->path,
-                           DN_GUIDANCE_SCALE_MAX);
-        engine->default_guidance = scale->valuedouble;
-    }
-    return read_default_sampler(engine, defaults, error);
-}
-
 /* Everything that may change an image's bytes for the same spec, and the PNG's too. */
 static void settle_build(dn_engine *engine)
 {
@@ -106,58 +57,135 @@ static void settle_build(dn_engine *engine)
     snprintf(engine->device_text, sizeof engine->device_text, "%s %s", engine->backend->name, engine->backend->device_isa(engine->device));
 }
 
-static dn_status open_files(dn_engine *engine, const char *folder, dn_error *error)
+static dn_status open_model(dn_model **out, const char *folder, bool described, dn_error *error)
+{
+    return described ? dn_model_describe(out, folder, 0, 0, error) : dn_model_open(out, folder, 0, 0, error);
+}
+
+/* What the network was trained on and how "model" samples it: the folder's scheduler says so, or the checkpoint's format does. */
+static dn_status read_schedule(dn_engine *engine, dn_error *error)
+{
+    const dn_model_folder *folder = engine->folder;
+    const dn_model *model = engine->model;
+    const char *path = folder->scheduler_path != NULL ? folder->scheduler_path : folder->path;
+    bool original = folder->scheduler == NULL && model->convention != DN_CONVENTION_DIFFUSERS;
+    bool cosine = strcmp(model->architecture, "GuidedDiffusionUNet") == 0 && model->width == 64; /* of ADM's networks the smallest alone */
+    dn_status status = original
+                           ? dn_training_schedule_for_convention(&engine->training, model->convention, model->sigma_data, cosine, error)
+                           : dn_training_schedule_from_json(&engine->training, folder->scheduler, path, error);
+    if (status != DN_OK)
+        return status;
+    status = original ? dn_scheduler_config_for_convention(&engine->scheduler, model->convention, error)
+                      : dn_scheduler_config_from_json(&engine->scheduler, folder->scheduler, path, error);
+    if (status == DN_OK && original && engine->scheduler.variance == DN_VARIANCE_LEARNED_RANGE && model->out_channels == model->channels)
+        engine->scheduler.variance = DN_VARIANCE_FIXED_LARGE; /* what such a network was trained with when it learned no variance */
+    return status;
+}
+
+/* Autoguidance wants a network of the same kind: the same samples, the same classes, the same prediction. */
+static dn_status open_guide(dn_engine *engine, bool described, dn_error *error)
+{
+    dn_model_folder *folder = NULL;
+    dn_status status = dn_model_folder_open(&folder, engine->folder->guide_path, error);
+    if (status == DN_OK)
+        status = open_model(&engine->guide_model, folder->network_path, described, error);
+    dn_model_folder_free(folder);
+    if (status != DN_OK)
+        return status;
+    const dn_model *guide = engine->guide_model, *model = engine->model;
+    bool fits = guide->width == model->width && guide->height == model->height && guide->channels == model->channels &&
+                guide->class_rows == model->class_rows && guide->convention == model->convention &&
+                (guide->out_channels == guide->channels || guide->out_channels == 2 * guide->channels);
+    if (!fits)
+        return dn_fail(error, DN_INVALID, "%s: the guide's samples, classes or format are not the model's: it cannot guide it",
+                       engine->folder->guide_path);
+    return DN_OK;
+}
+
+/* The size of the pictures, and where the autoencoder is that makes them. */
+static dn_status read_codec(dn_engine *engine, dn_error *error)
+{
+    const char *vae = engine->folder->vae_path;
+    engine->image_width = engine->model->width;
+    engine->image_height = engine->model->height;
+    engine->image_channels = engine->model->channels;
+    if (vae == NULL)
+        return DN_OK;
+    dn_model *decoder = NULL;
+    dn_status status = dn_model_describe(&decoder, vae, engine->model->height, engine->model->width, error);
+    if (status != DN_OK)
+        return status;
+    dn_shape picture = decoder->plan->values[decoder->plan->output].shape;
+    if (decoder->channels != engine->model->channels)
+        status = dn_fail(error, DN_INVALID, "%s: the autoencoder's latents have %u channels, the denoiser's %u", vae, decoder->channels,
+                         engine->model->channels);
+    engine->image_width = picture.w;
+    engine->image_height = picture.h;
+    engine->image_channels = picture.c;
+    dn_model_free(decoder);
+    if (status == DN_OK && (engine->codec_path = strdup(vae)) == NULL)
+        status = dn_fail(error, DN_NO_MEMORY, "%s: out of memory", vae);
+    return status;
+}
+
+static dn_status open_files(dn_engine *engine, const char *folder, bool described, dn_error *error)
 {
     dn_status status = dn_model_folder_open(&engine->folder, folder, error);
     if (status == DN_OK)
-        status = dn_model_open(&engine->model, engine->folder->network_path, 0, 0, error);
-    const char *path = status == DN_OK && engine->folder->scheduler_path != NULL ? engine->folder->scheduler_path : folder;
+        status = open_model(&engine->model, engine->folder->network_path, described, error);
     if (status == DN_OK)
-        status = dn_training_schedule_from_json(&engine->training, engine->folder->scheduler, path, error);
-    if (status == DN_OK)
-        status = dn_scheduler_config_from_json(&engine->scheduler, engine->folder->scheduler, path, error);
-    if (status == DN_OK)
-        status = settle_classes(engine, error);
+        status = read_schedule(engine, error);
     if (status == DN_OK)
         status = check_output(engine, error);
     if (status == DN_OK)
-        status = read_defaults(engine, error);
+        status = dn_engine_settle_classes(engine, error);
+    if (status == DN_OK && engine->folder->guide_path != NULL)
+        status = open_guide(engine, described, error);
+    if (status == DN_OK)
+        status = read_codec(engine, error);
+    if (status == DN_OK)
+        status = dn_engine_settle_defaults(engine, error);
+    return status;
+}
+
+/* Packs the weights and lets the floats go. */
+static dn_status compile(dn_network **out, const dn_engine *engine, dn_model *model, dn_error *error)
+{
+    dn_network_options network = {.plan = model->plan, .weights = model->weights};
+    dn_status status = engine->backend->network_create(out, engine->device, &network, error);
+    dn_weights_free(model->weights);
+    model->weights = NULL;
     return status;
 }
 
 static dn_status open_device(dn_engine *engine, const dn_engine_options *options, dn_error *error)
 {
-    dn_device_options device = {.threads = options != NULL ? options->threads : 0, .isa = options != NULL ? options->isa : NULL};
+    dn_device_options device = {.threads = options->threads, .isa = options->isa};
     engine->backend = dn_backend_cpu();
     dn_status status = engine->backend->device_open(&engine->device, &device, error);
-    if (status != DN_OK)
+    if (status != DN_OK || options->describe_only)
         return status;
-    dn_network_options network = {.plan = engine->model->plan, .weights = engine->model->weights};
-    status = engine->backend->network_create(&engine->network, engine->device, &network, error);
-    dn_weights_free(engine->model->weights);
-    engine->model->weights = NULL;
-    return status;
+    status = compile(&engine->network, engine, engine->model, error);
+    return status == DN_OK && engine->guide_model != NULL ? compile(&engine->guide, engine, engine->guide_model, error) : status;
 }
 
-dn_status dn_engine_open(dn_engine **out, const char *folder, const dn_engine_options *options, dn_error *error)
+dn_status dn_engine_load(dn_engine **out, const char *folder, const dn_engine_options *options, dn_error *error)
 {
+    static const dn_engine_options standard = {0};
+    if (options == NULL)
+        options = &standard;
     dn_engine *engine = calloc(1, sizeof *engine);
     if (engine == NULL)
         return dn_fail(error, DN_NO_MEMORY, "no memory for an engine");
-    dn_status status = open_files(engine, folder, error);
+    dn_status status = open_files(engine, folder, options->describe_only, error);
     if (status == DN_OK)
         status = open_device(engine, options, error);
     if (status != DN_OK) {
         dn_engine_close(engine);
         return status;
     }
+    dn_engine_settle_fields(engine);
     settle_build(engine);
     *out = engine;
     return DN_OK;
-}
-
-size_t dn_engine_elements(const dn_engine *engine)
-{
-    const dn_model *model = engine->model;
-    return (size_t)model->channels * model->height * model->width;
 }

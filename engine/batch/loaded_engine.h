@@ -19,6 +19,7 @@ typedef struct dn_engine_options {
  * can run plans backward fills it in (dn_engine_set_classifier); an engine has at most one. */
 typedef struct dn_gradient {
     void *self;
+    uint32_t class_count; /* the classes it knows */
     /* For every row: out = d log p(condition.classes[0] | in * in_scale, time) / d (in * in_scale), as floats like the sample's. */
     dn_status (*run)(void *self, dn_row *rows, uint32_t row_count, dn_error *error);
     void (*close)(void *self);
@@ -43,18 +44,21 @@ typedef struct dn_engine {
     char default_sampler[32];
     uint32_t default_steps;
     double default_guidance;
+    dn_option_field fields[DN_OPT_COUNT]; /* see dn_engine_field_at */
+    uint32_t field_count;
     char device_text[64]; /* "cpu avx512": stands in pictures, so never the number of threads */
     char build[65]; /* hex sha256 over the sources' hash, numerics version, backend, instruction set, libpng and zlib versions */
 } dn_engine;
 
-/* FOLDER/guide and FOLDER/classifier, where they are, hold autoguidance's network and classifier guidance's classifier. */
-dn_status dn_engine_open(dn_engine **out, const char *folder, const dn_engine_options *options, dn_error *error);
+/* All but the classifier: dn_engine_open in engine.h is the whole. FOLDER/guide, where it is, holds autoguidance's network. */
+dn_status dn_engine_load(dn_engine **out, const char *folder, const dn_engine_options *options, dn_error *error);
 void dn_engine_close(dn_engine *engine); /* accepts NULL */
 
 /* A class by name: an exact name or one of its comma-separated synonyms, case-insensitive. DN_INVALID lists the indices when
  * several match; the nearest names when none does. */
 dn_status dn_engine_find_class(const dn_engine *engine, const char *name, uint32_t *out, dn_error *error);
-void dn_engine_set_classifier(dn_engine *engine, dn_gradient classifier); /* takes it; before the first batch */
+/* Takes the classifier; before the first batch. One without `run` only says that there is one (an engine that is described). */
+void dn_engine_set_classifier(dn_engine *engine, dn_gradient classifier);
 /* The options this engine's guidance and conditioning take, in the table's order; NULL past the end. */
 const dn_option_field *dn_engine_field_at(const dn_engine *engine, uint32_t index);
 /* Whether a sampler can serve this engine's network; a refusal says why not. */
@@ -62,7 +66,8 @@ dn_status dn_engine_serves(const dn_engine *engine, const dn_sampler *sampler, d
 /* Memory that the engine's networks take, packed; of one opened by describe_only an estimate. Workspaces are not in it. */
 size_t dn_engine_weight_bytes(const dn_engine *engine);
 size_t dn_engine_workspace_bytes(const dn_engine *engine, uint32_t rows); /* of a batch of so many rows, all networks */
-size_t dn_engine_lane_bytes(const dn_engine *engine); /* registers of one lane */
+/* Registers of one lane, all touched: at most. Memory of those that its sampler and guidance leave alone is never asked for. */
+size_t dn_engine_lane_bytes(const dn_engine *engine);
 size_t dn_engine_elements(const dn_engine *engine); /* C*H*W of one image */
 
 #endif

@@ -1,7 +1,7 @@
 /* A lane as bytes, and back: what a killed worker's successor goes on from.
  *
- * Layout, little-endian: magic, version, build, weights sha256, elements, the spec, the sampler's state, the mask of live
- * registers, their floats, sha256 of all that. Everything else about a lane is a pure function of its spec, so a restored
+ * Layout, little-endian: magic, version, build, weights sha256 of the network and its guide, elements, the spec, the sampler's and
+ * the lane's state, the mask of live registers, their floats, sha256 of all that. Everything else about a lane is a pure function of its spec, so a restored
  * lane continues to the same bytes. Called between ticks by the thread that owns the batch. */
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,7 @@
 #define DN_SNAPSHOT_MAGIC "DNLANE\r\n"
 #define DN_SNAPSHOT_VERSION 2u
 #define DN_SNAPSHOT_HEAD_BYTES_MAX 4096u
+#define DN_STAGES_MAX 64u /* more than any sampler counts inside a step, or remembers */
 
 /* A cursor over bytes being written or read; reading past the end clears ok and yields zeros. */
 typedef struct dn_cursor {
@@ -70,49 +71,92 @@ static double get_double(dn_cursor *c)
     return value;
 }
 
-static void put_spec(dn_cursor *c, const dn_lane_spec *spec)
+static void put_condition(dn_cursor *c, const dn_condition *condition)
 {
+    put_u64(c, condition->count);
+    for (uint32_t i = 0; i < DN_CONDITION_CLASSES_MAX; i++) {
+        put_u64(c, condition->classes[i]);
+        put_double(c, (double)condition->weights[i]);
+    }
+}
+
+static void get_condition(dn_cursor *c, dn_condition *condition)
+{
+    condition->count = (uint32_t)get_u64(c);
+    for (uint32_t i = 0; i < DN_CONDITION_CLASSES_MAX; i++) {
+        condition->classes[i] = (uint32_t)get_u64(c);
+        condition->weights[i] = (float)get_double(c);
+    }
+}
+
+/* Of init and mask only that there were some: what is left of them are registers. */
+static void put_spec(dn_cursor *c, const dn_lane *lane)
+{
+    const dn_lane_spec *spec = &lane->spec;
     put_u64(c, spec->seed);
     put_u64(c, spec->has_class);
     put_u64(c, spec->class_index);
+    put_condition(c, &spec->mixture);
+    put_u64(c, spec->has_negative);
+    put_u64(c, spec->negative_class);
     put_double(c, spec->guidance_scale);
     put_u64(c, spec->steps);
     put_bytes(c, spec->sampler, sizeof spec->sampler);
     put_u64(c, spec->options.given);
     for (uint32_t i = 0; i < DN_OPT_COUNT; i++)
         put_double(c, spec->options.value[i]);
+    put_u64(c, spec->has_variation);
+    put_u64(c, spec->variation_seed);
+    put_u64(c, lane->conditioning.has_init);
+    put_u64(c, lane->conditioning.has_mask);
 }
 
-static void get_spec(dn_cursor *c, dn_lane_spec *spec)
+/* picture: stands for an init or a mask that was there; its contents do not matter. */
+static void get_spec(dn_cursor *c, dn_lane_spec *spec, const float *picture)
 {
     memset(spec, 0, sizeof *spec);
     spec->seed = get_u64(c);
     spec->has_class = get_u64(c) != 0;
     spec->class_index = (uint32_t)get_u64(c);
+    get_condition(c, &spec->mixture);
+    spec->has_negative = get_u64(c) != 0;
+    spec->negative_class = (uint32_t)get_u64(c);
     spec->guidance_scale = get_double(c);
     spec->steps = (uint32_t)get_u64(c);
     get_bytes(c, spec->sampler, sizeof spec->sampler);
     spec->options.given = get_u64(c);
     for (uint32_t i = 0; i < DN_OPT_COUNT; i++)
         spec->options.value[i] = get_double(c);
+    spec->has_variation = get_u64(c) != 0;
+    spec->variation_seed = get_u64(c);
+    spec->init = get_u64(c) != 0 ? picture : NULL;
+    spec->mask = get_u64(c) != 0 ? picture : NULL;
 }
 
-static void put_state(dn_cursor *c, const dn_sampler_state *state)
+static void put_state(dn_cursor *c, const dn_lane *lane)
 {
+    const dn_sampler_state *state = &lane->sampler;
     put_u64(c, state->step);
     put_u64(c, state->stage);
     put_u64(c, state->history);
+    put_u64(c, state->live);
+    put_u64(c, state->evaluations);
     for (size_t i = 0; i < sizeof state->scalar / sizeof state->scalar[0]; i++)
         put_double(c, state->scalar[i]);
+    put_u64(c, lane->pass);
 }
 
-static void get_state(dn_cursor *c, dn_sampler_state *state)
+static void get_state(dn_cursor *c, dn_lane *lane)
 {
+    dn_sampler_state *state = &lane->sampler;
     state->step = (uint32_t)get_u64(c);
     state->stage = (uint32_t)get_u64(c);
     state->history = (uint32_t)get_u64(c);
+    state->live = (uint32_t)get_u64(c);
+    state->evaluations = (uint32_t)get_u64(c);
     for (size_t i = 0; i < sizeof state->scalar / sizeof state->scalar[0]; i++)
         state->scalar[i] = get_double(c);
+    lane->pass = (uint32_t)get_u64(c);
 }
 
 /* What a snapshot must have been taken on: build, weights, shape. */
@@ -122,6 +166,8 @@ static void put_origin(dn_cursor *c, const dn_engine *engine)
     put_u64(c, DN_SNAPSHOT_VERSION);
     put_bytes(c, engine->build, sizeof engine->build);
     put_bytes(c, engine->model->weights_sha256, sizeof engine->model->weights_sha256);
+    const char *guide = engine->guide_model != NULL ? engine->guide_model->weights_sha256 : (const char[DN_SHA256_HEX_BYTES]){0};
+    put_bytes(c, guide, DN_SHA256_HEX_BYTES);
     put_u64(c, dn_engine_elements(engine));
 }
 
@@ -140,8 +186,8 @@ dn_status dn_batch_snapshot(dn_batch *batch, dn_lane_id id, unsigned char **out,
     if (c.bytes == NULL)
         return dn_fail(error, DN_NO_MEMORY, "no memory for a snapshot of %zu bytes", bytes);
     put_origin(&c, engine);
-    put_spec(&c, &lane->spec);
-    put_state(&c, &lane->sampler);
+    put_spec(&c, lane);
+    put_state(&c, lane);
     put_u64(&c, live);
     dn_status status = DN_OK;
     for (uint32_t r = 0; r < DN_REG_COUNT && status == DN_OK; r++) {
@@ -176,18 +222,22 @@ static dn_status check_origin(dn_cursor *c, const dn_engine *engine, dn_error *e
     return DN_OK;
 }
 
-/* Takes the state over if a lane of this spec can be in it. */
-static dn_status set_state(dn_lane *lane, const dn_sampler_state *state, uint64_t live, dn_error *error)
+/* Whether a lane of this spec can be in the state that was read, with these registers alive. */
+static dn_status check_state(dn_lane *lane, uint64_t live, dn_error *error)
 {
-    lane->sampler = *state;
+    const dn_sampler_state *state = &lane->sampler;
+    const uint32_t history = ((1u << (DN_REG_COUNT - DN_REG_H0)) - 1u) << DN_REG_H0;
+    dn_evaluation following;
     lane->has_x0 = live >> DN_REG_X0 & 1u;
-    bool possible = state->step <= lane->context.schedule.steps && state->stage < lane->context.sampler->evaluations_per_step &&
-                    state->history < 3 && live == dn_lane_live_registers(lane) &&
-                    !(state->step == lane->context.schedule.steps && state->stage > 0);
+    lane->moving = live >> DN_REG_GUIDE & 1u;
+    uint32_t steps = lane->context.schedule.steps;
+    bool possible = state->step >= lane->context.first_step && (lane->context.sampler->adaptive || state->step <= steps) &&
+                    state->stage < DN_STAGES_MAX && state->history < DN_STAGES_MAX && (state->live & ~history) == 0 &&
+                    live == dn_lane_live_registers(lane) && lane->pass < lane->conditioning.resample &&
+                    (!lane->moving || lane->guidance.method == DN_GUIDE_APG);
     if (!possible)
         return dn_fail(error, DN_INVALID, "the snapshot holds a state that no lane of its spec can be in");
-    lane->norm = 0.0;
-    if (state->step == lane->context.schedule.steps)
+    if (!lane->context.sampler->next(&lane->context, state, &following) || lane->context.first_step == steps)
         lane->state = DN_LANE_DONE;
     return DN_OK;
 }
@@ -197,14 +247,14 @@ static dn_status read_lane(dn_batch *batch, dn_lane *lane, dn_lane_id id, dn_cur
     const dn_engine *engine = batch->engine;
     size_t elements = dn_engine_elements(engine);
     dn_lane_spec spec;
-    dn_sampler_state state;
-    get_spec(c, &spec);
-    get_state(c, &state);
-    uint64_t live = get_u64(c);
+    get_spec(c, &spec, batch->host);
     dn_status status = dn_lane_init(lane, engine, id, &spec, error);
-    if (status == DN_OK)
-        status = set_state(lane, &state, live, error);
-    if (status == DN_OK && dn_lane_rows(lane) > batch->rows_max)
+    if (status != DN_OK)
+        return status;
+    get_state(c, lane);
+    uint64_t live = get_u64(c);
+    status = check_state(lane, live, error);
+    if (status == DN_OK && !dn_batch_has_room(batch, lane))
         status = dn_fail(error, DN_INVALID, "the snapshot's lane needs a batch of 2 rows");
     for (uint32_t r = 0; r < DN_REG_COUNT && status == DN_OK; r++) {
         if ((live >> r & 1u) == 0)

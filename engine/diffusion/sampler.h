@@ -76,7 +76,8 @@ typedef struct dn_sampler {
     const char *source; /* paper and equation or algorithm */
     uint32_t order, evaluations_per_step;
     bool stochastic, adaptive;
-    bool renoises; /* moves by x0 and noise apart, so that CFG++ means something */
+    bool renoises; /* goes from x0 and noise straight to the next level, so that CFG++ means something */
+    bool memoryless; /* one evaluation a step and nothing remembered between steps: a step can be taken again (RePaint) */
     bool inverts; /* goes from a given picture to noise: needs one */
     uint32_t families; /* bit dn_family: trainings it can serve */
     const dn_option_field *fields;
@@ -84,6 +85,10 @@ typedef struct dn_sampler {
     dn_status (*schedule)(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error);
     bool (*next)(const dn_sampler_context *context, const dn_sampler_state *state, dn_evaluation *out); /* false: the image is done */
     void (*feed)(const dn_sampler_context *context, dn_sampler_state *state, dn_ops *out);
+    /* What must happen to the registers before the evaluation that `next` asks for, when that was not known while the feed before it
+     * wrote its program (rk45: the length of a step). Changes nothing but the register to be evaluated, so that it may be repeated; may
+     * append nothing. NULL: not needed. */
+    void (*prepare)(const dn_sampler_context *context, const dn_sampler_state *state, dn_ops *out);
     /* After the program of a feed has run, with the scalars it computed; before the next `next`. NULL: not needed. */
     void (*settle)(const dn_sampler_context *context, dn_sampler_state *state, const double *scalars);
     /* How far the image is, 0 to 1. NULL: steps finished of all steps. */

@@ -80,6 +80,7 @@ const dn_sampler dn_sampler_ddpm = {
     .stochastic = true,
     .fields = fields,
     .field_count = sizeof fields / sizeof fields[0],
+    .memoryless = true,
     .schedule = schedule,
     .next = dn_next_plain,
     .feed = feed,

@@ -44,6 +44,9 @@ void dn_model_folder_free(dn_model_folder *folder)
     cJSON_Delete(folder->scheduler);
     cJSON_Delete(folder->defaults);
     free(folder->scheduler_path);
+    free(folder->classifier_path);
+    free(folder->guide_path);
+    free(folder->vae_path);
     free(folder->network_path);
     free(folder->pipeline_class);
     free(folder->path);
@@ -145,10 +148,16 @@ static dn_status read_pipeline(dn_model_folder *folder, cJSON *root, const char 
     if (!folder->pipeline_class || !folder->network_path || !folder->scheduler_path) {
         return no_memory(folder, error);
     }
+    if (names_component(root, "vae")) {
+        folder->vae_path = join(folder->path, "vae");
+        if (!folder->vae_path) {
+            return no_memory(folder, error);
+        }
+    }
     return read_common(folder, root, file, error);
 }
 
-/* A bare component: its schedule, if any, lies beside it. */
+/* A bare component: its schedule, if any, lies beside it. root: its config.json; NULL: it has none. */
 static dn_status read_bare(dn_model_folder *folder, cJSON *root, const char *file, dn_error *error)
 {
     const char *const places[] = {"scheduler_config.json", "scheduler/scheduler_config.json"};
@@ -167,7 +176,7 @@ static dn_status read_bare(dn_model_folder *folder, cJSON *root, const char *fil
             free(path);
         }
     }
-    return read_common(folder, root, file, error);
+    return root ? read_common(folder, root, file, error) : DN_OK;
 }
 
 static dn_status read_object(cJSON **out, const char *file, dn_error *error)
@@ -189,9 +198,13 @@ static dn_status read_scheduler(dn_model_folder *folder, dn_error *error)
     return folder->scheduler_path ? read_object(&folder->scheduler, folder->scheduler_path, error) : DN_OK;
 }
 
-static dn_status check_network(const dn_model_folder *folder, dn_error *error)
+/* A component of a pipeline must have its config.json; what lies bare may be an original checkpoint, which has none. */
+static dn_status check_component(const dn_model_folder *folder, const char *component, dn_error *error)
 {
-    char *config = join(folder->network_path, "config.json");
+    if (!folder->pipeline_class || !component) {
+        return DN_OK;
+    }
+    char *config = join(component, "config.json");
     if (!config) {
         return no_memory(folder, error);
     }
@@ -200,7 +213,31 @@ static dn_status check_network(const dn_model_folder *folder, dn_error *error)
     return status;
 }
 
-/* Reads the folder's own file: model_index.json, or config.json where there is none. */
+/* PATH/name where it is there. */
+static dn_status find_part(char **out, const dn_model_folder *folder, const char *name, dn_error *error)
+{
+    char *path = join(folder->path, name);
+    if (!path) {
+        return no_memory(folder, error);
+    }
+    if (exists(path)) {
+        *out = path;
+    } else {
+        free(path);
+    }
+    return DN_OK;
+}
+
+static dn_status find_parts(dn_model_folder *folder, dn_error *error)
+{
+    dn_status status = folder->vae_path ? DN_OK : find_part(&folder->vae_path, folder, "vae", error);
+    if (status == DN_OK) {
+        status = find_part(&folder->guide_path, folder, "guide", error);
+    }
+    return status == DN_OK ? find_part(&folder->classifier_path, folder, "classifier", error) : status;
+}
+
+/* Reads the folder's own file: model_index.json, or config.json where there is none, or neither. */
 static dn_status read_root(dn_model_folder *folder, dn_error *error)
 {
     char *index = join(folder->path, "model_index.json"), *config = join(folder->path, "config.json");
@@ -218,9 +255,10 @@ static dn_status read_root(dn_model_folder *folder, dn_error *error)
         if (status == DN_OK) {
             status = read_bare(folder, root, config, error);
         }
+    } else if (exists(folder->path)) {
+        status = read_bare(folder, NULL, folder->path, error);
     } else {
-        status = dn_fail(error, exists(folder->path) ? DN_INVALID : DN_IO, "%s: %s", folder->path,
-                         exists(folder->path) ? "neither model_index.json nor config.json is there" : "no such folder");
+        status = dn_fail(error, DN_IO, "%s: no such folder", folder->path);
     }
     cJSON_Delete(root);
     free(config);
@@ -237,7 +275,13 @@ dn_status dn_model_folder_open(dn_model_folder **out, const char *path, dn_error
     }
     dn_status status = read_root(folder, error);
     if (status == DN_OK) {
-        status = check_network(folder, error);
+        status = check_component(folder, folder->network_path, error);
+    }
+    if (status == DN_OK) {
+        status = check_component(folder, folder->vae_path, error);
+    }
+    if (status == DN_OK) {
+        status = find_parts(folder, error);
     }
     if (status == DN_OK) {
         status = read_scheduler(folder, error);

@@ -13,6 +13,9 @@ typedef struct dn_model_folder {
     char *path;
     char *pipeline_class;        /* "DDPMPipeline", ... ; NULL for a bare component folder (config.json beside the weights) */
     char *network_path;          /* folder of the denoiser: PATH/unet, PATH/transformer, or PATH itself */
+    char *vae_path;              /* PATH/vae: the autoencoder whose latents the denoiser works on; NULL: none */
+    char *guide_path;            /* PATH/guide: autoguidance's weaker denoiser; NULL: none */
+    char *classifier_path;       /* PATH/classifier: classifier guidance's classifier; NULL: none */
     cJSON *scheduler;            /* scheduler_config.json, or NULL */
     char *scheduler_path;
     uint32_t class_count;        /* id2label's entries; 0: none given */
@@ -20,7 +23,8 @@ typedef struct dn_model_folder {
     cJSON *defaults;             /* "denoised" object of model_index.json: {"sampler","steps","guidance_scale"}; NULL: none */
 } dn_model_folder;
 
-/* id2label must hold every index 0..n-1 exactly once. Refusals name the file and the rule. */
+/* PATH may also be a checkpoint of an original format, or a folder that holds nothing else: what it is the tensors say then.
+ * id2label must hold every index 0..n-1 exactly once. Refusals name the file and the rule. */
 dn_status dn_model_folder_open(dn_model_folder **out, const char *path, dn_error *error);
 void dn_model_folder_free(dn_model_folder *folder);
 

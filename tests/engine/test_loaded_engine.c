@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "batch/batch.h"
+#include "engine.h"
 #include "format/safetensors.h"
 #include "model/classifier.h"
 
@@ -132,7 +132,7 @@ static void refusals(void)
         {",\"denoised\":{\"steps\":0}", "{}", "steps"},
         {",\"denoised\":{\"steps\":2.5}", "{}", "steps"},
         {",\"denoised\":{\"guidance_scale\":1000}", "{}", "guidance_scale"},
-        {"", "{\"_class_name\":\"FlowMatchEulerDiscreteScheduler\"}", "_class_name"},
+        {"", "{\"_class_name\":\"NoSuchScheduler\"}", "_class_name"},
         {"", "{\"beta_schedule\":\"nope\"}", "scheduler_config.json"},
         {"", "{\"beta_end\": Infinity}", "scheduler_config.json"},
     };
