@@ -403,19 +403,20 @@ static void published_networks_are_recognised(void)
         bool cosine;
         dn_layout layout;
         uint32_t heads; /* of the coarsest level */
+        double millions; /* of parameters, as published (Dhariwal & Nichol 2021; without classes a million less) */
     } cases[] = {
         {"{\"_class_name\":\"GuidedDiffusionUNet\",\"image_size\":64,\"num_channels\":192,\"num_res_blocks\":3,\"num_head_channels\":64,"
          "\"attention_resolutions\":\"32,16,8\",\"resblock_updown\":true,\"class_cond\":true,\"learn_sigma\":true}",
-         64, 1000, true, DN_LAYOUT_ROWS, 12},
+         64, 1000, true, DN_LAYOUT_ROWS, 12, 296},
         {"{\"_class_name\":\"GuidedDiffusionUNet\",\"image_size\":128,\"num_channels\":256,\"num_heads\":4,\"resblock_updown\":true,"
          "\"attention_resolutions\":\"32,16,8\",\"class_cond\":true,\"learn_sigma\":true}",
-         128, 1000, false, DN_LAYOUT_HEADS_ROWS, 4},
+         128, 1000, false, DN_LAYOUT_HEADS_ROWS, 4, 422},
         {"{\"_class_name\":\"GuidedDiffusionUNet\",\"image_size\":256,\"num_channels\":256,\"num_head_channels\":64,"
          "\"attention_resolutions\":\"32,16,8\",\"resblock_updown\":true,\"learn_sigma\":true}",
-         256, 0, false, DN_LAYOUT_HEADS_ROWS, 16},
+         256, 0, false, DN_LAYOUT_HEADS_ROWS, 16, 553},
         {"{\"_class_name\":\"GuidedDiffusionUNet\",\"image_size\":512,\"num_channels\":256,\"num_head_channels\":64,"
          "\"attention_resolutions\":\"32,16,8\",\"resblock_updown\":true,\"class_cond\":true,\"learn_sigma\":true}",
-         512, 1000, false, DN_LAYOUT_HEADS_ROWS, 16},
+         512, 1000, false, DN_LAYOUT_HEADS_ROWS, 16, 559},
     };
     char path[128];
     snprintf(path, sizeof path, "%s.safetensors", folder);
@@ -430,9 +431,11 @@ static void published_networks_are_recognised(void)
         bool right = model->width == cases[i].side && model->height == cases[i].side && model->class_rows == cases[i].class_rows &&
                      model->cosine_schedule == cases[i].cosine && model->out_channels == 6 &&
                      model->naming(model, "mid_block.attentions.0.to_k.weight", &source);
+        double millions = (double)dn_plan_parameters(model->plan) / 1e6;
         bool attends = source.layout == cases[i].layout && source.heads == cases[i].heads && source.index == 1;
         dn_model_free(model);
         CHECK_MSG(right && attends, "%u pixels", cases[i].side);
+        CHECK_MSG(fabs(millions - cases[i].millions) < 0.6, "%u pixels: %.1f million parameters", cases[i].side, millions);
     }
 }
 
