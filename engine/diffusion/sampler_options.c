@@ -61,6 +61,14 @@ double dn_config_option(const dn_scheduler_config *config, const dn_training_sch
         return config->corrector_order;
     case DN_OPT_ORIGINAL_INFERENCE_STEPS:
         return config->original_inference_steps;
+    case DN_OPT_S_NOISE:
+        return config->s_noise;
+    case DN_OPT_SNR:
+        return config->snr;
+    case DN_OPT_CORRECTOR_STEPS:
+        return config->correct_steps;
+    case DN_OPT_SHIFT:
+        return training->family == DN_FAMILY_FLOW ? training->shift : (double)NAN;
     default:
         return (double)NAN;
     }

@@ -11,6 +11,8 @@
 static const dn_sampler *const table[] = {
     &dn_sampler_dpmpp_2m,        &dn_sampler_ddim, &dn_sampler_heun,     &dn_sampler_euler,
     &dn_sampler_euler_ancestral, &dn_sampler_ddpm, &dn_sampler_dpmpp_3m, &dn_sampler_dpmpp_2m_sde,
+    &dn_sampler_edm_euler, &dn_sampler_edm_heun, &dn_sampler_flow_euler, &dn_sampler_flow_heun, &dn_sampler_euler_maruyama,
+    &dn_sampler_predictor_corrector, &dn_sampler_rk45, &dn_sampler_ddim_inverse, &dn_sampler_consistency,
 };
 
 /* Classes whose sampler follows another class's defaults. */

@@ -6,5 +6,7 @@
 
 extern const dn_sampler dn_sampler_ddpm, dn_sampler_ddim, dn_sampler_euler, dn_sampler_euler_ancestral, dn_sampler_heun,
     dn_sampler_dpmpp_2m, dn_sampler_dpmpp_3m, dn_sampler_dpmpp_2m_sde;
+extern const dn_sampler dn_sampler_edm_euler, dn_sampler_edm_heun, dn_sampler_flow_euler, dn_sampler_flow_heun, dn_sampler_euler_maruyama,
+    dn_sampler_predictor_corrector, dn_sampler_rk45, dn_sampler_ddim_inverse, dn_sampler_consistency;
 
 #endif

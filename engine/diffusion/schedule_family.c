@@ -142,6 +142,7 @@ void dn_scheduler_config_read_family(dn_config_reader *reader, dn_scheduler_conf
     } else if (family == DN_FAMILY_EDM) {
         const char *spacing = dn_config_text(reader, "sigma_schedule", "karras");
         out->use_exponential_sigmas = strcmp(spacing, "exponential") == 0;
+        out->use_karras_sigmas = !out->use_exponential_sigmas;
         if (!out->use_exponential_sigmas && strcmp(spacing, "karras") != 0)
             dn_config_fail(reader, DN_UNSUPPORTED, "sigma_schedule", "\"%.60s\" is not one of karras, exponential", spacing);
     }

@@ -1,0 +1,234 @@
+/* The probability flow by the adaptive method of Dormand and Prince 1980 (RK5(4)7M) with its first-same-as-last evaluation. Pure
+ * functions, any thread.
+ *
+ * Every family is integrated as a flow: x = (1 - t) x0 + t n with t = r / (1 + r), where dx/dt = n - x0 (family.c tells the network
+ * what it wants at that ratio): the slope stays finite at both ends, which it does not over sigma. Flow matching runs from t = 1 to 0;
+ * the others between the ends of their range, and the last estimate of x0 is the image.
+ *
+ * A step is refused when sqrt(mean((error / (atol + rtol max(|x|, |x'|)))^2)) is above 1; the next one is 0.9 norm^(-1/5) times as long,
+ * within 0.2 to 10 (Hairer, Norsett and Wanner 1993, II.4). `steps` bounds nothing: the first step is the whole range divided by it.
+ *
+ * Registers: H0 to H5 the slopes k1 to k6 (k7 takes the place of k2, which neither the solution nor the error needs), H6 the image
+ * before the step, H7 its error. State: stage = the slope to be evaluated next; scalars below. The length of a step is known only
+ * after the program of the one before it has run, so its first stage is put together by `prepare`. */
+#include <math.h>
+
+#include "diffusion/family.h"
+#include "diffusion/levels.h"
+#include "diffusion/samplers.h"
+
+#define DN_RK45_EVALUATIONS_MAX 6000u
+#define DN_RK45_STEP_MIN 1e-9 /* of t, whose whole range is 1 */
+#define DN_RK45_STAGES 7
+
+/* scalar[] of the state; before the first evaluation all are 0 and `history` is 0. */
+enum { AT, LENGTH, EVALUATIONS, OUTCOME, REFUSED };
+enum { RUNNING, DONE, TOO_MANY, TOO_SHORT }; /* OUTCOME */
+
+static const double node[DN_RK45_STAGES] = {0.0, 1.0 / 5, 3.0 / 10, 4.0 / 5, 8.0 / 9, 1.0, 1.0};
+static const double tableau[DN_RK45_STAGES][6] = {
+    {0.0},
+    {1.0 / 5},
+    {3.0 / 40, 9.0 / 40},
+    {44.0 / 45, -56.0 / 15, 32.0 / 9},
+    {19372.0 / 6561, -25360.0 / 2187, 64448.0 / 6561, -212.0 / 729},
+    {9017.0 / 3168, -355.0 / 33, 46732.0 / 5247, 49.0 / 176, -5103.0 / 18656},
+    {35.0 / 384, 0.0, 500.0 / 1113, 125.0 / 192, -2187.0 / 6784, 11.0 / 84},
+};
+/* Fifth less fourth order, of k1, k7 (in k2's place), k3, k4, k5, k6. */
+static const double error_weight[6] = {71.0 / 57600, -1.0 / 40, -71.0 / 16695, 71.0 / 1920, -17253.0 / 339200, 22.0 / 525};
+
+/* Where the integration ends; the image lies at 0. */
+static double end_time(const dn_sampler_context *context)
+{
+    double low, high;
+    if (context->training->family == DN_FAMILY_FLOW)
+        return 0.0;
+    dn_family_range(context->training, &low, &high);
+    return low / (1.0 + low);
+}
+
+static dn_level level_at(const dn_sampler_context *context, double time)
+{
+    return dn_level_at(context->training, 1.0 - time, time);
+}
+
+/* A start for variance-preserving networks is one standard normal, as for their other samplers. */
+static dn_status schedule(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error)
+{
+    double low = 0.0, high = INFINITY, start = 1.0, end = end_time(context);
+    (void)error;
+    out->start_scale = 1.0;
+    if (context->training->family != DN_FAMILY_FLOW) {
+        dn_family_range(context->training, &low, &high);
+        start = high / (1.0 + high);
+        out->start_scale = context->training->family == DN_FAMILY_VP ? hypot(1.0, high) / (1.0 + high) : start;
+    }
+    out->steps = steps;
+    for (uint32_t i = 0; i < steps; i++)
+        out->level[i] = level_at(context, start + (end - start) * i / steps);
+    out->level[steps] = (dn_level){.time = 0.0, .alpha = 1.0, .sigma = 0.0};
+    return DN_OK;
+}
+
+static double start_time(const dn_sampler_context *context)
+{
+    return context->schedule.level[context->first_step].sigma;
+}
+
+static double time_of(const dn_sampler_context *context, const dn_sampler_state *state)
+{
+    return state->history == 0 ? start_time(context) : state->scalar[AT];
+}
+
+static double length_of(const dn_sampler_context *context, const dn_sampler_state *state)
+{
+    double all = start_time(context) - end_time(context);
+    return state->history == 0 ? all / (context->schedule.steps - context->first_step) : state->scalar[LENGTH];
+}
+
+static bool next(const dn_sampler_context *context, const dn_sampler_state *state, dn_evaluation *out)
+{
+    if (state->scalar[OUTCOME] != RUNNING)
+        return false;
+    double time = time_of(context, state) - node[state->stage] * length_of(context, state);
+    *out = (dn_evaluation){.reg = DN_REG_X, .level = level_at(context, fmax(time, 0.0))};
+    return true;
+}
+
+/* X = image before the step - length * sum of the slopes so far. Slopes are by t, which falls. */
+static void append_stage(uint32_t stage, double length, dn_ops *out)
+{
+    uint32_t terms = 1, src[DN_RK45_STAGES] = {DN_REG_H6};
+    double coefficient[DN_RK45_STAGES] = {1.0};
+    for (uint32_t j = 0; j < stage; j++)
+        if (tableau[stage][j] != 0.0) {
+            src[terms] = DN_REG_H0 + j;
+            coefficient[terms++] = -length * tableau[stage][j];
+        }
+    dn_ops_linear(out, DN_REG_X, terms, src, coefficient);
+}
+
+static void prepare(const dn_sampler_context *context, const dn_sampler_state *state, dn_ops *out)
+{
+    if (state->stage == 1)
+        append_stage(1, length_of(context, state), out);
+}
+
+static void append_choice(dn_ops *out, uint32_t dst, uint32_t accepted, uint32_t refused)
+{
+    out->op[out->count++] = (dn_op){.kind = DN_OP_ACCEPT, .dst = dst, .terms = 2, .src = {accepted, refused}};
+}
+
+static bool ends_here(const dn_sampler_context *context, const dn_sampler_state *state)
+{
+    return time_of(context, state) - length_of(context, state) <= end_time(context) + DN_RK45_STEP_MIN;
+}
+
+/* All seven slopes are known: the error, and the image after the step or the one before it. */
+static void append_verdict(const dn_sampler_context *context, const dn_sampler_state *state, dn_ops *out)
+{
+    uint32_t src[6];
+    double coefficient[6];
+    for (uint32_t j = 0; j < 6; j++) {
+        src[j] = DN_REG_H0 + j;
+        coefficient[j] = length_of(context, state) * error_weight[j];
+    }
+    dn_ops_linear(out, DN_REG_H7, 6, src, coefficient);
+    out->op[out->count++] = (dn_op){.kind = DN_OP_ERROR_NORM,
+                                    .terms = 3,
+                                    .src = {DN_REG_H7, DN_REG_H6, DN_REG_X},
+                                    .low = (float)dn_option_value(context, DN_OPT_ATOL),
+                                    .ratio = (float)dn_option_value(context, DN_OPT_RTOL)};
+    bool image = ends_here(context, state) && context->training->family != DN_FAMILY_FLOW;
+    append_choice(out, DN_REG_X, image ? DN_REG_X0 : DN_REG_X, DN_REG_H6);
+    append_choice(out, DN_REG_H0, DN_REG_H1, DN_REG_H0);
+    dn_ops_linear(out, DN_REG_H6, 1, (const uint32_t[]){DN_REG_X}, (const double[]){1.0});
+}
+
+static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_ops *out)
+{
+    uint32_t stage = state->stage, slope = stage == 6 ? DN_REG_H1 : DN_REG_H0 + stage;
+    dn_ops_linear(out, slope, 2, (const uint32_t[]){DN_REG_EPS, DN_REG_X0}, (const double[]){1.0, -1.0});
+    state->scalar[EVALUATIONS] += 1.0;
+    if (stage == 0)
+        dn_ops_linear(out, DN_REG_H6, 1, (const uint32_t[]){DN_REG_X}, (const double[]){1.0});
+    if (stage == 6) {
+        append_verdict(context, state, out);
+        state->stage = 1; /* k7 is the next step's k1 */
+        state->live = 1u << DN_REG_H0 | 1u << DN_REG_H6;
+        return;
+    }
+    if (stage > 0)
+        append_stage(stage + 1, length_of(context, state), out);
+    state->stage = stage + 1;
+    state->live |= 1u << DN_REG_H6 | 1u << (DN_REG_H0 + stage);
+}
+
+/* How the step went is known after its last stage: that is when `feed` has set the stage back to 1. */
+static void settle(const dn_sampler_context *context, dn_sampler_state *state, const double *scalars)
+{
+    if (state->stage != 1 || state->scalar[EVALUATIONS] <= 1.0)
+        return;
+    double time = time_of(context, state), length = length_of(context, state), norm = scalars[0], end = end_time(context);
+    bool accepted = norm <= 1.0, last = ends_here(context, state);
+    double factor = isfinite(norm) ? fmin(fmax(0.9 * pow(fmax(norm, 1e-30), -0.2), 0.2), 10.0) : 0.2;
+    if (!accepted || state->scalar[REFUSED] != 0.0)
+        factor = fmin(factor, 1.0);
+    if (accepted)
+        time -= length;
+    state->history = 1;
+    state->scalar[AT] = time;
+    state->scalar[LENGTH] = fmin(length * factor, time - end);
+    state->scalar[REFUSED] = !accepted;
+    state->step = (uint32_t)fmin((start_time(context) - time) / (start_time(context) - end) * (context->schedule.steps - 1),
+                                 context->schedule.steps - 1.0);
+    if (accepted && last) {
+        state->scalar[OUTCOME] = DONE;
+        state->step = context->schedule.steps;
+    } else if (state->scalar[EVALUATIONS] + 6.0 > DN_RK45_EVALUATIONS_MAX) {
+        state->scalar[OUTCOME] = TOO_MANY;
+    } else if (state->scalar[LENGTH] < DN_RK45_STEP_MIN) {
+        state->scalar[OUTCOME] = TOO_SHORT;
+    }
+    if (state->scalar[OUTCOME] != RUNNING)
+        state->live = 0;
+}
+
+static double fraction(const dn_sampler_context *context, const dn_sampler_state *state)
+{
+    double start = start_time(context);
+    return state->scalar[OUTCOME] == DONE ? 1.0 : (start - time_of(context, state)) / (start - end_time(context));
+}
+
+static const char *failure(const dn_sampler_context *context, const dn_sampler_state *state)
+{
+    (void)context;
+    if (state->scalar[OUTCOME] == TOO_MANY)
+        return "the tolerances were not reached within 6000 evaluations: raise rtol or atol";
+    if (state->scalar[OUTCOME] == TOO_SHORT)
+        return "the tolerances need steps shorter than single precision allows: raise rtol or atol";
+    return NULL;
+}
+
+static const dn_option_field fields[] = {{DN_OPT_RTOL, 1e-8, 1.0, 1e-3}, {DN_OPT_ATOL, 1e-8, 1.0, 1e-3}};
+
+const dn_sampler dn_sampler_rk45 = {
+    .name = "rk45",
+    .title = "Probability flow by adaptive RK45",
+    .scheduler_class = "EulerDiscreteScheduler",
+    .source = "Dormand and Prince 1980; Song et al. 2021, arXiv 2011.13456, section 4.3",
+    .families = DN_FAMILIES_ALL,
+    .order = 5,
+    .evaluations_per_step = 6,
+    .adaptive = true,
+    .fields = fields,
+    .field_count = sizeof fields / sizeof fields[0],
+    .schedule = schedule,
+    .next = next,
+    .feed = feed,
+    .prepare = prepare,
+    .settle = settle,
+    .fraction = fraction,
+    .failure = failure,
+};
