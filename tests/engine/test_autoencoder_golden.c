@@ -3,6 +3,7 @@
 
 #include "format/json.h"
 #include "model/autoencoder_kl.h"
+#include "tests/engine/made_weights.h"
 
 #define OUTPUT_ERROR_MAX 1e-5
 #define ACTIVATION_ERROR_MAX 2e-5
@@ -94,6 +95,45 @@ static void encode_vae_4lvl(void)
     check_encoder("vae_4lvl", 3);
 }
 
+/* One part of an autoencoder with made weights against the tensors that its answer is made of, in order. */
+static void check_made(const char *part, const char *input, const char *first, const char *second)
+{
+    char folder[128];
+    dn_model *model = NULL;
+    dn_safetensors *file = NULL;
+    dn_error error = {DN_OK, ""};
+    snprintf(folder, sizeof folder, "/tmp/denoised-vae-%ld", (long)getpid());
+    CHECK_OK(dn_safetensors_open(&file, "tests/golden/vae_variant/case.safetensors", &error), error);
+    const dn_tensor_info *info = dn_safetensors_find(file, input);
+    dn_status status = made_folder(folder, "tests/golden/vae_variant", &error);
+    if (status == DN_OK)
+        status = dn_model_open_part(&model, folder, part, (uint32_t)info->dims[2], (uint32_t)info->dims[3], &error);
+    made_folder_remove(folder);
+    CHECK_OK(status, error);
+    size_t count = 0;
+    float *samples = golden_tensor(file, input, NULL), *expected = golden_tensor(file, first, &count);
+    float *more = second != NULL ? golden_tensor(file, second, NULL) : NULL;
+    float *answers = run_network(model, &(dn_forward_rows){1, samples, NULL, NULL}, NULL, &error);
+    CHECK_MSG(answers != NULL, "%s", error.message);
+    double off = relative_error(answers, expected, count), off_more = more != NULL ? relative_error(answers + count, more, count) : 0.0;
+    CHECK_MSG(off <= OUTPUT_ERROR_MAX && off_more <= OUTPUT_ERROR_MAX, "%s is off by %.2e, %.2e", part, off, off_more);
+    CHECK(fabs(model->scaling_factor - 0.3611) < 1e-12 && fabs(model->shift_factor - 0.1159) < 1e-12);
+    free(answers);
+    free(more);
+    free(expected);
+    free(samples);
+    dn_model_free(model);
+    dn_safetensors_close(file);
+}
+
+/* No quantising convolutions, no attention, another activation, three levels, six latent channels. */
+static void golden_vae_variant(void)
+{
+    check_made(DN_AUTOENCODER_DECODER, "latent", "decoded", NULL);
+    if (!test_failed)
+        check_made(DN_AUTOENCODER_ENCODER, "image", "enc_mean", "enc_logvar");
+}
+
 /* The plan of a configuration, as text with single quotes; its refusal must say `rule`. */
 static dn_status build(const char *text, const char *part, dn_error *error)
 {
@@ -150,6 +190,7 @@ int main(void)
     RUN(decode_vae_4lvl);
     RUN(encode_vae_default);
     RUN(encode_vae_4lvl);
+    RUN(golden_vae_variant);
     RUN(configurations_are_checked);
     return test_end();
 }

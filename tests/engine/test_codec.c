@@ -179,6 +179,29 @@ static void tiles_are_blended_as_diffusers_does(void)
     }
 }
 
+static void tiles_give_the_picture_of_diffusers(void)
+{
+    dn_safetensors *file = NULL;
+    dn_codec *codec = NULL;
+    dn_codec_options options = options_of(4, 7, 6);
+    options.tiling = true;
+    CHECK_OK(dn_safetensors_open(&file, "tests/golden/vae_4lvl_tiled/case.safetensors", &error), error);
+    CHECK_OK(dn_codec_open(&codec, "tests/golden/vae_4lvl", &options, &error), error);
+    size_t count = 0;
+    float *latents = golden_tensor(file, "latent", NULL), *decoded = golden_tensor(file, "decoded", &count);
+    CHECK(latents != NULL && decoded != NULL && count == 3 * 56 * 48);
+    float picture[3 * 56 * 48];
+    for (size_t i = 0; i < 4 * 7 * 6; i++)
+        latents[i] *= 0.18215f;
+    CHECK_OK(dn_codec_decode_floats(codec, latents, picture, &error), error);
+    double off = relative_error(picture, decoded, count);
+    free(decoded);
+    free(latents);
+    dn_codec_close(codec);
+    dn_safetensors_close(file);
+    CHECK_MSG(off <= ERROR_MAX, "off by %.2e", off);
+}
+
 /* Little memory tiles what plenty decodes whole; a latent no larger than a tile is never tiled. */
 static void tiles_are_for_what_is_large(void)
 {
@@ -374,6 +397,7 @@ int main(void)
     RUN(decodes_the_pipelines_latents);
     RUN(encodes_pictures);
     RUN(tiles_are_blended_as_diffusers_does);
+    RUN(tiles_give_the_picture_of_diffusers);
     RUN(tiles_are_for_what_is_large);
     RUN(previews_follow_the_map);
     RUN(previews_are_a_least_squares_fit);

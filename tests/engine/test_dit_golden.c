@@ -4,6 +4,7 @@
 
 #include "format/json.h"
 #include "model/dit.h"
+#include "tests/engine/made_weights.h"
 
 #define OUTPUT_ERROR_MAX 1e-5
 #define ACTIVATION_ERROR_MAX 2e-5
@@ -65,6 +66,62 @@ static void golden_dit_nosigma(void)
     check_golden("dit_nosigma", 11, 8);
 }
 
+/* A network with made weights, at a side (0: its own): the stored output is that of the answer's first channels. */
+static void check_made(const char *name, uint32_t side, const char *samples_name, const char *output_name)
+{
+    char folder[128], path[192];
+    float times[NETWORK_GOLDEN_ROWS_MAX];
+    uint32_t classes[NETWORK_GOLDEN_ROWS_MAX];
+    dn_model *model = NULL;
+    dn_safetensors *file = NULL;
+    dn_error error = {DN_OK, ""};
+    snprintf(folder, sizeof folder, "/tmp/denoised-%s-%ld", name, (long)getpid());
+    snprintf(path, sizeof path, "tests/golden/%s", name);
+    dn_status status = made_folder(folder, path, &error);
+    if (status == DN_OK)
+        status = dn_model_open(&model, folder, side, side, &error);
+    made_folder_remove(folder);
+    CHECK_OK(status, error);
+    snprintf(path, sizeof path, "tests/golden/%s/case.safetensors", name);
+    CHECK_OK(dn_safetensors_open(&file, path, &error), error);
+    const uint32_t rows = read_inputs(file, times, classes);
+    size_t count = 0;
+    float *samples = golden_tensor(file, samples_name, NULL), *expected = golden_tensor(file, output_name, &count);
+    CHECK(rows > 0 && samples != NULL && expected != NULL);
+    float *answers = run_network(model, &(dn_forward_rows){rows, samples, times, classes}, NULL, &error);
+    CHECK_MSG(answers != NULL, "%s: %s", name, error.message);
+    const size_t row = count / rows, own = (size_t)model->out_channels * model->height * model->width;
+    double worst = 0.0;
+    CHECK(row == own || 2 * row == own);
+    for (uint32_t r = 0; r < rows; r++)
+        worst = fmax(worst, relative_error(answers + r * own, expected + r * row, row));
+    CHECK_MSG(worst <= OUTPUT_ERROR_MAX, "%s: %s is off by %.2e", name, output_name, worst);
+    free(answers);
+    free(expected);
+    free(samples);
+    dn_safetensors_close(file);
+    dn_model_free(model);
+}
+
+/* Other patches, width, activation, biases, an affine norm with an epsilon that shows; and twice the side, which stretches positions. */
+static void golden_dit_variant(void)
+{
+    check_made("dit_variant", 0, "sample", "output");
+    if (!test_failed)
+        check_made("dit_variant", 32, "sample_large", "output_large");
+}
+
+/* The originals by their own code. */
+static void golden_dit_original(void)
+{
+    check_made("dit_original", 0, "sample", "output");
+}
+
+static void golden_sit_original(void)
+{
+    check_made("sit_original", 0, "sample", "output");
+}
+
 static dn_status parse(const char *text, bool original, uint32_t side, dn_error *error)
 {
     char json[512];
@@ -121,6 +178,9 @@ int main(void)
 {
     RUN(golden_dit_default);
     RUN(golden_dit_nosigma);
+    RUN(golden_dit_variant);
+    RUN(golden_dit_original);
+    RUN(golden_sit_original);
     RUN(configurations_are_checked);
     return test_end();
 }
