@@ -35,7 +35,11 @@ static bool find_source(const dn_model *model, const dn_tensors *tensors, const 
 {
     out->source = (dn_source){.layout = DN_LAYOUT_PLAIN, .count = 1};
     if (model->naming != NULL) {
-        out->info = model->naming(model, name, &out->source) ? dn_tensors_find(tensors, out->source.name) : NULL;
+        if (!model->naming(model, name, &out->source)) {
+            out->source.name[0] = '\0'; /* so that a refusal names the part */
+            return false;
+        }
+        out->info = dn_tensors_find(tensors, out->source.name);
         return out->info != NULL;
     }
     snprintf(out->source.name, sizeof out->source.name, "%s", name);

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <zlib.h>
 
-#define WRITER_ENTRIES_MAX 64
+#define WRITER_ENTRIES_MAX 256
 
 typedef struct bytes_maker {
     unsigned char *bytes;
