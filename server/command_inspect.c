@@ -3,7 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "batch/loaded_engine.h"
+#include "engine.h"
 #include "server/commands.h"
 #include "server/options.h"
 

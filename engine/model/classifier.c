@@ -1,7 +1,9 @@
 /* The classifier: a stem convolution, one pooled residual block a level, global pooling, a feature vector, logits.
  *
  * Not a diffusers class: its folder is ours, in the same form (config.json and safetensors). Pre-activation residual
- * blocks as in He et al. 2016 (Identity Mappings), with group norm for batch norm so that a row depends on itself alone. */
+ * blocks as in He et al. 2016 (Identity Mappings), with group norm for batch norm so that a row depends on itself alone. With
+ * "noise_aware" it reads noised pictures and is told their time, which each block adds after its first convolution, as a U-Net's
+ * resnets do: what classifier guidance needs (Dhariwal and Nichol 2021, section 4). */
 #include "model/classifier.h"
 
 #include <stdio.h>
@@ -13,11 +15,14 @@
 #define NAME_BYTES 64
 #define FEATURES_NAME "features"
 #define LEVELS_MAX 8u
+#define TIME_CHANNELS 32u /* of the sinusoid */
+#define TIME_MAX_PERIOD 10000.0f
 
 typedef struct classifier_config {
     uint32_t height, width, in_channels, stem_channels, levels, feature_channels, class_count, groups;
     uint32_t channels[LEVELS_MAX];
     float epsilon;
+    bool noise_aware;
 } classifier_config;
 
 static void parse_channels(dn_config_reader *reader, classifier_config *out)
@@ -54,6 +59,7 @@ static dn_status parse(classifier_config *out, const cJSON *json, const char *pa
     config.stem_channels = dn_config_count(&reader, "stem_channels", 16, 1, DN_CHANNELS_MAX);
     config.feature_channels = dn_config_count(&reader, "feature_channels", 64, 1, DN_CHANNELS_MAX);
     config.class_count = dn_config_count(&reader, "num_classes", 10, 2, DN_CLASSES_MAX);
+    config.noise_aware = dn_config_bool(&reader, "noise_aware", false);
     parse_channels(&reader, &config);
     if (config.stem_channels % config.groups)
         dn_config_fail(&reader, DN_INVALID, "stem_channels", "must be a multiple of norm_num_groups");
@@ -65,13 +71,15 @@ static dn_status parse(classifier_config *out, const cJSON *json, const char *pa
     return status;
 }
 
-static dn_value convolve(dn_plan_builder *plan, dn_value in, const char *module, uint32_t channels, uint32_t kernel, dn_value residual)
+static dn_value convolve(dn_plan_builder *plan, dn_value in, const char *module, uint32_t channels, uint32_t kernel, dn_value row_bias,
+                         dn_value residual)
 {
     dn_conv_options options = DN_CONV_INIT;
     options.module = module;
     options.out_channels = channels;
     options.kernel = kernel;
     options.pad_top = options.pad_left = options.pad_bottom = options.pad_right = kernel / 2;
+    options.row_bias = row_bias;
     options.residual = residual;
     return dn_plan_conv(plan, in, &options);
 }
@@ -86,21 +94,32 @@ static dn_value fully_connected(dn_plan_builder *plan, dn_value in, const char *
     return dn_plan_linear(plan, in, &options);
 }
 
-/* Halve, then norm, SiLU, conv, norm, SiLU, conv, plus a 1x1 shortcut. */
-static dn_value block(dn_plan_builder *plan, dn_value in, uint32_t index, const classifier_config *config)
+/* What every block projects the time from; DN_NONE for a classifier that is told none. */
+static dn_value embed_time(dn_plan_builder *plan, const classifier_config *config)
 {
-    static const char *const parts[] = {"pool", "norm1", "conv1", "norm2", "conv2", "shortcut"};
-    char name[6][NAME_BYTES];
-    for (int i = 0; i < 6; i++)
+    if (!config->noise_aware)
+        return DN_NONE;
+    dn_value wave = dn_plan_time_embedding(plan, "time_proj", TIME_CHANNELS, 0.0f, true, TIME_MAX_PERIOD);
+    wave = fully_connected(plan, wave, "time_embedding.linear_1", 2 * TIME_CHANNELS, DN_ACT_SILU);
+    return fully_connected(plan, wave, "time_embedding.linear_2", 2 * TIME_CHANNELS, DN_ACT_SILU);
+}
+
+/* Halve, then norm, SiLU, conv, norm, SiLU, conv, plus a 1x1 shortcut. */
+static dn_value block(dn_plan_builder *plan, dn_value in, dn_value time, uint32_t index, const classifier_config *config)
+{
+    static const char *const parts[] = {"pool", "norm1", "conv1", "norm2", "conv2", "shortcut", "time_emb_proj"};
+    char name[7][NAME_BYTES];
+    for (int i = 0; i < 7; i++)
         snprintf(name[i], sizeof name[i], "blocks.%u.%s", index, parts[i]);
     uint32_t channels = config->channels[index];
     dn_value x = dn_plan_average_pool2(plan, in, name[0]);
     dn_value h = dn_plan_group_norm(plan, x, name[1], NULL, config->groups, config->epsilon, DN_NONE, DN_ACT_SILU);
-    h = convolve(plan, h, name[2], channels, 3, DN_NONE);
+    dn_value shift = time == DN_NONE ? DN_NONE : fully_connected(plan, time, name[6], channels, DN_ACT_NONE);
+    h = convolve(plan, h, name[2], channels, 3, shift, DN_NONE);
     h = dn_plan_group_norm(plan, h, name[3], NULL, config->groups, config->epsilon, DN_NONE, DN_ACT_SILU);
     if (dn_plan_shape(plan, x).c != channels)
-        x = convolve(plan, x, name[5], channels, 1, DN_NONE);
-    return convolve(plan, h, name[4], channels, 3, x);
+        x = convolve(plan, x, name[5], channels, 1, DN_NONE, DN_NONE);
+    return convolve(plan, h, name[4], channels, 3, DN_NONE, x);
 }
 
 dn_status dn_classifier_build(dn_model *out, const dn_build_input *input, dn_error *error)
@@ -113,9 +132,10 @@ dn_status dn_classifier_build(dn_model *out, const dn_build_input *input, dn_err
         status = dn_plan_begin(&builder, (dn_shape){config.height, config.width, config.in_channels}, error);
     if (status != DN_OK)
         return status;
-    dn_value h = convolve(&builder, builder.plan->input, "stem", config.stem_channels, 3, DN_NONE);
+    dn_value h = convolve(&builder, builder.plan->input, "stem", config.stem_channels, 3, DN_NONE, DN_NONE);
+    dn_value time = embed_time(&builder, &config);
     for (uint32_t i = 0; i < config.levels; i++)
-        h = block(&builder, h, i, &config);
+        h = block(&builder, h, time, i, &config);
     h = dn_plan_group_norm(&builder, h, "norm_out", NULL, config.groups, config.epsilon, DN_NONE, DN_ACT_SILU);
     h = dn_plan_global_pool(&builder, h, "pool", DN_ACT_NONE);
     h = fully_connected(&builder, h, FEATURES_NAME, config.feature_channels, DN_ACT_SILU);

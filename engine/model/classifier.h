@@ -1,4 +1,5 @@
-/* A small convolutional classifier as a plan: what judges generated pictures in evaluate/. Pure; any thread. */
+/* A small convolutional classifier as a plan: what judges generated pictures in evaluate/, and, where its configuration says
+ * "noise_aware", what guides by its gradient. Pure; any thread. */
 #ifndef DN_MODEL_CLASSIFIER_H
 #define DN_MODEL_CLASSIFIER_H
 

@@ -1,11 +1,15 @@
 /* Training of a classifier on the shards of shards.c; see train.h. */
 #include "train/train.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/philox.h"
 #include "train/draw.h"
 #include "train/shards.h"
+
+#define DN_NOISE_BLOCK 1024u /* normals drawn at once: a multiple of 4 */
 
 typedef struct classifier {
     const dn_classifier_options *options;
@@ -21,12 +25,34 @@ typedef struct classifier {
     uint64_t step;
 } classifier;
 
+/* Noises a picture to a random time of the table. */
+static void add_noise(const classifier *c, uint64_t g, dn_example *example)
+{
+    const dn_training_schedule *noise = c->options->noise;
+    dn_shape shape = c->options->plan->values[c->options->plan->input].shape;
+    size_t count = dn_shape_count(shape);
+    uint32_t time = (uint32_t)(dn_draw_choice(c->options->seed, g, DN_CHOICE_TIME) * noise->timesteps);
+    float alpha = (float)sqrt(noise->alphas_cumprod[time]), sigma = (float)sqrt(1.0 - noise->alphas_cumprod[time]);
+    float normals[DN_NOISE_BLOCK];
+    for (size_t first = 0; first < count; first += DN_NOISE_BLOCK) {
+        size_t block = count - first < DN_NOISE_BLOCK ? count - first : DN_NOISE_BLOCK;
+        dn_noise_normal(normals, block, first, c->options->seed, DN_STREAM_TRAIN, (uint32_t)g);
+        for (size_t i = 0; i < block; i++) {
+            example->sample[first + i] = alpha * example->sample[first + i] + sigma * normals[i];
+        }
+    }
+    example->time = (float)time;
+}
+
 static void make_example(void *payload, uint32_t i, dn_example *example)
 {
     const classifier *c = payload;
     const dn_classifier_options *o = c->options;
     uint64_t g = c->step * o->batch + i;
     dn_draw_picture(example->sample, o->dataset, c->order[i], o->flip && dn_draw_choice(o->seed, g, DN_CHOICE_FLIP) < 0.5);
+    if (o->noise) {
+        add_noise(c, g, example);
+    }
     example->label = o->dataset->labels[c->order[i]];
 }
 

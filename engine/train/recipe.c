@@ -12,6 +12,7 @@
 #define IMAGES_MAX 4294967295.0 /* an image's number is a 32-bit draw of its noise */
 
 static const char *const keys[] = {"unet",
+                                   "classifier",
                                    "scheduler",
                                    "pad",
                                    "images",
@@ -128,7 +129,11 @@ static void read_output(dn_recipe *out, dn_config_reader *r)
 
 static void read_all(dn_recipe *out, dn_config_reader *r)
 {
-    out->unet = object(r, "unet", true);
+    out->classifier = object(r, "classifier", false);
+    out->unet = object(r, "unet", out->classifier == NULL);
+    if (out->classifier && out->unet) {
+        dn_config_fail(r, DN_INVALID, "classifier", "stands instead of unet, not beside it");
+    }
     out->scheduler = object(r, "scheduler", true);
     out->pad = dn_config_count(r, "pad", 0, 0, DN_IMAGE_SIDE_MAX);
     out->batch = dn_config_count(r, "batch", 64, 1, DN_TRAIN_BATCH_MAX);

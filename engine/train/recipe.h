@@ -6,7 +6,8 @@
  * "epsilon" (1e-8), "weight_decay" (0), "clip" (1.0; 0: off), "ema" (0.999), "class_dropout" (0), "flip" (false), "seed" (1),
  * "min_snr_gamma" (null), "init" (null: from random weights, else a model folder), "save_every_images" (0: only at the end),
  * "sample_every_images" (0: never), "class_names" (null), "dtype" ("F32" | "F16" | "BF16"), "defaults" (null: the
- * "denoised" object of model_index.json). An unknown key is refused by name. Immutable once read. */
+ * "denoised" object of model_index.json). "classifier" (the object of a DenoisedClassifier's config.json) stands instead of
+ * "unet" in the recipe of a classifier, which "scheduler" noises the pictures of when it is noise_aware. An unknown key is refused by name. Immutable once read. */
 #ifndef DN_TRAIN_RECIPE_H
 #define DN_TRAIN_RECIPE_H
 
@@ -23,7 +24,8 @@
 typedef struct dn_recipe {
     cJSON *json; /* owns every string and object below */
     const char *path; /* of the file, for messages; borrowed from the caller of dn_recipe_read */
-    const cJSON *unet, *scheduler, *class_names, *defaults;
+    const cJSON *unet, *classifier; /* one of them, the other NULL */
+    const cJSON *scheduler, *class_names, *defaults;
     uint32_t pad, batch;
     uint64_t images, save_every_images, sample_every_images;
     dn_adamw_options optimizer;

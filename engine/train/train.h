@@ -8,6 +8,7 @@
 
 #include <signal.h>
 
+#include "diffusion/schedule.h"
 #include "format/idx.h"
 #include "train/input_gradient.h" /* the gradient by a network's input: classifier guidance, likelihoods */
 #include "train/recipe.h"
@@ -36,16 +37,18 @@ typedef struct dn_train_options {
     void *payload;
 } dn_train_options;
 
-/* Leaves a diffusers folder with the averaged weights in OUTPUT. DN_CANCELLED: stopped early, checkpoint written. */
+/* Leaves a diffusers folder with the averaged weights in OUTPUT. DN_CANCELLED: stopped early, checkpoint written. A recipe of a
+ * classifier leaves a component folder with the last weights, and is not resumed. */
 dn_status dn_train(const dn_train_options *options, dn_error *error);
 
 /* A classifier by the same machinery: softmax cross-entropy, AdamW, no average. The plan's output is a vector of logits,
- * its input the pictures in [-1, 1]; weights hold the start and receive the result. The plan's time is 0 and it takes no
- * class. progress: images seen, of how many; may be NULL. */
+ * its input the pictures in [-1, 1], or those noised to a random time that it is told; weights hold the start and receive the
+ * result. Without noise the plan's time is 0; it takes no class. progress: images seen, of how many; may be NULL. */
 typedef struct dn_classifier_options {
     const dn_plan *plan;
     dn_weights *weights;
     const dn_dataset *dataset;
+    const dn_training_schedule *noise; /* sqrt(a) x + sqrt(1 - a) n at uniform times of this table; NULL: clean pictures */
     dn_adamw_options optimizer; /* position and warm-up in images; total is set from epochs */
     uint32_t batch, epochs;
     bool flip;

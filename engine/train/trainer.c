@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "diffusion/schedule.h"
 #include "train/checkpoint.h"
+#include "train/classifier_recipe.h"
 #include "train/draw.h"
 #include "train/export.h"
 #include "train/shards.h"
@@ -336,6 +337,9 @@ static dn_status refuse_overwriting(const trainer *t, dn_error *error)
 dn_status dn_train(const dn_train_options *options, dn_error *error)
 {
     trainer t = {.options = options, .recipe = options->recipe};
+    if (options->recipe->classifier) {
+        return dn_train_classifier_recipe(options, error);
+    }
     if (snprintf(t.checkpoint, sizeof t.checkpoint, "%s/checkpoint", options->output) >= (int)sizeof t.checkpoint) {
         return dn_fail(error, DN_INVALID, "%.200s...: the path is too long", options->output);
     }
