@@ -3,12 +3,12 @@
  *
  * Turns: lanes stand in the order of their ids; a tick serves whole lanes from behind the last one it served, around
  * once, until the next one does not fit. Which lanes share a tick has no influence on their bytes. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "batch/batch_private.h"
+#include "batch/codec.h"
 
 dn_status dn_batch_create(dn_batch **out, dn_engine *engine, uint32_t rows_max, dn_error *error)
 {
@@ -322,22 +322,15 @@ dn_status dn_batch_read_floats(dn_batch *batch, dn_lane_id id, float *out, dn_er
     return read_image(batch, id, out, error);
 }
 
-/* x/2 + 0.5, clamped, times 255, rounded half to even; NaN is black. */
-static uint8_t to_byte(float x)
-{
-    float value = x * 0.5f + 0.5f;
-    if (!(value > 0.0f))
-        return 0;
-    return value >= 1.0f ? 255 : (uint8_t)rintf(value * 255.0f);
-}
-
 dn_status dn_batch_read_pixels(dn_batch *batch, dn_lane_id id, uint8_t *out, dn_error *error)
 {
     const dn_model *model = batch->engine->model;
     size_t plane = (size_t)model->height * model->width;
+    if (batch->engine->codec_path != NULL)
+        return dn_fail(error, DN_UNSUPPORTED, "this network makes latents: a codec makes them pixels");
     dn_status status = read_image(batch, id, batch->host, error);
     for (size_t i = 0; status == DN_OK && i < plane; i++)
         for (uint32_t c = 0; c < model->channels; c++)
-            out[i * model->channels + c] = to_byte(batch->host[c * plane + i]);
+            out[i * model->channels + c] = dn_codec_to_byte(batch->host[c * plane + i]);
     return status;
 }

@@ -75,7 +75,8 @@ dn_status dn_batch_snapshot(dn_batch *batch, dn_lane_id id, unsigned char **out,
 dn_status dn_batch_restore(dn_batch *batch, dn_lane_id id, const unsigned char *bytes, size_t count, dn_error *error);
 
 /* The lane's image as it stands: final latents/pixels in floats [C*H*W], or 8-bit [H][W][C] (x/2 + 0.5, clamped, times 255,
- * rounded half to even). For a running lane this is the current denoised estimate (a preview). */
+ * rounded half to even). For a running lane this is the current denoised estimate (a preview). Pixels are for networks that make
+ * them themselves: latents are read as floats and go through a codec (DN_UNSUPPORTED). */
 dn_status dn_batch_read_floats(dn_batch *batch, dn_lane_id id, float *out, dn_error *error);
 dn_status dn_batch_read_pixels(dn_batch *batch, dn_lane_id id, uint8_t *out, dn_error *error);
 

@@ -159,6 +159,14 @@ dn_value dn_classifier_features(const dn_plan *plan)
     return DN_NONE;
 }
 
+bool dn_classifier_knows_noise(const dn_plan *plan)
+{
+    for (uint32_t n = 0; n < plan->node_count; n++)
+        if (plan->nodes[n].kind == DN_NODE_TIME_EMBEDDING)
+            return true;
+    return false;
+}
+
 cJSON *dn_classifier_config(uint32_t height, uint32_t width, uint32_t channels, uint32_t class_count)
 {
     static const int widths[] = {32, 64, 128};

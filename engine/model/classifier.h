@@ -15,6 +15,9 @@ dn_status dn_classifier_build(dn_model *out, const dn_build_input *input, dn_err
 /* The penultimate vector of a classifier's plan, or DN_NONE when it is no classifier. */
 dn_value dn_classifier_features(const dn_plan *plan);
 
+/* Whether a classifier's plan reads a time: "noise_aware". */
+bool dn_classifier_knows_noise(const dn_plan *plan);
+
 /* A configuration for pictures of this shape; the caller owns it (cJSON_Delete), NULL when out of memory. */
 cJSON *dn_classifier_config(uint32_t height, uint32_t width, uint32_t channels, uint32_t class_count);
 
