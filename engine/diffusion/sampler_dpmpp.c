@@ -140,14 +140,12 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
     state->live = ((1u << state->history) - 1u) << DN_REG_H0;
 }
 
+/* clang-format off */
 #define FIELDS(order)                                                                                                                      \
-    {DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_LU, DN_SIGMAS_MODEL},                                                               \
-        {DN_OPT_TIMESTEP_SPACING, DN_SPACING_LEADING, DN_SPACING_LINSPACE, DN_SPACING_LINSPACE}, DN_FIELDS_SIGMA_RANGE,                    \
-        DN_FIELD_FINAL_SIGMA, DN_FIELD_RESCALE, DN_FIELDS_THRESHOLDING, {DN_OPT_SOLVER_ORDER, 1.0, 3.0, order},                            \
-        {DN_OPT_SOLVER_TYPE, DN_SOLVER_MIDPOINT, DN_SOLVER_HEUN, DN_SOLVER_MIDPOINT},                                                      \
-    {                                                                                                                                      \
-        DN_OPT_LOWER_ORDER_FINAL, 0.0, 1.0, 1.0                                                                                            \
-    }
+    {DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_LU, DN_SIGMAS_MODEL}, DN_FIELD_LINSPACE, DN_FIELDS_SIGMA_RANGE,                     \
+    DN_FIELD_FINAL_SIGMA, DN_FIELD_RESCALE, DN_FIELDS_THRESHOLDING, {DN_OPT_SOLVER_ORDER, 1.0, 3.0, order},                                \
+    {DN_OPT_SOLVER_TYPE, DN_SOLVER_MIDPOINT, DN_SOLVER_HEUN, DN_SOLVER_MIDPOINT}, {DN_OPT_LOWER_ORDER_FINAL, 0.0, 1.0, 1.0}
+/* clang-format on */
 
 static const dn_option_field fields_2m[] = {FIELDS(2.0)}, fields_3m[] = {FIELDS(3.0)};
 

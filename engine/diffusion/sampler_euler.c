@@ -79,6 +79,8 @@ const dn_sampler dn_sampler_euler = {
     .evaluations_per_step = 1,
     .fields = euler_fields,
     .field_count = sizeof euler_fields / sizeof euler_fields[0],
+    .memoryless = true,
+    .renoises = true,
     .schedule = dn_levels_sigma,
     .next = dn_next_plain,
     .feed = feed_euler,
@@ -86,7 +88,7 @@ const dn_sampler dn_sampler_euler = {
 
 static const dn_option_field ancestral_fields[] = {
     {DN_OPT_ETA, 0.0, 1.0, 1.0},
-    {DN_OPT_TIMESTEP_SPACING, DN_SPACING_LEADING, DN_SPACING_LINSPACE, DN_SPACING_LINSPACE},
+    DN_FIELD_LINSPACE,
     DN_FIELD_RESCALE,
 };
 
@@ -100,6 +102,8 @@ const dn_sampler dn_sampler_euler_ancestral = {
     .stochastic = true,
     .fields = ancestral_fields,
     .field_count = sizeof ancestral_fields / sizeof ancestral_fields[0],
+    .memoryless = true,
+    .renoises = true,
     .schedule = dn_levels_sigma,
     .next = dn_next_plain,
     .feed = feed_ancestral,

@@ -76,8 +76,7 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
 
 static const dn_option_field fields[] = {
     DN_FIELDS_SIGMAS,
-    {DN_OPT_CLIP_SAMPLE, 0.0, 1.0, 0.0},
-    {DN_OPT_CLIP_SAMPLE_RANGE, 1e-6, 1e6, 1.0},
+    DN_FIELDS_CLIP(0.0),
     {DN_OPT_S_CHURN, 0.0, 1000.0, 0.0},
     {DN_OPT_S_NOISE, 0.0, 2.0, 1.0},
     {DN_OPT_S_TMIN, 0.0, 1e9, 0.0},

@@ -6,37 +6,24 @@
 #include "diffusion/levels.h"
 #include "diffusion/samplers.h"
 
+/* clang-format off */
 /* The options of the levels of the Euler family, of DPM-Solver's, and of whole timesteps: ranges, and the standards of diffusers'
- * classes. NaN: the table's own. */
-#define DN_FIELDS_SIGMA_RANGE                                                                                                              \
-    {DN_OPT_SIGMA_MIN, 1e-6, 1e6, NAN}, {DN_OPT_SIGMA_MAX, 1e-6, 1e6, NAN},                                                                \
-    {                                                                                                                                      \
-        DN_OPT_RHO, 1.0, 100.0, 7.0                                                                                                        \
-    }
-#define DN_FIELDS_SIGMAS                                                                                                                   \
-    {DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_BETA, DN_SIGMAS_MODEL},                                                             \
-        {DN_OPT_TIMESTEP_SPACING, DN_SPACING_LEADING, DN_SPACING_LINSPACE, DN_SPACING_LINSPACE}, DN_FIELDS_SIGMA_RANGE
-#define DN_FIELDS_THRESHOLDING                                                                                                             \
-    {DN_OPT_THRESHOLDING, 0.0, 1.0, 0.0}, {DN_OPT_DYNAMIC_THRESHOLDING_RATIO, 0.0, 1.0, 0.995},                                            \
-    {                                                                                                                                      \
-        DN_OPT_SAMPLE_MAX_VALUE, 1.0, 1e6, 1.0                                                                                             \
-    }
-/* Training rescaled to zero terminal SNR: what the folder says, when it is not given. */
-#define DN_FIELD_RESCALE                                                                                                                   \
-    {                                                                                                                                      \
-        DN_OPT_RESCALE_ZERO_SNR, 0.0, 1.0, NAN                                                                                             \
-    }
-/* DDPM and DDIM: whole timesteps, and a clipped estimate. */
-#define DN_FIELDS_WHOLE_TIMES                                                                                                              \
-    {DN_OPT_TIMESTEP_SPACING, DN_SPACING_LEADING, DN_SPACING_LINSPACE, DN_SPACING_LEADING}, DN_FIELD_RESCALE,                              \
-        {DN_OPT_CLIP_SAMPLE, 0.0, 1.0, 1.0},                                                                                               \
-    {                                                                                                                                      \
-        DN_OPT_CLIP_SAMPLE_RANGE, 1e-6, 1e6, 1.0                                                                                           \
-    }
-#define DN_FIELD_FINAL_SIGMA                                                                                                               \
-    {                                                                                                                                      \
-        DN_OPT_FINAL_SIGMA, 0.0, 1.0, 0.0                                                                                                  \
-    }
+ * classes. NaN: the table's own, or what the folder says. */
+#define DN_FIELDS_SIGMA_RANGE \
+    {DN_OPT_SIGMA_MIN, 1e-6, 1e6, NAN}, {DN_OPT_SIGMA_MAX, 1e-6, 1e6, NAN}, {DN_OPT_RHO, 1.0, 100.0, 7.0}
+#define DN_FIELD_LINSPACE {DN_OPT_TIMESTEP_SPACING, DN_SPACING_LEADING, DN_SPACING_LINSPACE, DN_SPACING_LINSPACE}
+#define DN_FIELDS_SIGMAS \
+    {DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_BETA, DN_SIGMAS_MODEL}, DN_FIELD_LINSPACE, DN_FIELDS_SIGMA_RANGE
+#define DN_FIELD_RESCALE {DN_OPT_RESCALE_ZERO_SNR, 0.0, 1.0, NAN}
+#define DN_FIELD_FINAL_SIGMA {DN_OPT_FINAL_SIGMA, 0.0, 1.0, 0.0}
+/* The estimate. */
+#define DN_FIELDS_CLIP(standard) {DN_OPT_CLIP_SAMPLE, 0.0, 1.0, standard}, {DN_OPT_CLIP_SAMPLE_RANGE, 1e-6, 1e6, 1.0}
+#define DN_FIELDS_THRESHOLDING \
+    {DN_OPT_THRESHOLDING, 0.0, 1.0, 0.0}, {DN_OPT_DYNAMIC_THRESHOLDING_RATIO, 0.0, 1.0, 0.995}, {DN_OPT_SAMPLE_MAX_VALUE, 1.0, 1e6, 1.0}
+/* DDPM and DDIM. */
+#define DN_FIELDS_WHOLE_TIMES \
+    {DN_OPT_TIMESTEP_SPACING, DN_SPACING_LEADING, DN_SPACING_LINSPACE, DN_SPACING_LEADING}, DN_FIELD_RESCALE, DN_FIELDS_CLIP(1.0)
+/* clang-format on */
 
 /* A linear combination of registers being put together. Terms of one register join, and zeros are left out: they may hold nothing. */
 typedef struct dn_sum {
