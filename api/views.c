@@ -112,6 +112,12 @@ void api_add_image(api_text *text, const char *job_id, const api_image_view *ima
     api_text_string(text, image->device);
     api_text_add(text, ",\"build\":");
     api_text_string(text, image->build);
+    api_text_add(text, ",\"evaluations\":");
+    if (image->evaluations) {
+        api_text_format(text, "%" PRIu32, image->evaluations);
+    } else {
+        api_text_add(text, "null");
+    }
     api_text_add(text, "}");
 }
 

@@ -15,6 +15,7 @@ typedef struct api_image_view {
     uint64_t bytes;
     char sha256[65], pixels_sha256[65];
     char device[64], build[65];
+    uint32_t evaluations;            /* of the network, guided ones counted once; 0: not known */
 } api_image_view;
 
 typedef struct api_job_view {

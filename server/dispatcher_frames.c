@@ -161,6 +161,7 @@ static void fill_image(store_request *request, const running_job *job, const out
     view->width = m->width;
     view->height = m->height;
     view->bytes = m->data.count;
+    view->evaluations = m->steps_done;
     dn_sha256_hex(view->sha256, m->sha256);
     dn_sha256_hex(view->pixels_sha256, m->pixels_sha256);
     if (job->model) {
@@ -233,7 +234,9 @@ static void hear_failed(dispatcher *d, const protocol_message *m)
         return;
     char cause[512];
     protocol_copy_text(cause, sizeof cause, m->text);
-    const char *code = m->state == PROTOCOL_FAILED_MODEL ? "model-load" : m->state == PROTOCOL_FAILED_MEMORY ? "out-of-memory" : "engine";
+    const char *code = m->state == PROTOCOL_FAILED_MODEL ? "model-load" : m->state == PROTOCOL_FAILED_MEMORY  ? "out-of-memory"
+                       : m->state == PROTOCOL_FAILED_INPUT ? "bad-input-image"
+                                                            : "engine";
     if (job->end == END_NONE)
         job_end_with(d, job, END_FAILED, code, cause);
     else

@@ -171,6 +171,7 @@ static void send_lane(dispatcher *d, running_job *job, uint32_t index)
                                 .steps_done = steps,
                                 .steps_total = lane->steps_total,
                                 .text = protocol_text(job->job.request_json),
+                                .name = protocol_text(job->job.id),
                                 .data = {snapshot, count}};
     worker_tell(d, &m);
     free(snapshot);

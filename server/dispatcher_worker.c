@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
 
-enum { WORKER_FD = 3, FIXED_ARGUMENTS = 16 };
+enum { WORKER_FD = 3, FIXED_ARGUMENTS = 18 };
 
 void worker_tell(dispatcher *d, const protocol_message *message)
 {
@@ -31,6 +31,7 @@ void worker_tell(dispatcher *d, const protocol_message *message)
 
 typedef struct worker_arguments {
     char parent[16], threads[16], rows_max[16], snapshot_every[32], memory_limit[32];
+    char *inputs; /* malloc'd */
     char **values; /* NULL-terminated; from FIXED_ARGUMENTS on, every second one is malloc'd */
     size_t count;
 } worker_arguments;
@@ -40,6 +41,7 @@ static void arguments_done(worker_arguments *a)
     for (size_t i = FIXED_ARGUMENTS + 1; a->values && i < a->count; i += 2)
         free(a->values[i]);
     free(a->values);
+    free(a->inputs);
 }
 
 static bool arguments_init(worker_arguments *a, const dispatcher *d)
@@ -52,12 +54,15 @@ static bool arguments_init(worker_arguments *a, const dispatcher *d)
     snprintf(a->memory_limit, sizeof a->memory_limit, "%llu", (unsigned long long)o->memory_limit);
     const size_t count = models_count(o->models);
     a->count = 0;
+    a->inputs = store_path(o->store, "inputs", "");
+    if (!a->inputs)
+        return false;
     a->values = calloc(FIXED_ARGUMENTS + 2 * count + 1, sizeof *a->values);
     if (!a->values)
         return false;
     char *const fixed[FIXED_ARGUMENTS] = {d->program,  "worker",   "--fd",       "3",         "--parent",         a->parent,
                                           "--threads", a->threads, "--rows-max", a->rows_max, "--snapshot-every", a->snapshot_every,
-                                          "--memory-limit", a->memory_limit, "--preload", o->preload ? "1" : "0"};
+                                          "--memory-limit", a->memory_limit, "--preload", o->preload ? "1" : "0", "--inputs", a->inputs};
     memcpy(a->values, fixed, sizeof fixed);
     a->count = FIXED_ARGUMENTS;
     for (size_t i = 0; i < count; i++) {

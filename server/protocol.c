@@ -20,7 +20,8 @@ enum {
     HAS_HASHES = 256,
     HAS_TEXT = 512,
     HAS_DATA = 1024,
-    HAS_LANES = 2048
+    HAS_LANES = 2048,
+    HAS_NAME = 4096
 };
 
 /* The fields of a type, in the order of the bits above; -1: no such type. */
@@ -40,11 +41,11 @@ static int fields_of(uint32_t type)
     case PROTOCOL_SNAPSHOT:
         return HAS_LANE | HAS_STEPS | HAS_DATA;
     case PROTOCOL_IMAGE:
-        return HAS_LANE | HAS_SIZE | HAS_HASHES | HAS_DATA;
+        return HAS_LANE | HAS_STEPS | HAS_SIZE | HAS_HASHES | HAS_DATA;
     case PROTOCOL_FAILED:
         return HAS_LANE | HAS_STATE | HAS_TEXT;
     case PROTOCOL_ADMIT:
-        return HAS_LANE | HAS_INDEX | HAS_STEPS | HAS_TEXT | HAS_DATA;
+        return HAS_LANE | HAS_INDEX | HAS_STEPS | HAS_TEXT | HAS_DATA | HAS_NAME;
     case PROTOCOL_WATCH:
         return HAS_LANE | HAS_STATE;
     case PROTOCOL_GONE:
@@ -110,6 +111,7 @@ static size_t payload_bytes(const protocol_message *m, int fields)
     count += fields & HAS_HASHES ? 64 : 0;
     count += fields & HAS_TEXT ? 4 + m->text.count : 0;
     count += fields & HAS_DATA ? 4 + m->data.count : 0;
+    count += fields & HAS_NAME ? 4 + m->name.count : 0;
     count += fields & HAS_LANES ? 4 + (size_t)m->lane_count * PROTOCOL_TICK_LANE_BYTES : 0;
     return count;
 }
@@ -160,6 +162,8 @@ dn_status protocol_encode(unsigned char **out, size_t *out_bytes, const protocol
         to = put_bytes(to, m->text);
     if (fields & HAS_DATA)
         to = put_bytes(to, m->data);
+    if (fields & HAS_NAME)
+        to = put_bytes(to, m->name);
     if (fields & HAS_LANES) {
         to = put_u32(to, m->lane_count);
         for (uint32_t i = 0; i < m->lane_count; i++)
@@ -260,6 +264,8 @@ dn_status protocol_decode(protocol_message *out, uint32_t type, const unsigned c
         m.text = get_bytes(&r);
     if (fields & HAS_DATA)
         m.data = get_bytes(&r);
+    if (fields & HAS_NAME)
+        m.name = get_bytes(&r);
     if (fields & HAS_LANES) {
         m.lane_count = get_u32(&r);
         m.lane_bytes = take(&r, (size_t)m.lane_count * PROTOCOL_TICK_LANE_BYTES);

@@ -29,13 +29,14 @@ typedef enum protocol_type {
     PROTOCOL_TICK, /* rows, seconds, and the steps of every lane in the batch */
     PROTOCOL_PREVIEW, /* lane, steps, size, data: PNG */
     PROTOCOL_SNAPSHOT, /* lane, steps, data */
-    PROTOCOL_IMAGE, /* lane, size, hashes of file and pixels, data: PNG; the lane is done */
+    PROTOCOL_IMAGE, /* lane, steps_done: evaluations, size, hashes of file and pixels, data: PNG; the lane is done */
     PROTOCOL_GONE, /* lane: cancelled as asked, or let go by a drain */
     PROTOCOL_FAILED, /* lane; state: protocol_failure; text: cause */
     PROTOCOL_DRAINED, /* nothing runs any more */
     PROTOCOL_ALIVE, /* the answer to PING, and now and then without one */
     /* dispatcher to worker */
-    PROTOCOL_ADMIT = 64, /* lane, index in its job, text: the request's JSON, data: snapshot or nothing; steps: where that stood */
+    PROTOCOL_ADMIT = 64, /* lane, index in its job, text: the request's JSON, name: the job's id, data: snapshot or nothing; steps: where that
+                          * stood */
     PROTOCOL_CANCEL, /* lane */
     PROTOCOL_WATCH, /* lane; state: 1 previews wanted, 0 not */
     PROTOCOL_STORED, /* lane: its image is durable (or discarded): credit comes back */
@@ -50,7 +51,12 @@ typedef enum protocol_model_state {
     PROTOCOL_MODEL_FAILED,
     PROTOCOL_MODEL_UNLOADED
 } protocol_model_state;
-typedef enum protocol_failure { PROTOCOL_FAILED_ENGINE, PROTOCOL_FAILED_MODEL, PROTOCOL_FAILED_MEMORY } protocol_failure;
+typedef enum protocol_failure {
+    PROTOCOL_FAILED_ENGINE,
+    PROTOCOL_FAILED_MODEL,
+    PROTOCOL_FAILED_MEMORY,
+    PROTOCOL_FAILED_INPUT
+} protocol_failure;
 
 typedef struct protocol_tick_lane {
     uint64_t lane;
@@ -69,7 +75,7 @@ typedef struct protocol_message {
     uint32_t index, steps_done, steps_total, width, height, rows, credit, state;
     double seconds;
     unsigned char sha256[32], pixels_sha256[32];
-    protocol_bytes text, data;
+    protocol_bytes text, data, name;
     const protocol_tick_lane *lanes; /* to send; a received TICK is read by protocol_lane_at */
     uint32_t lane_count;
     const unsigned char *lane_bytes;

@@ -108,6 +108,8 @@ static dn_status one_turn(worker *w, dn_error *error)
     if (status == DN_OK)
         status = worker_tick(w, error);
     if (status == DN_OK)
+        status = worker_take_coded(w, error);
+    if (status == DN_OK)
         status = worker_send_encoded(w, error);
     if (status == DN_OK)
         status = say_drained(w, error);
@@ -130,6 +132,7 @@ static dn_status serve(worker *w, dn_error *error)
 
 static void worker_free(worker *w)
 {
+    worker_codec_stop(&w->codec);
     worker_encoder_stop(&w->encoder);
     for (unsigned i = 0; i < WORKER_CREDIT; i++)
         worker_release_lane(&w->lanes[i]);
@@ -151,6 +154,8 @@ dn_status worker_run(const worker_options *options, dn_error *error)
     dn_status status = w->wake_fd < 0 ? dn_fail(error, DN_IO, "cannot make an eventfd: %s", strerror(errno)) : DN_OK;
     if (status == DN_OK)
         status = worker_encoder_start(&w->encoder, w->wake_fd, error);
+    if (status == DN_OK)
+        status = worker_codec_start(&w->codec, w->wake_fd, options->inputs, error);
     if (status == DN_OK)
         status = serve(w, error);
     /* A load may take minutes, and nobody waits for its result any more: the process goes at once. */

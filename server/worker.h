@@ -24,6 +24,7 @@ typedef struct worker_options {
     unsigned rows_max; /* 0: chosen from the measured cost of a row */
     double snapshot_every_seconds;
     uint64_t memory_limit; /* bytes of all models in memory; 0: no limit */
+    const char *inputs; /* folder of input pictures; NULL: none come */
     bool preload; /* every model at the start, not the first alone */
     struct {
         const char *name, *folder;

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "api/model_description.h"
+#include "batch/codec.h"
 #include "engine.h"
 #include "server/protocol.h"
 #include "server/worker.h"
@@ -61,6 +62,7 @@ typedef struct load_task {
     api_model *description; /* owned until taken */
     dn_engine *engine; /* LOAD_ENGINE: likewise */
     dn_batch *batch;
+    dn_codec *codec;
     uint32_t rows_max;
     double row_seconds;
     size_t bytes; /* of weights and workspaces; of a description an estimate of the weights */
@@ -84,14 +86,55 @@ void load_task_free(load_task *task); /* with all that was not taken out of it; 
 /* False: a load is under way, which may take minutes; the thread goes on, and the process should end at once. */
 bool worker_loader_stop(worker_loader *loader);
 
+/* ---- The codec thread: input pictures to the network's space before a lane runs, latents to pixels after it. */
+typedef enum codec_kind { CODEC_PREPARE, CODEC_DECODE } codec_kind;
+
+typedef struct codec_task {
+    struct codec_task *next;
+    codec_kind kind;
+    uint64_t lane, seed;
+    struct worker_model *model; /* main thread; its codec stays while `coding` counts this task */
+    dn_codec *codec;
+    char job[API_ID_BYTES + 1];
+    char init_sha256[65], mask_sha256[65]; /* PREPARE: of the files; "" none */
+    float *latents; /* DECODE: owned */
+    /* out */
+    dn_status status;
+    dn_error error;
+    float *init, *mask; /* PREPARE: owned */
+    uint8_t *pixels; /* DECODE: owned */
+} codec_task;
+
+typedef struct worker_codec {
+    pthread_t thread;
+    bool started;
+    int wake_fd; /* borrowed eventfd */
+    const char *folder; /* of input pictures */
+    pthread_mutex_t lock; /* all below */
+    pthread_cond_t work;
+    codec_task *waiting, **waiting_tail, *done, **done_tail;
+    bool stop;
+} worker_codec;
+
+dn_status worker_codec_start(worker_codec *codec, int wake_fd, const char *folder, dn_error *error);
+void worker_codec_stop(worker_codec *codec); /* tasks not begun are dropped */
+void worker_codec_submit(worker_codec *codec, codec_task *task); /* takes the task */
+codec_task *worker_codec_take(worker_codec *codec); /* a finished one, NULL: none; the caller owns it */
+void codec_task_free(codec_task *task);
+/* A PNG of the folder to bytes [height][width][channels] as the codec wants them; DN_INVALID says what is wrong with it. */
+dn_status worker_read_input(uint8_t **out, const char *folder, const char *job, bool mask, const char *sha256, const dn_codec_info *about,
+                            dn_error *error);
+
 /* ---- Models, as the main thread knows them. */
 typedef struct worker_model {
     const char *name, *folder;
     protocol_model_state state; /* as last said to the daemon */
     bool described, loading; /* loading: the loader has it */
+    unsigned coding; /* tasks of the codec thread that use it */
     bool held; /* its waiting lanes do not enter: it is to make room for another model */
     dn_engine *engine; /* READY */
     dn_batch *batch;
+    dn_codec *codec;
     api_model *description;
     uint32_t rows_max;
     double row_seconds;
@@ -103,7 +146,8 @@ typedef struct worker_model {
     dn_error error;
 } worker_model;
 
-typedef enum lane_state { LANE_FREE, LANE_WAITING, LANE_RUNNING, LANE_ENCODING, LANE_SENT } lane_state;
+/* PREPARING: its input pictures are read; DECODING: its latents become pixels; ENCODING: its pixels a PNG. */
+typedef enum lane_state { LANE_FREE, LANE_PREPARING, LANE_WAITING, LANE_RUNNING, LANE_DECODING, LANE_ENCODING, LANE_SENT } lane_state;
 
 typedef struct worker_lane {
     lane_state state;
@@ -111,12 +155,15 @@ typedef struct worker_lane {
     api_request request;
     uint64_t seed;
     worker_model *model;
-    uint32_t rows, steps_done, steps_total;
+    uint32_t rows, steps_done, steps_total, evaluations;
     bool watched;
     double last_preview, last_snapshot;
     unsigned char *snapshot; /* to continue from, until it is admitted */
     size_t snapshot_bytes;
     uint32_t snapshot_steps; /* where it stood */
+    char job[API_ID_BYTES + 1];
+    bool prepared; /* or there is nothing to prepare */
+    float *init, *mask; /* owned: input pictures in the network's space, until the lane has entered its batch */
 } worker_lane;
 
 typedef struct worker {
@@ -124,6 +171,7 @@ typedef struct worker {
     protocol_pipe pipe;
     int wake_fd;
     worker_encoder encoder;
+    worker_codec codec;
     worker_loader loader;
     worker_model models[WORKER_MODELS_MAX];
     api_model *old_descriptions[WORKER_OLD_DESCRIPTIONS_MAX]; /* pictures being encoded may still name them */
@@ -157,6 +205,12 @@ dn_status worker_snapshot_lane(worker *w, worker_lane *lane, dn_error *error);
 bool worker_has_work(const worker *w);
 dn_status worker_tick(worker *w, dn_error *error);
 dn_status worker_send_encoded(worker *w, dn_error *error);
+
+/* worker_stages.c: what happens to a lane before and after its batch. */
+dn_status worker_prepare_lane(worker *w, worker_lane *lane, dn_error *error); /* to WAITING, or to PREPARING */
+dn_status worker_finish_lane(worker *w, worker_lane *lane, dn_error *error); /* its image is made */
+void worker_preview_lane(worker *w, worker_lane *lane, double now);
+dn_status worker_take_coded(worker *w, dn_error *error); /* what the codec thread has finished */
 
 /* worker.c */
 dn_status worker_send(worker *w, const protocol_message *message, dn_error *error);

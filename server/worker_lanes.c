@@ -20,6 +20,8 @@ worker_lane *worker_find_lane(worker *w, uint64_t id)
 void worker_release_lane(worker_lane *lane)
 {
     free(lane->snapshot);
+    free(lane->init);
+    free(lane->mask);
     *lane = (worker_lane){.state = LANE_FREE};
 }
 
@@ -76,6 +78,7 @@ dn_status worker_admit(worker *w, const protocol_message *m, dn_error *error)
                           .request = request,
                           .seed = request.seed + m->index,
                           .model = model};
+    protocol_copy_text(lane->job, sizeof lane->job, m->name);
     if (m->data.count) {
         lane->snapshot = malloc(m->data.count);
         if (lane->snapshot) { /* Without memory for it the lane starts at step 0. */
@@ -93,9 +96,20 @@ static dn_lane_spec spec_of(const worker_lane *lane)
     dn_lane_spec spec = {.seed = lane->seed,
                          .has_class = r->has_class,
                          .class_index = r->class_index,
+                         .has_negative = r->has_negative,
+                         .negative_class = r->negative.index,
                          .guidance_scale = r->guidance_scale,
                          .steps = r->steps,
-                         .options = r->options};
+                         .options = r->options,
+                         .has_variation = r->has_variation,
+                         .variation_seed = r->variation_seed,
+                         .init = lane->init,
+                         .mask = lane->mask};
+    spec.mixture.count = r->mixture_count;
+    for (uint32_t i = 0; i < r->mixture_count; i++) {
+        spec.mixture.classes[i] = r->mixture[i].label.index;
+        spec.mixture.weights[i] = (float)r->mixture[i].weight;
+    }
     snprintf(spec.sampler, sizeof spec.sampler, "%s", r->sampler);
     return spec;
 }
@@ -120,10 +134,17 @@ static dn_status enter(worker *w, worker_lane *lane, const dn_lane_spec *spec, d
         resumed = dn_batch_restore(lane->model->batch, lane->id, lane->snapshot, lane->snapshot_bytes, &why) == DN_OK;
     free(lane->snapshot);
     lane->snapshot = NULL;
+    if (!resumed && !lane->init && lane->request.init_image.sha256[0]) {
+        lane->prepared = false; /* The snapshot had the pictures, and does not fit: they are read after all. */
+        return worker_prepare_lane(w, lane, error);
+    }
     dn_error refused;
     if (!resumed && dn_batch_admit(lane->model->batch, lane->id, spec, &refused) != DN_OK)
         return worker_fail_lane(w, lane, refused.status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE, refused.message,
                                 error);
+    free(lane->init);
+    free(lane->mask);
+    lane->init = lane->mask = NULL;
     lane->state = LANE_RUNNING;
     lane->steps_done = resumed ? lane->snapshot_steps : 0;
     lane->last_snapshot = dn_now_seconds();
@@ -140,6 +161,12 @@ static dn_status enter(worker *w, worker_lane *lane, const dn_lane_spec *spec, d
 static dn_status enter_model(worker *w, worker_model *model, dn_error *error)
 {
     uint32_t rows = rows_running(w, model);
+    for (unsigned i = 0; i < WORKER_CREDIT; i++)
+        if (w->lanes[i].state == LANE_WAITING && w->lanes[i].model == model && !w->lanes[i].prepared) {
+            const dn_status status = worker_prepare_lane(w, &w->lanes[i], error);
+            if (status != DN_OK)
+                return status;
+        }
     for (;;) {
         worker_lane *first = NULL;
         for (unsigned i = 0; i < WORKER_CREDIT; i++) {
@@ -219,7 +246,7 @@ dn_status worker_drain(worker *w, dn_error *error)
         worker_lane *lane = &w->lanes[i];
         if (lane->state == LANE_RUNNING && lane->steps_done > 0)
             status = worker_snapshot_lane(w, lane, error);
-        if (status == DN_OK && (lane->state == LANE_RUNNING || lane->state == LANE_WAITING))
+        if (status == DN_OK && (lane->state == LANE_RUNNING || lane->state == LANE_WAITING || lane->state == LANE_PREPARING))
             status = worker_cancel(w, lane->id, error);
     }
     return status;

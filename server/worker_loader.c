@@ -49,6 +49,18 @@ static dn_status describe(load_task *task, dn_engine *engine)
     return status;
 }
 
+static dn_status open_codec(load_task *task)
+{
+    const dn_engine *engine = task->engine;
+    const dn_codec_options options = {.backend = engine->backend,
+                                      .device = engine->device,
+                                      .channels = engine->model->channels,
+                                      .height = engine->model->height,
+                                      .width = engine->model->width,
+                                      .preview = true};
+    return dn_codec_open(&task->codec, engine->codec_path, &options, &task->error);
+}
+
 static dn_status run_task(const worker_loader *loader, load_task *task)
 {
     const dn_engine_options options = {.threads = loader->threads, .describe_only = task->kind == LOAD_DESCRIPTION};
@@ -63,11 +75,13 @@ static dn_status run_task(const worker_loader *loader, load_task *task)
         task->engine = NULL;
         return DN_OK;
     }
-    status = measure_row(&task->row_seconds, task->engine, &task->error);
+    status = open_codec(task);
+    if (status == DN_OK)
+        status = measure_row(&task->row_seconds, task->engine, &task->error);
     if (status != DN_OK)
         return status;
     task->rows_max = loader->rows_max ? loader->rows_max : rows_by_time(task->row_seconds);
-    task->bytes += dn_engine_workspace_bytes(task->engine, task->rows_max);
+    task->bytes += dn_engine_workspace_bytes(task->engine, task->rows_max) + dn_codec_bytes(task->codec);
     return dn_batch_create(&task->batch, task->engine, task->rows_max, &task->error);
 }
 
@@ -145,6 +159,7 @@ void load_task_free(load_task *task)
     if (!task)
         return;
     dn_batch_free(task->batch);
+    dn_codec_close(task->codec);
     dn_engine_close(task->engine);
     api_model_free(task->description);
     free(task);

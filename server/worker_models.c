@@ -59,8 +59,10 @@ dn_status worker_models_start(worker *w, dn_error *error)
 static void close_engine(worker_model *model)
 {
     dn_batch_free(model->batch);
+    dn_codec_close(model->codec);
     dn_engine_close(model->engine);
     model->batch = NULL;
+    model->codec = NULL;
     model->engine = NULL;
 }
 
@@ -140,8 +142,10 @@ static dn_status take_loaded(worker *w, load_task *task, dn_error *error)
         return say(w, model, PROTOCOL_MODEL_UNLOADED, error);
     model->engine = task->engine;
     model->batch = task->batch;
+    model->codec = task->codec;
     task->engine = NULL;
     task->batch = NULL;
+    task->codec = NULL;
     model->rows_max = task->rows_max;
     model->row_seconds = task->row_seconds;
     model->ready_since = model->last_used = dn_now_seconds();
@@ -154,8 +158,10 @@ static dn_status take_loaded(worker *w, load_task *task, dn_error *error)
 
 static bool in_use(const worker *w, const worker_model *model)
 {
+    if (model->coding)
+        return true;
     for (unsigned i = 0; i < WORKER_CREDIT; i++)
-        if (w->lanes[i].model == model && (w->lanes[i].state == LANE_RUNNING || w->lanes[i].state == LANE_ENCODING))
+        if (w->lanes[i].model == model && w->lanes[i].state != LANE_FREE && w->lanes[i].state != LANE_WAITING && w->lanes[i].state != LANE_SENT)
             return true;
     return false;
 }

@@ -2,7 +2,6 @@
  *
  * Invariant: a lane leaves its batch in the same tick in which it ends; previews and tick reports are dropped when the socket is
  * full, pictures never. Main thread. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -14,59 +13,6 @@ bool worker_has_work(const worker *w)
         if (w->models[i].batch && dn_batch_lanes(w->models[i].batch) > 0)
             return true;
     return false;
-}
-
-/* A task with the lane's pixels as they stand, or NULL with *status. */
-static encode_task *take_pixels(worker_lane *lane, encode_kind kind, dn_status *status, dn_error *error)
-{
-    const api_model *model = lane->model->description;
-    encode_task *task = calloc(1, sizeof *task);
-    uint8_t *pixels = malloc((size_t)model->width * model->height * model->channels);
-    *status = task && pixels ? dn_batch_read_pixels(lane->model->batch, lane->id, pixels, error)
-                             : dn_fail(error, DN_NO_MEMORY, "out of memory for a picture");
-    if (*status != DN_OK) {
-        free(pixels);
-        free(task);
-        return NULL;
-    }
-    *task = (encode_task){.kind = kind,
-                          .lane = lane->id,
-                          .width = model->width,
-                          .height = model->height,
-                          .channels = model->channels,
-                          .steps_done = lane->steps_done,
-                          .steps_total = lane->steps_total,
-                          .pixels = pixels,
-                          .request = lane->request,
-                          .seed = lane->seed,
-                          .model = model};
-    return task;
-}
-
-static dn_status finish_lane(worker *w, worker_lane *lane, dn_error *error)
-{
-    dn_error why;
-    dn_status status;
-    encode_task *task = take_pixels(lane, ENCODE_IMAGE, &status, &why);
-    if (!task)
-        return worker_fail_lane(w, lane, status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE, why.message, error);
-    dn_batch_evict(lane->model->batch, lane->id);
-    lane->state = LANE_ENCODING;
-    worker_encoder_submit(&w->encoder, task);
-    return DN_OK;
-}
-
-/* Previews wait for nobody: none is made while the last ones have not gone out. */
-static void preview_lane(worker *w, worker_lane *lane, double now)
-{
-    if (!lane->watched || now - lane->last_preview < WORKER_PREVIEW_SECONDS || protocol_unsent(&w->pipe) > PROTOCOL_DROP_BYTES ||
-        worker_encoder_depth(&w->encoder) > 8)
-        return;
-    lane->last_preview = now;
-    dn_status status;
-    encode_task *task = take_pixels(lane, ENCODE_PREVIEW, &status, NULL);
-    if (task)
-        worker_encoder_submit(&w->encoder, task);
 }
 
 static bool snapshot_is_due(const worker *w, const worker_lane *lane, double now)
@@ -91,8 +37,8 @@ static dn_status follow_lane(worker *w, const dn_lane_report *report, double now
         return worker_fail_lane(w, lane, report->error.status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE,
                                 report->error.message, error);
     if (report->state == DN_LANE_DONE)
-        return finish_lane(w, lane, error);
-    preview_lane(w, lane, now);
+        return worker_finish_lane(w, lane, error);
+    worker_preview_lane(w, lane, now);
     return snapshot_is_due(w, lane, now) ? worker_snapshot_lane(w, lane, error) : DN_OK;
 }
 
@@ -122,6 +68,7 @@ static dn_status tick_model(worker *w, worker_model *model, dn_error *error)
             continue;
         lane->steps_done = report->steps_done;
         lane->steps_total = report->steps_total;
+        lane->evaluations = report->evaluations;
         w->tick_lanes[count++] =
             (protocol_tick_lane){.lane = report->id, .steps_done = report->steps_done, .steps_total = report->steps_total};
     }
@@ -181,7 +128,7 @@ static dn_status send_image(worker *w, const encode_task *task, dn_error *error)
     if (task->png_bytes + 256 > PROTOCOL_FRAME_BYTES_MAX)
         return worker_fail_lane(w, lane, PROTOCOL_FAILED_ENGINE, "the PNG is larger than 64 MiB", error);
     protocol_message m = {
-        .type = PROTOCOL_IMAGE, .lane = task->lane, .width = task->width, .height = task->height, .data = {task->png, task->png_bytes}};
+        .type = PROTOCOL_IMAGE, .lane = task->lane, .steps_done = lane->evaluations, .width = task->width, .height = task->height, .data = {task->png, task->png_bytes}};
     memcpy(m.sha256, task->sha256, 32);
     memcpy(m.pixels_sha256, task->pixels_sha256, 32);
     lane->state = LANE_SENT;

@@ -6,7 +6,7 @@
 #define SQL_JOB_COLUMNS                                                                                                                    \
     "row,id,client,state,cancel_requested,expired,priority,cost,created_ms,started_ms,finished_ms,expires_ms,attempt,crashes,boots,"       \
     "token,n,images_done,model,request,error_code,error_detail"
-#define SQL_IMAGE_COLUMNS "number,file,seed,width,height,bytes,sha256,pixels_sha256,device,build"
+#define SQL_IMAGE_COLUMNS "number,file,seed,width,height,bytes,sha256,pixels_sha256,device,build,evaluations"
 
 #define SQL_STATEMENTS(X)                                                                                                                  \
     X(SQL_BEGIN, "BEGIN IMMEDIATE")                                                                                                        \
@@ -57,7 +57,7 @@
       " RETURNING " SQL_JOB_COLUMNS)                                                                                                       \
     X(SQL_LEVEL_TURN, "UPDATE level SET turn=max(turn,?2) WHERE priority=?1")                                                              \
     /* Running and ending */                                                                                                               \
-    X(SQL_IMAGE_ADD, "INSERT INTO image(job," SQL_IMAGE_COLUMNS ") VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11)")                            \
+    X(SQL_IMAGE_ADD, "INSERT INTO image(job," SQL_IMAGE_COLUMNS ") VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)")                        \
     X(SQL_IMAGE_COUNTED, "UPDATE job SET images_done=images_done+1 WHERE row=?1 RETURNING images_done")                                    \
     X(SQL_JOB_END,                                                                                                                         \
       "UPDATE job SET state=?2,finished_ms=?3,expires_ms=nullif(?4,0),owner=NULL,error_code=?5,error_detail=?6 WHERE row=?1 AND state<2"   \

@@ -61,6 +61,7 @@ static void read_image(sqlite3_stmt *statement, store_image *out)
     copy_text(out->view.pixels_sha256, sizeof out->view.pixels_sha256, statement, 7);
     copy_text(out->view.device, sizeof out->view.device, statement, 8);
     copy_text(out->view.build, sizeof out->view.build, statement, 9);
+    out->view.evaluations = (uint32_t)sqlite3_column_int(statement, 10);
 }
 
 bool store_read_images(sql *c, int64_t row, store_image **out, size_t *count)
@@ -110,6 +111,7 @@ void store_job_view(const store_job *job, const api_image_view *images, size_t c
     api_request request = {0};
     bool known = job->request_json && api_request_from_json(&request, job->request_json, strlen(job->request_json));
     uint64_t steps = known ? request.steps : 0;
+    const dn_sampler *sampler = known ? dn_sampler_find(request.sampler) : NULL;
     *out = (api_job_view){
         .state = job->state,
         .cancel_requested = job->cancel_requested,
@@ -118,6 +120,7 @@ void store_job_view(const store_job *job, const api_image_view *images, size_t c
         .finished_ms = job->finished_ms,
         .expires_ms = job->expires_ms,
         .request_json = job->request_json,
+        .adaptive = sampler && sampler->adaptive,
         .done = steps * job->images_done,
         .total = steps * job->n,
         .images_done = job->images_done,

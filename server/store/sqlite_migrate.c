@@ -22,8 +22,9 @@
 
 EMBED(store_migration_1, "migrations/sqlite/0001_initial.sql");
 EMBED(store_migration_2, "migrations/sqlite/0002_keys_and_outbox.sql");
+EMBED(store_migration_3, "migrations/sqlite/0003_evaluations.sql");
 
-static const char *const MIGRATIONS[] = {store_migration_1, store_migration_2};
+static const char *const MIGRATIONS[] = {store_migration_1, store_migration_2, store_migration_3};
 
 int store_schema_newest(void)
 {

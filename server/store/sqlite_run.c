@@ -54,8 +54,8 @@ static store_result add_image(store *s, const store_request *r, const store_job 
         sql_end(statement);
         return *again ? STORE_OK : STORE_STALE;
     }
-    sql_run(c, SQL_IMAGE_ADD, "iitiiiitttt", job->row, number, r->image.file, (int64_t)v->seed, (int64_t)v->width, (int64_t)v->height,
-            (int64_t)v->bytes, v->sha256, v->pixels_sha256, v->device, v->build);
+    sql_run(c, SQL_IMAGE_ADD, "iitiiiitttti", job->row, number, r->image.file, (int64_t)v->seed, (int64_t)v->width, (int64_t)v->height,
+            (int64_t)v->bytes, v->sha256, v->pixels_sha256, v->device, v->build, (int64_t)v->evaluations);
     return STORE_OK;
 }
 

@@ -102,7 +102,7 @@ void store_space_keep(store *s); /* writer thread, between groups: the ballast c
 dn_status store_migrate(store *s, dn_error *error);
 int store_schema_newest(void);
 const char *store_migration(int version); /* SQL of 1..newest */
-extern const char store_migration_1[], store_migration_2[]; /* the embedded files */
+extern const char store_migration_1[], store_migration_2[], store_migration_3[]; /* the embedded files */
 
 /* sqlite_recover.c: before the writer thread starts. */
 dn_status store_recover(store *s, dn_error *error);

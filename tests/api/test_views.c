@@ -19,7 +19,7 @@ static int equals_free(char *text, const char *wanted)
 #define ID "aaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define IMAGE                                                                                                                              \
     "{\"index\":0,\"seed\":\"42\",\"url\":\"/p/jobs/" ID "/images/0.png\",\"width\":32,\"height\":32,\"bytes\":812,\"sha256\":\"aa\","     \
-    "\"pixels_sha256\":\"bb\",\"device\":\"cpu\",\"build\":\"cc\"}"
+    "\"pixels_sha256\":\"bb\",\"device\":\"cpu\",\"build\":\"cc\",\"evaluations\":20}"
 #define URLS "\"urls\":{\"self\":\"/p/jobs/" ID "\",\"events\":\"/p/jobs/" ID "/events\"}}"
 
 static api_image_view image(void)
@@ -32,7 +32,7 @@ static api_image_view image(void)
                             .sha256 = "aa",
                             .pixels_sha256 = "bb",
                             .device = "cpu",
-                            .build = "cc"};
+                            .build = "cc", .evaluations = 20};
 }
 
 static api_job_view queued_job(void)

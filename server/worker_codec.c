@@ -1,0 +1,152 @@
+/* The codec thread: one thread that reads input pictures and runs autoencoders, so that a tick never waits for either.
+ *
+ * Invariant: a task belongs to exactly one of the submitter, the waiting list, the thread, the done list, the taker. Decoding shares
+ * the device's threads with the ticks; what comes out depends on the task alone. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+
+#include "server/worker_internal.h"
+
+void codec_task_free(codec_task *task)
+{
+    if (!task)
+        return;
+    free(task->latents);
+    free(task->init);
+    free(task->mask);
+    free(task->pixels);
+    free(task);
+}
+
+static dn_status decode(codec_task *task)
+{
+    const dn_codec_info *about = dn_codec_about(task->codec);
+    task->pixels = malloc((size_t)about->height * about->width * about->channels);
+    return task->pixels ? dn_codec_decode(task->codec, task->latents, task->pixels, &task->error)
+                        : dn_fail(&task->error, DN_NO_MEMORY, "out of memory for a picture");
+}
+
+/* A mask pixel counts for the latent whose cell it lies in: a cell is painted anew as far as its pixels are, on the average. */
+static void shrink_mask(float *out, const uint8_t *pixels, const dn_codec_info *about)
+{
+    const uint32_t h = about->latent_height, w = about->latent_width, tall = about->height / h, wide = about->width / w;
+    for (uint32_t y = 0; y < h; y++)
+        for (uint32_t x = 0; x < w; x++) {
+            uint64_t sum = 0;
+            for (uint32_t i = 0; i < tall * wide; i++)
+                sum += pixels[(size_t)(y * tall + i / wide) * about->width + x * wide + i % wide];
+            out[(size_t)y * w + x] = (float)((double)sum / (255.0 * tall * wide));
+        }
+}
+
+static dn_status prepare(const worker_codec *codec, codec_task *task)
+{
+    const dn_codec_info *about = dn_codec_about(task->codec);
+    const size_t plane = (size_t)about->latent_height * about->latent_width;
+    uint8_t *picture = NULL, *mask = NULL;
+    dn_status status = worker_read_input(&picture, codec->folder, task->job, false, task->init_sha256, about, &task->error);
+    if (status == DN_OK && task->mask_sha256[0])
+        status = worker_read_input(&mask, codec->folder, task->job, true, task->mask_sha256, about, &task->error);
+    if (status == DN_OK) {
+        task->init = malloc(about->latent_channels * plane * sizeof *task->init);
+        task->mask = mask ? malloc(plane * sizeof *task->mask) : NULL;
+        if (!task->init || (mask && !task->mask))
+            status = dn_fail(&task->error, DN_NO_MEMORY, "out of memory for an input picture");
+    }
+    if (status == DN_OK)
+        status = dn_codec_encode(task->codec, picture, task->seed, false, task->init, &task->error);
+    if (status == DN_OK && mask)
+        shrink_mask(task->mask, mask, about);
+    free(picture);
+    free(mask);
+    return status;
+}
+
+static void *codec_main(void *payload)
+{
+    worker_codec *codec = payload;
+    pthread_mutex_lock(&codec->lock);
+    for (;;) {
+        while (!codec->waiting && !codec->stop)
+            pthread_cond_wait(&codec->work, &codec->lock);
+        if (codec->stop)
+            break;
+        codec_task *task = codec->waiting;
+        codec->waiting = task->next;
+        if (!codec->waiting)
+            codec->waiting_tail = &codec->waiting;
+        task->next = NULL;
+        pthread_mutex_unlock(&codec->lock);
+        task->status = task->kind == CODEC_DECODE ? decode(task) : prepare(codec, task);
+        pthread_mutex_lock(&codec->lock);
+        *codec->done_tail = task;
+        codec->done_tail = &task->next;
+        eventfd_write(codec->wake_fd, 1);
+    }
+    pthread_mutex_unlock(&codec->lock);
+    return NULL;
+}
+
+dn_status worker_codec_start(worker_codec *codec, int wake_fd, const char *folder, dn_error *error)
+{
+    *codec = (worker_codec){.wake_fd = wake_fd, .folder = folder};
+    codec->waiting_tail = &codec->waiting;
+    codec->done_tail = &codec->done;
+    pthread_mutex_init(&codec->lock, NULL);
+    pthread_cond_init(&codec->work, NULL);
+    const int failed = pthread_create(&codec->thread, NULL, codec_main, codec);
+    if (failed)
+        return dn_fail(error, DN_IO, "cannot start the codec's thread: %s", strerror(failed));
+    codec->started = true;
+    return DN_OK;
+}
+
+static void free_list(codec_task *task)
+{
+    while (task) {
+        codec_task *next = task->next;
+        codec_task_free(task);
+        task = next;
+    }
+}
+
+void worker_codec_stop(worker_codec *codec)
+{
+    if (!codec->started)
+        return;
+    pthread_mutex_lock(&codec->lock);
+    codec->stop = true;
+    pthread_cond_signal(&codec->work);
+    pthread_mutex_unlock(&codec->lock);
+    pthread_join(codec->thread, NULL);
+    free_list(codec->waiting);
+    free_list(codec->done);
+    pthread_cond_destroy(&codec->work);
+    pthread_mutex_destroy(&codec->lock);
+    codec->started = false;
+}
+
+void worker_codec_submit(worker_codec *codec, codec_task *task)
+{
+    task->next = NULL;
+    pthread_mutex_lock(&codec->lock);
+    *codec->waiting_tail = task;
+    codec->waiting_tail = &task->next;
+    pthread_cond_signal(&codec->work);
+    pthread_mutex_unlock(&codec->lock);
+}
+
+codec_task *worker_codec_take(worker_codec *codec)
+{
+    pthread_mutex_lock(&codec->lock);
+    codec_task *task = codec->done;
+    if (task) {
+        codec->done = task->next;
+        if (!codec->done)
+            codec->done_tail = &codec->done;
+        task->next = NULL;
+    }
+    pthread_mutex_unlock(&codec->lock);
+    return task;
+}

@@ -1,0 +1,177 @@
+"""Pictures that come with requests: stored before the job is accepted, read by the worker, gone with the job."""
+from harness import *  # noqa: F403
+import hashlib
+import struct
+import zlib
+
+
+def png(pixels, width, height, colour=2, depth=8):
+    """A PNG of raw rows."""
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    per_row = len(pixels) // height
+    raw = b"".join(b"\0" + pixels[y * per_row:(y + 1) * per_row] for y in range(height))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+def base(data):
+    return base64.b64encode(data).decode()
+
+
+PICTURE = png(bytes((7 * i) % 256 for i in range(8 * 8 * 3)), 8, 8)
+MASK = png(bytes(255 if i % 8 < 4 else 0 for i in range(64)), 8, 8, colour=0)  # the left half is painted anew
+SPEC = {"class_label": 2, "steps": 10, "seed": 5, "sampler": "ddim", "init_image": base(PICTURE), "strength": 0.6}
+
+
+def inputs_of(daemon):
+    return sorted(os.listdir(os.path.join(daemon.data, "inputs")))
+
+
+def unpacked(data):
+    """RGB rows of a PNG as the program writes them, by its own decoder elsewhere: zlib and the filters."""
+    at, idat = 8, b""
+    while at < len(data):
+        length, kind = struct.unpack(">I4s", data[at:at + 8])
+        idat += data[at + 8:at + 8 + length] if kind == b"IDAT" else b""
+        at += 12 + length
+    raw, rows, before = zlib.decompress(idat), [], bytes(24)
+    for y in range(8):
+        kind, row = raw[y * 25], bytearray(raw[y * 25 + 1:y * 25 + 25])
+        for i in range(24):
+            left, up, corner = row[i - 3] if i >= 3 else 0, before[i], before[i - 3] if i >= 3 else 0
+            if kind == 4:
+                guess = left + up - corner
+                near = min((abs(guess - left), 0, left), (abs(guess - up), 1, up), (abs(guess - corner), 2, corner))[2]
+            row[i] = (row[i] + (0, left, up, (left + up) // 2, near if kind == 4 else 0)[kind]) % 256
+        before = bytes(row)
+        rows.append(before)
+    return rows
+
+
+@test
+def image_to_image_keeps_the_picture_as_its_strength_says():
+    with Daemon() as daemon:
+        job = daemon.make(**SPEC)
+        same(job["state"], "succeeded", f"{job['error']}")
+        same(job["request"]["init_image"]["sha256"], hashlib.sha256(PICTURE).hexdigest(), "what the job says of its picture")
+        same(inputs_of(daemon), [f"{job['id']}-init.png"], "files")
+        plain = {k: v for k, v in SPEC.items() if k not in ("init_image", "strength")}
+        check(daemon.make(**plain)["images"][0]["pixels_sha256"] != job["images"][0]["pixels_sha256"], "the picture matters")
+        same(daemon.make(**SPEC)["images"][0]["pixels_sha256"], job["images"][0]["pixels_sha256"], "the same again")
+        original = unpacked(PICTURE)
+
+        def distance(strength):
+            made = unpacked(daemon.image(daemon.make(**{**SPEC, "strength": strength, "steps": 50})["id"]))
+            return sum(abs(a - b) for x, y in zip(made, original) for a, b in zip(x, y))
+        little, much = distance(0.04), distance(0.9)
+        check(little < much, f"distances {little} and {much}")
+
+
+@test
+def a_mask_keeps_what_it_does_not_paint():
+    with Daemon() as daemon:
+        job = daemon.make(**{**SPEC, "mask_image": base(MASK), "strength": 1.0})
+        same(job["state"], "succeeded", f"{job['error']}")
+        same(inputs_of(daemon), [f"{job['id']}-init.png", f"{job['id']}-mask.png"], "files")
+        made, original = unpacked(daemon.image(job["id"])), unpacked(PICTURE)
+        same([row[12:] for row in made], [row[12:] for row in original], "the right half")
+        check([row[:12] for row in made] != [row[:12] for row in original], "the left half is new")
+
+
+@test
+def what_was_accepted_survives_a_restart():
+    with Daemon("--snapshot-every", "0.05") as daemon:
+        blocker = daemon.post({"steps": 1000, "n": 64}).json["id"]
+        spec = {**SPEC, "steps": 1000, "n": 4, "mask_image": base(MASK)}
+        job_id = daemon.post(spec).json["id"]
+        daemon.kill()
+        same(len(inputs_of(daemon)), 2, "files")
+        daemon.start()
+        daemon.call("DELETE", f"/jobs/{blocker}")
+        eventually(lambda: daemon.get(f"/jobs/{job_id}").json["progress"]["done"] > 2000, 60, "it computes")
+        daemon.kill()
+        daemon.start()
+        job = daemon.wait(job_id, 120)
+        same(job["state"], "succeeded", f"{job['error']}")
+        again = daemon.make(**spec, seconds=120)
+        same([i["pixels_sha256"] for i in job["images"]], [i["pixels_sha256"] for i in again["images"]], "pictures")
+
+
+@test
+def files_go_with_their_job_and_strays_at_the_next_start():
+    with Daemon() as daemon:
+        job = daemon.make(**SPEC)
+        daemon.call("DELETE", f"/jobs/{job['id']}?purge=1")
+        eventually(lambda: inputs_of(daemon) == [], what="no files")
+        kept = daemon.make(**SPEC)
+        folder = os.path.join(daemon.data, "inputs")
+        for name in ("a" * 26 + "-init.png", "b" * 26 + "-mask.png", kept["id"] + "-init.png.tmp"):
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(PICTURE)
+        same(daemon.stop(), 0, "status")
+        daemon.start()
+        same(inputs_of(daemon), [f"{kept['id']}-init.png"], "files after a start")
+
+
+@test
+def a_replayed_request_leaves_no_files():
+    with Daemon() as daemon:
+        first = daemon.post(SPEC, Idempotency_Key="k1").json["id"]
+        second = daemon.post(SPEC, Idempotency_Key="k1")
+        same((second.json["id"], second.headers["idempotency-replayed"]), (first, "true"), "replay")
+        eventually(lambda: inputs_of(daemon) == [f"{first}-init.png"], what="one file")
+
+
+@test
+def a_picture_that_cannot_be_decoded_fails_its_job_and_no_other():
+    broken = {"cut short": PICTURE[:-30], "bad checksum": PICTURE[:60] + bytes([PICTURE[60] ^ 1]) + PICTURE[61:],
+              "rows missing": png(bytes(8 * 3 * 4), 8, 4)[:16] + PICTURE[16:33] + png(bytes(8 * 3 * 4), 8, 4)[33:]}
+    with Daemon() as daemon:
+        for what, data in broken.items():
+            answer = daemon.post({**SPEC, "init_image": base(data)})
+            if answer.status == 422:
+                same(answer.json["field"], "/init_image", f"{what}: field")
+                continue
+            same(answer.status, 202, f"{what}: {answer.body[:200]}")
+            job = daemon.wait(answer.json["id"])
+            same((job["state"], job["error"]["code"]), ("failed", "bad-input-image"), what)
+            check(job["error"]["detail"].startswith("init_image"), job["error"]["detail"])
+        same(daemon.make(**SPEC)["state"], "succeeded", "a good one")
+        same(len(daemon.worker_pids()), 1, "workers")
+
+
+@test
+def a_damaged_file_is_noticed():
+    with Daemon() as daemon:
+        blocker = daemon.post({"steps": 1000, "n": 64}).json["id"]
+        job_id = daemon.post(SPEC).json["id"]
+        with open(os.path.join(daemon.data, "inputs", f"{job_id}-init.png"), "r+b") as file:
+            file.seek(50)
+            file.write(b"\0\0\0")
+        daemon.call("DELETE", f"/jobs/{blocker}")
+        job = daemon.wait(job_id)
+        if job["state"] == "failed":
+            check("checksum" in job["error"]["detail"], job["error"]["detail"])
+        else:
+            raise Skip("the worker had read the file before it was damaged")
+
+
+@test
+def a_backup_takes_them_along():
+    with Daemon() as daemon:
+        job = daemon.make(**SPEC)
+        target = os.path.join(scratch("backup"), "copy")
+        same(subprocess.run([PROGRAM, "backup", "--data", daemon.data, target], capture_output=True, check=False).returncode, 0, "status")
+        same(os.listdir(os.path.join(target, "inputs")), [f"{job['id']}-init.png"], "files of the copy")
+
+
+@test
+def bodies_have_their_limit():
+    with Daemon() as daemon:
+        same(daemon.post({**SPEC, "init_image": "A" * (3 << 20)}).status, 413, "3 MiB")
+        answer = daemon.post(json.dumps({"class_label": "x" * 70000}))
+        check(answer.status in (413, 422), f"a large body without a picture: {answer.status}")
+        same(inputs_of(daemon), [], "files")
+
+
+run(__name__)
