@@ -203,7 +203,7 @@ static void set_limits(png_task *task, uint32_t side_max)
     png_set_keep_unknown_chunks(task->png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
 }
 
-/* Asks libpng for 8 bits of grey or RGB; jumps when the picture has transparency. */
+/* Asks libpng for 8 bits of grey, RGB or palette index; jumps when the picture has transparency. */
 static void choose_form(png_task *task)
 {
     png_byte type = png_get_color_type(task->png, task->info), depth = png_get_bit_depth(task->png, task->info);
@@ -212,13 +212,38 @@ static void choose_form(png_task *task)
         png_error(task->png, "transparency is not supported");
     }
     if (type == PNG_COLOR_TYPE_PALETTE) {
-        png_set_palette_to_rgb(task->png);
+        png_set_packing(task->png); /* one index a byte; libpng would expand an index beyond the palette to black */
     } else if (depth < 8) {
         png_set_expand_gray_1_2_4_to_8(task->png);
     }
     if (depth == 16) {
         png_set_scale_16(task->png);
     }
+}
+
+/* Palette indices become RGB; one that the palette does not have is a refusal. */
+static void expand_palette(png_task *task)
+{
+    png_colorp palette = NULL;
+    int colours = 0;
+    size_t count = (size_t)task->width * task->height;
+    uint8_t *indices = task->pixels, *pixels = calloc(count, 3);
+    if (!pixels || png_get_PLTE(task->png, task->info, &palette, &colours) == 0) {
+        free(pixels);
+        task->status = DN_NO_MEMORY;
+        png_error(task->png, "out of memory");
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (indices[i] >= colours) {
+            free(pixels);
+            png_error(task->png, "a pixel's colour is not in the palette");
+        }
+        const png_color *colour = &palette[indices[i]];
+        memcpy(pixels + 3 * i, (const uint8_t[]){colour->red, colour->green, colour->blue}, 3);
+    }
+    task->pixels = pixels;
+    task->channels = 3;
+    free(indices);
 }
 
 /* Everything that may jump while decoding. */
@@ -252,6 +277,9 @@ static bool decode(png_task *task, uint32_t side_max)
         }
     }
     png_read_end(task->png, NULL);
+    if (png_get_color_type(task->png, task->info) == PNG_COLOR_TYPE_PALETTE) {
+        expand_palette(task);
+    }
     return true;
 }
 

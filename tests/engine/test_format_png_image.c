@@ -192,6 +192,12 @@ static void other_forms_become_8_bits(void)
     CHECK_OK(decode_made(&pixels, &channels, &error), error);
     CHECK(channels == 3 && memcmp(pixels, "\4\5\6\1\2\3", 6) == 0);
     free(pixels);
+    start(3, 1, 1, 3, 0); /* three indices in one byte */
+    put_chunk("PLTE", "\1\2\3\4\5\6", 6);
+    finish((const unsigned char *)"\0\xA0", 2);
+    CHECK_OK(decode_made(&pixels, &channels, &error), error);
+    CHECK(channels == 3 && memcmp(pixels, "\4\5\6\1\2\3\4\5\6", 9) == 0);
+    free(pixels);
     start(2, 2, 8, 0, 1); /* interlaced: passes of 1, 1 and 2 pixels */
     finish((const unsigned char *)"\0\1\0\2\0\3\4", 7);
     CHECK_OK(decode_made(&pixels, &channels, &error), error);
@@ -339,6 +345,97 @@ static void bombs_are_skipped(void)
     CHECK_MSG(dn_now_seconds() - begin < 2, "%g s", dn_now_seconds() - begin);
 }
 
+/* More pixels packed into IDAT than the header says: a few thousand bytes that unpack to megabytes are not unpacked whole. */
+static void too_many_pixels_are_refused(void)
+{
+    static const unsigned char zeros[64 << 20];
+    double begin = dn_now_seconds();
+    start(2, 1, 8, 0, 0);
+    finish(zeros, 1 << 20);
+    check_refused(DN_INVALID, "IDAT of a megabyte");
+    start(2, 1, 8, 0, 0);
+    finish(zeros, sizeof zeros);
+    check_refused(DN_INVALID, "IDAT of 64 megabytes");
+    start(2, 1, 8, 0, 0);
+    finish(zeros, 4);
+    check_refused(DN_INVALID, "one byte too many");
+    CHECK_MSG(dn_now_seconds() - begin < 5, "%g s", dn_now_seconds() - begin);
+}
+
+static void palettes_are_checked(void)
+{
+    static unsigned char colours[3 * 300];
+    start(2, 1, 8, 3, 0);
+    put_chunk("PLTE", "\1\2\3", 3);
+    finish((const unsigned char *)"\0\0\1", 3);
+    check_refused(DN_INVALID, "index beyond the palette");
+    start(2, 1, 8, 3, 0);
+    put_chunk("PLTE", colours, sizeof colours);
+    finish((const unsigned char *)"\0\0\0", 3);
+    check_refused(DN_INVALID, "palette of 300 colours");
+    start(2, 1, 8, 3, 0);
+    put_chunk("PLTE", colours, 4);
+    finish((const unsigned char *)"\0\0\0", 3);
+    check_refused(DN_INVALID, "palette of a colour and a third");
+    start(2, 1, 8, 3, 0);
+    put_chunk("PLTE", "\1\2\3", 3);
+    put_chunk("tRNS", colours, 300);
+    finish((const unsigned char *)"\0\0\0", 3);
+    check_refused(DN_INVALID, "more transparency than colours");
+}
+
+static void chunks_in_the_wrong_order(void)
+{
+    static const unsigned char header[13] = {0, 0, 0, 2, 0, 0, 0, 1, 8, 3, 0, 0, 0};
+    static const unsigned char packed[] = {0x78, 0x9c, 0x63, 0x60, 0x60, 0x00, 0x00, 0x00, 0x03, 0x00, 0x01}; /* 0, 0, 0 */
+    made_bytes = 0;
+    put("\x89PNG\r\n\x1a\n", 8);
+    put_chunk("IDAT", packed, sizeof packed);
+    put_chunk("IHDR", header, 13);
+    put_chunk("IEND", "", 0);
+    check_refused(DN_INVALID, "IDAT first");
+    start(2, 1, 8, 0, 0);
+    put_chunk("IHDR", header, 13);
+    put_chunk("IDAT", packed, sizeof packed);
+    put_chunk("IEND", "", 0);
+    check_refused(DN_INVALID, "two headers");
+    start(2, 1, 8, 3, 0);
+    put_chunk("IDAT", packed, sizeof packed);
+    put_chunk("PLTE", "\1\2\3", 3);
+    put_chunk("IEND", "", 0);
+    check_refused(DN_INVALID, "palette behind the pixels");
+    start(2, 1, 8, 3, 0);
+    put_chunk("PLTE", "\1\2\3", 3);
+    put_chunk("PLTE", "\1\2\3", 3);
+    put_chunk("IDAT", packed, sizeof packed);
+    put_chunk("IEND", "", 0);
+    check_refused(DN_INVALID, "two palettes");
+    start(2, 1, 8, 0, 0);
+    put_chunk("IDAT", packed, sizeof packed);
+    put_chunk("IEND", "x", 1);
+    check_refused(DN_INVALID, "an end that is not empty");
+    start(2, 1, 8, 0, 0);
+    put_chunk("IDAT", packed, sizeof packed);
+    check_refused(DN_INVALID, "no end");
+}
+
+/* The frames of an animation are chunks like any others: the picture is the first one. */
+static void an_animation_is_its_first_picture(void)
+{
+    static const unsigned char control[8] = {0, 0, 0, 2, 0, 0, 0, 0}, frame[26] = {0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 1};
+    dn_error error = {0};
+    uint8_t *pixels = NULL;
+    uint32_t channels = 0;
+    start(2, 1, 8, 0, 0);
+    put_chunk("acTL", control, sizeof control);
+    put_chunk("fcTL", frame, sizeof frame);
+    put_chunk("fdAT", "\0\0\0\1rubbish", 11);
+    finish((const unsigned char *)"\0ab", 3);
+    CHECK_OK(decode_made(&pixels, &channels, &error), error);
+    CHECK(channels == 1 && memcmp(pixels, "ab", 2) == 0);
+    free(pixels);
+}
+
 static void contact_sheets_are_laid_out(void)
 {
     static const uint8_t a[] = {1, 2, 3, 4}, b[] = {5, 6, 7, 8}, c[] = {9, 10, 11, 12};
@@ -373,6 +470,10 @@ int main(void)
     RUN(other_files_are_refused);
     RUN(cuts_and_flips_never_fault);
     RUN(bombs_are_skipped);
+    RUN(too_many_pixels_are_refused);
+    RUN(palettes_are_checked);
+    RUN(chunks_in_the_wrong_order);
+    RUN(an_animation_is_its_first_picture);
     RUN(contact_sheets_are_laid_out);
     return test_end();
 }
