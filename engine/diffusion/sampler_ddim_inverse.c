@@ -31,9 +31,9 @@ static dn_status schedule(dn_schedule *out, const dn_sampler_context *context, u
     for (uint32_t i = 0; i <= steps; i++) {
         double time = time_of(context, steps, i < steps ? i : steps - 1);
         double before = i < steps ? time - training->timesteps / steps : time;
-        double bar = before >= 0.0                        ? training->alphas_cumprod[(uint32_t)before]
+        double bar = before >= 0.0                      ? training->alphas_cumprod[(uint32_t)before]
                      : context->config.set_alpha_to_one ? 1.0
-                                                          : training->alphas_cumprod[0];
+                                                        : training->alphas_cumprod[0];
         out->level[i] = (dn_level){.time = time, .alpha = sqrt(bar), .sigma = sqrt(1.0 - bar)};
     }
     return DN_OK;

@@ -187,9 +187,8 @@ static void check_runs(void)
     const cJSON *run = NULL, *item = NULL;
     dn_options options = {0};
     dn_option_id id;
-    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(case_json, "step_kwargs"))
-        if (dn_option_find(item->string, &id))
-            dn_option_set(&options, id, item->valuedouble);
+    cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(case_json, "step_kwargs")) if (dn_option_find(item->string, &id))
+        dn_option_set(&options, id, item->valuedouble);
     cJSON_ArrayForEach(run, cJSON_GetObjectItemCaseSensitive(case_json, "runs"))
     {
         dn_error error;
