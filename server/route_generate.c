@@ -50,6 +50,36 @@ static bool loading(service *s)
     return false;
 }
 
+/* The models, and which of them a request asked for although it could never be described. */
+typedef struct model_lookup {
+    service *service;
+    char undescribed[65];
+} model_lookup;
+
+static const api_model *look_up(void *payload, const char *name)
+{
+    model_lookup *lookup = payload;
+    const api_model *model = models_lookup(lookup->service->models, name);
+    if (model == NULL && name != NULL && models_known(lookup->service->models, name)) {
+        snprintf(lookup->undescribed, sizeof lookup->undescribed, "%s", name);
+    }
+    return model;
+}
+
+/* Why a model that is configured is not one that can be asked for: it is being loaded, or it cannot be. */
+static void explain_model(service *s, const char *name, api_problem *problem)
+{
+    char cause[256];
+    if (name[0] != '\0' && models_state(s->models, name, cause, sizeof cause) == MODEL_FAILED) {
+        char field[sizeof problem->field];
+        memcpy(field, problem->field, sizeof field);
+        api_refuse(problem, API_INVALID_FIELD, field, "model %s cannot be loaded: %.200s", name, cause);
+    } else if (loading(s)) {
+        api_refuse(problem, API_LOADING, "", "the model is loading for the first time");
+        problem->retry_after_seconds = 1;
+    }
+}
+
 static bool check_headers(http_request *request, generate_state *g, api_problem *problem)
 {
     service *s = request->application;
@@ -94,13 +124,13 @@ static bool parse_body(http_request *request, generate_state *g, api_request **j
 {
     service *s = request->application;
     const char *body = request->body != NULL ? request->body : "";
-    if (!api_parse_generate(jobs, count, &g->is_array, body, request->body_bytes, models_lookup, s->models, problem)) {
+    model_lookup lookup = {.service = s};
+    if (!api_parse_generate(jobs, count, &g->is_array, body, request->body_bytes, look_up, &lookup, problem)) {
         size_t length = strlen(problem->field);
         bool at_model = length >= 6 && strcmp(problem->field + length - 6, "/model") == 0;
         bool undescribed = models_lookup(s->models, NULL) == NULL;
-        if (problem->code != API_MALFORMED_JSON && (at_model || undescribed) && loading(s)) {
-            api_refuse(problem, API_LOADING, "", "the model is loading for the first time");
-            problem->retry_after_seconds = 1;
+        if (problem->code != API_MALFORMED_JSON && (at_model || undescribed)) {
+            explain_model(s, lookup.undescribed, problem);
         }
         return false;
     }

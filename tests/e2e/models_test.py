@@ -98,6 +98,9 @@ def a_broken_model_is_tried_again_when_it_is_mended():
     with Daemon("--model", f"mended={folder}") as daemon:
         told(daemon, "mended", "failed")
         check("UNet9DModel" in daemon.get("/models/mended").json["error"], "the cause")
+        answer = daemon.post({"model": "mended"})
+        same((answer.status, answer.json["field"]), (422, "/model"), "a request for it")
+        check("UNet9DModel" in answer.json["detail"], answer.json["detail"])
         with open(config, "w", encoding="utf8") as file:
             file.write(whole)
         os.utime(folder)
