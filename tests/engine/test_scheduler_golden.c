@@ -10,7 +10,7 @@
 #define TOLERANCE 1e-5 /* of the largest |x|; the stored values are float */
 /* UniPC by noise carries its corrected image, which is not stored, from step to step: with the stored answers that chain is open, and
  * grows what the floats round. */
-#define OPEN_CHAIN_TOLERANCE 3e-5
+#define OPEN_CHAIN_TOLERANCE 5e-5
 #define GAP_TIMES 4.0 /* of the distance between diffusers' own float and double runs, where that is more */
 #define LEVEL_TOLERANCE 3e-6 /* sigma and start scale, relative */
 #define TIME_TOLERANCE 2e-4 /* of fractional timesteps; whole ones must be equal */
