@@ -10,6 +10,7 @@
 
 #define BLOCK_PIXELS 112u /* output pixels of a task: several tiles for each pass over a weight panel */
 #define SCRATCH_FLOATS_MAX 49152u /* 192 KB of bordered input: leaves the L2 cache room for weights */
+#define GROUP_FLOATS 262144u /* 1 MB of a linear layer's weight: what a group of panels holds when the whole is larger */
 #define TILE_PIXELS_MIN 8u /* fewer rows than this leave the multiply-add units waiting */
 
 typedef struct geometry {
@@ -81,7 +82,7 @@ static void copy_bordered(float *to, const float *image, const geometry *g, size
 typedef struct cut {
     const dn_cpu_run *run;
     geometry g;
-    size_t blocks, groups, panels;
+    size_t images, blocks, groups, panels; /* blocks of an image; linear without a gate: one image, of all rows */
     size_t rows; /* linear without a gate: pixels of all rows together; else: pixels of an image */
 } cut;
 
@@ -93,6 +94,14 @@ static void choose_groups(cut *c, size_t tasks_so_far, size_t columns)
     c->groups = 1;
     if (dn_cpu_threads(c->run) > 1 && tasks_so_far < wanted)
         c->groups = dn_cpu_min(c->panels, (wanted + tasks_so_far - 1) / tasks_so_far);
+}
+
+/* Smaller groups for a weight past the caches' size, when several blocks pass over it. */
+static void refine_groups(cut *c, size_t depth)
+{
+    size_t floats = depth * c->panels * c->run->kernels->panel;
+    if (c->images * c->blocks > 1)
+        c->groups = dn_cpu_min(c->panels, dn_cpu_max(c->groups, floats / GROUP_FLOATS));
 }
 
 /* Blocks of about `most` out of `total` items, but enough of them that `others` times as many feed every thread. */
@@ -158,7 +167,8 @@ static void conv_task(void *payload, unsigned index, unsigned worker)
     multiply_group(c, &gemm, group);
 }
 
-/* Task: a block of pixels (of one image for a 1x1 convolution or a gate, of all rows together for a linear node) and a group. */
+/* Task: a block of pixels (of one image for a 1x1 convolution or a gate, of all rows together for a linear node) and a group.
+ * Tasks of one group follow each other, so that a large weight comes from memory once, whoever takes them. */
 static void pixel_task(void *payload, unsigned index, unsigned worker)
 {
     (void)worker;
@@ -166,7 +176,7 @@ static void pixel_task(void *payload, unsigned index, unsigned worker)
     const dn_cpu_run *run = c->run;
     bool linear = run->node->kind == DN_NODE_LINEAR;
     size_t columns = c->g.out.c, depth = c->g.in.c;
-    size_t group = index % c->groups, block = index / c->groups % c->blocks, row = index / c->groups / c->blocks;
+    size_t block = index % c->blocks, row = index / c->blocks % c->images, group = index / c->blocks / c->images;
     size_t first = block * c->rows / c->blocks, count = (block + 1) * c->rows / c->blocks - first;
     size_t pixel = row * c->rows + first;
     const float *residual = dn_cpu_in(run, linear ? 1 : 2), *row_bias = linear ? NULL : dn_cpu_in(run, 1);
@@ -197,6 +207,7 @@ void dn_cpu_conv(const dn_cpu_run *run)
     cut c = {.run = run, .g = measure(run->plan, run->node)};
     const geometry *g = &c.g;
     size_t row_count = run->row_count;
+    c.images = row_count;
     c.rows = (size_t)g->out.h * g->out.w;
     double work = work_of(&c, row_count * c.rows, g->kernel * g->kernel * g->in.c);
     bool pointwise = g->kernel == 1 && g->stride == 1 && !bordered(g);
@@ -205,6 +216,8 @@ void dn_cpu_conv(const dn_cpu_run *run)
     else
         c.blocks = choose_blocks(run, g->out.h, block_lines(g), 1, row_count);
     choose_groups(&c, row_count * c.blocks, g->out.c);
+    if (pointwise)
+        refine_groups(&c, g->in.c);
     dn_cpu_parallel(run, work, row_count * c.blocks * c.groups, pointwise ? pixel_task : conv_task, &c);
 }
 
@@ -213,9 +226,10 @@ void dn_cpu_linear(const dn_cpu_run *run)
     cut c = {.run = run};
     c.g.in = dn_cpu_shape(run, run->node->in[0]);
     c.g.out = dn_cpu_shape(run, run->node->out);
-    size_t images = dn_cpu_in(run, 2) ? run->row_count : 1;
-    c.rows = (size_t)c.g.out.h * c.g.out.w * (run->row_count / images);
-    c.blocks = choose_blocks(run, c.rows, BLOCK_PIXELS, TILE_PIXELS_MIN, images);
-    choose_groups(&c, images * c.blocks, c.g.out.c);
-    dn_cpu_parallel(run, work_of(&c, images * c.rows, c.g.in.c), images * c.blocks * c.groups, pixel_task, &c);
+    c.images = dn_cpu_in(run, 2) ? run->row_count : 1;
+    c.rows = (size_t)c.g.out.h * c.g.out.w * (run->row_count / c.images);
+    c.blocks = choose_blocks(run, c.rows, BLOCK_PIXELS, TILE_PIXELS_MIN, c.images);
+    choose_groups(&c, c.images * c.blocks, c.g.out.c);
+    refine_groups(&c, c.g.in.c);
+    dn_cpu_parallel(run, work_of(&c, c.images * c.rows, c.g.in.c), c.images * c.blocks * c.groups, pixel_task, &c);
 }

@@ -14,7 +14,9 @@ void dn_cpu_pack(float *dst, const dn_cpu_kernels *kernels, const dn_pack *pack)
         float *to = dst + column * pack->depth + pack->first * width;
         const float *from = pack->src + column * pack->column_stride;
         for (size_t d = 0; d < pack->count; d++, to += width, from += pack->depth_stride) {
-            for (size_t j = 0; j < used; j++)
+            if (pack->column_stride == 1)
+                memcpy(to, from, used * sizeof *to);
+            for (size_t j = 0; j < used && pack->column_stride != 1; j++)
                 to[j] = from[j * pack->column_stride];
             if (used < width)
                 memset(to + used, 0, (width - used) * sizeof *to);
