@@ -28,7 +28,8 @@ static void parse_channels(dn_config_reader *reader, dn_autoencoder_kl_config *o
     }
     out->levels = (uint32_t)count;
     if (out->channels[0] % out->groups)
-        dn_config_fail(reader, DN_INVALID, "block_out_channels", "%u is no multiple of norm_num_groups (%u)", out->channels[0], out->groups);
+        dn_config_fail(reader, DN_INVALID, "block_out_channels", "%u is no multiple of norm_num_groups (%u)", out->channels[0],
+                       out->groups);
 }
 
 static void check_blocks(dn_config_reader *reader, const char *key, const char *expected, uint32_t levels)

@@ -130,7 +130,8 @@ dn_status dn_dit_original_config_parse(dn_dit_config *out, const cJSON *json, co
     if (dn_config_bool(&reader, "qk_norm", false))
         dn_config_fail(&reader, DN_UNSUPPORTED, "qk_norm", "norms of queries and keys are not supported");
     config.hidden = dn_config_count(&reader, "hidden_size", 1152, 1, DN_CHANNELS_MAX);
-    config.mlp_hidden = (uint32_t)(config.hidden * dn_config_number(&reader, "mlp_ratio", MLP_FACTOR, 0.01, 16.0));
+    /* A ratio that was taken from a shape may miss its whole number by a rounding. */
+    config.mlp_hidden = (uint32_t)(config.hidden * dn_config_number(&reader, "mlp_ratio", MLP_FACTOR, 0.01, 16.0) + 1e-6);
     parse_original_heads(&reader, &config);
     config.depth = dn_config_count(&reader, "depth", 28, 1, DN_DIT_DEPTH_MAX);
     config.patch = dn_config_count(&reader, "patch_size", 2, 1, 63);
