@@ -11,6 +11,8 @@
 #include "model/classifier.h"
 #include "train/input_gradient.h"
 
+#define ROWS_OF_A_RUN 32u
+
 typedef struct classifier {
     dn_model *model;
     const dn_backend *backend; /* the engine's */
@@ -44,10 +46,22 @@ static void pull_of(void *payload, uint32_t row, const float *output, float *pul
         pull[i] = (float)((i == wanted ? 1.0 : 0.0) - dn_cpu_exp((double)output[i] - top) / total);
 }
 
+/* The classifier's network takes no class: the rows it runs have none. */
 static dn_status run(void *self, dn_row *rows, uint32_t row_count, dn_error *error)
 {
     classifier *c = self;
-    return dn_input_gradient_run(c->gradient, rows, row_count, pull_of, rows, error);
+    dn_status status = DN_OK;
+    for (uint32_t first = 0; first < row_count && status == DN_OK; first += ROWS_OF_A_RUN) {
+        dn_row plain[ROWS_OF_A_RUN];
+        uint32_t count = row_count - first < ROWS_OF_A_RUN ? row_count - first : ROWS_OF_A_RUN;
+        memcpy(plain, rows + first, count * sizeof *plain);
+        for (uint32_t i = 0; i < count; i++)
+            plain[i].condition.count = 0;
+        status = dn_input_gradient_run(c->gradient, plain, count, pull_of, rows + first, error);
+        for (uint32_t i = 0; i < count; i++)
+            rows[first + i].finite = plain[i].finite;
+    }
+    return status;
 }
 
 /* It must know times, and see what the denoiser sees. */

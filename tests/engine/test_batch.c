@@ -1,7 +1,7 @@
 /* The running batch: an image's bytes depend on its spec alone; turns; failures; refusals. */
 #include "batch_cases.h"
 
-static picture alone[CASES];
+static picture alone[CASES_MAX];
 
 /* All cases in one batch with staggered admission and strangers who come and are sent away midway. */
 static void run_together(dn_engine *engine, uint32_t rows_max, bool reversed, const char *what)
@@ -9,26 +9,26 @@ static void run_together(dn_engine *engine, uint32_t rows_max, bool reversed, co
     static dn_tick_report report;
     dn_batch *batch = NULL;
     CHECK_OK(dn_batch_create(&batch, engine, rows_max, &error), error);
-    uint32_t admitted = 0, finished = 0;
-    for (uint32_t tick = 0; finished < CASES && tick < 2000; tick++) {
-        if (admitted < CASES && (tick % 2 == 0 || reversed)) {
-            uint32_t index = reversed ? CASES - 1 - admitted : admitted;
+    uint32_t admitted = 0, finished = 0, cases = case_count();
+    for (uint32_t tick = 0; finished < cases && tick < 5000; tick++) {
+        if (admitted < cases && (tick % 2 == 0 || reversed)) {
+            uint32_t index = reversed ? cases - 1 - admitted : admitted;
             dn_lane_spec spec = case_spec(index);
             CHECK_OK(dn_batch_admit(batch, index, &spec, &error), error);
             admitted++;
         }
         if (tick % 3 == 0) {
-            dn_lane_spec stranger = case_spec(tick % CASES);
+            dn_lane_spec stranger = case_spec(tick % cases);
             stranger.seed = 1000 + tick;
             CHECK_OK(dn_batch_admit(batch, 500 + tick, &stranger, &error), error);
         }
         if (tick >= 2 && (tick - 2) % 3 == 0)
             CHECK(dn_batch_evict(batch, 500 + tick - 2) == DN_OK);
         CHECK_OK(dn_batch_tick(batch, &report, &error), error);
-        CHECK_MSG(report.rows <= rows_max, "%u rows in a batch of %u", report.rows, rows_max);
+        CHECK_MSG(report.rows <= RUNS * rows_max, "%u rows in a batch of %u of each network", report.rows, rows_max);
         for (uint32_t i = 0; i < report.lane_count; i++) {
             const dn_lane_report *lane = &report.lanes[i];
-            if (lane->id >= CASES || lane->state == DN_LANE_RUNNING)
+            if (lane->id >= cases || lane->state == DN_LANE_RUNNING)
                 continue;
             picture together;
             CHECK_MSG(lane->state == DN_LANE_DONE, "%s: image %u: %s", what, (unsigned)lane->id, lane->error.message);
@@ -38,14 +38,15 @@ static void run_together(dn_engine *engine, uint32_t rows_max, bool reversed, co
             finished++;
         }
     }
-    CHECK_MSG(finished == CASES, "%s: %u of %u images finished", what, finished, CASES);
+    CHECK_MSG(finished == cases, "%s: %u of %u images finished", what, finished, cases);
     dn_batch_free(batch);
 }
 
 static void alone_equals_together_one_thread(void)
 {
     dn_engine *engine = open_engine(1);
-    for (uint32_t i = 0; i < CASES; i++)
+    CHECK(case_count() <= CASES_MAX);
+    for (uint32_t i = 0; i < case_count(); i++)
         make_alone(&alone[i], engine, i);
     run_together(engine, 64, false, "64 rows");
     if (!test_failed)
@@ -186,7 +187,8 @@ static void bad_specs_are_refused_by_field(void)
     rows[6].word = "eta", dn_option_set(&rows[6].spec.options, DN_OPT_ETA, 0.5);
     rows[7].word = "sampler", memset(rows[7].spec.sampler, 'x', sizeof rows[7].spec.sampler);
     rows[8].word = "eta", rows[8].spec = case_spec(1), dn_option_set(&rows[8].spec.options, DN_OPT_ETA, 1.5);
-    rows[9].word = "sigma_schedule", rows[9].spec = case_spec(1), dn_option_set(&rows[9].spec.options, DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_KARRAS);
+    rows[9].word = "sigma_schedule", rows[9].spec = case_spec(1),
+    dn_option_set(&rows[9].spec.options, DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_KARRAS);
     for (size_t i = 0; i < 10; i++) {
         dn_status status = dn_lane_spec_check(engine, &rows[i].spec, &error);
         CHECK_MSG(status == DN_INVALID && strstr(error.message, rows[i].word) != NULL, "row %zu: %s", i, error.message);

@@ -34,8 +34,8 @@ static void resume_everywhere(dn_engine *engine, dn_lane_spec spec, dn_lane_spec
 static void every_sampler_resumes_at_every_tick(void)
 {
     dn_engine *engine = open_engine(1);
-    for (uint32_t i = 0; i < CASES && !test_failed; i++)
-        resume_everywhere(engine, case_spec(i), case_spec((i + 1) % CASES));
+    for (uint32_t i = 0; i < case_count() && !test_failed; i++)
+        resume_everywhere(engine, case_spec(i), case_spec((i + 1) % case_count()));
     dn_engine_close(engine);
 }
 
