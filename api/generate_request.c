@@ -160,8 +160,7 @@ static bool read_guidance(api_reader *r, api_request *out)
     }
     out->guidance_scale = m->value->valuedouble;
     if (out->guidance_scale != 1 && !r->model->guidance_methods) {
-        return api_refuse(r->problem, API_UNSUPPORTED_OPTION, api_pointer_to(r, "guidance_scale").text,
-                          "guidance_scale must be 1: this model has no null class to guide away from");
+        return api_refuse_unsupported(r, "guidance_scale", "must be 1: this model has no null class, nor anything else to guide with");
     }
     return true;
 }

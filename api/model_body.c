@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "api/limits.h"
-#include "api/model_description.h"
+#include "api/model_training.h"
 #include "api/option_json.h"
 #include "diffusion/sampler.h"
 
@@ -98,6 +98,10 @@ static void add_model(api_text *text, const api_model *model, bool with_classes)
     api_text_add(text, "\"architecture\":");
     api_text_string(text, model->architecture);
     add_shape(text, model);
+    api_text_add(text, ",\"learned_variance\":");
+    api_text_bool(text, model->learned_variance);
+    api_text_add(text, ",\"unconditional\":");
+    api_text_bool(text, model->unconditional);
     add_guidance(text, model);
     api_text_format(text, ",\"class_count\":%u", model->class_count);
     if (with_classes) {
@@ -126,6 +130,7 @@ char *api_model_to_json(const api_model *model)
     api_text_string(&text, model->name);
     api_text_add(&text, ",");
     add_model(&text, model, true);
+    api_add_training(&text, model);
     api_text_add(&text, "}");
     return api_text_take(&text);
 }

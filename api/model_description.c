@@ -7,6 +7,7 @@
 
 #include "api/json_fields.h"
 #include "api/limits.h"
+#include "api/model_training.h"
 #include "api/option_json.h"
 #include "base/limits.h"
 #include "diffusion/sampler.h"
@@ -43,6 +44,7 @@ void api_model_free(api_model *model)
         free(model->class_names[i]);
     }
     free(model->class_names);
+    api_free_training(model);
     free(model);
 }
 
@@ -191,6 +193,13 @@ static bool read_guidance(api_model *model, const cJSON *root)
     return cJSON_IsNull(null_class) || read_count(root, "null_class", 0, DN_CLASSES_MAX, &model->null_class);
 }
 
+static bool read_flag(const cJSON *root, const char *key, bool *out)
+{
+    const cJSON *flag = cJSON_GetObjectItemCaseSensitive(root, key);
+    *out = cJSON_IsTrue(flag);
+    return cJSON_IsBool(flag);
+}
+
 static bool read_fields(api_model *model, const cJSON *root)
 {
     const cJSON *fields = cJSON_GetObjectItemCaseSensitive(root, "fields"), *field;
@@ -226,6 +235,12 @@ static const char *read_model(api_model *model, const cJSON *root)
     }
     if (!read_guidance(model, root)) {
         return "guidance, guidance_methods or null_class";
+    }
+    if (!read_flag(root, "unconditional", &model->unconditional) || !read_flag(root, "learned_variance", &model->learned_variance)) {
+        return "unconditional or learned_variance";
+    }
+    if (!api_read_training(model, root)) {
+        return "training";
     }
     if (!read_fields(model, root)) {
         return "fields";

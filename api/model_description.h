@@ -7,24 +7,36 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <cjson/cJSON.h>
+
 #include "base/error.h"
 #include "diffusion/options.h"
+#include "diffusion/schedule.h"
 
 typedef struct api_model {
     char name[65];
     char architecture[64];
     uint32_t width, height, channels; /* of the pictures */
-    bool latent;                 /* the network denoises latents, and a codec makes the pictures */
+    bool latent; /* the network denoises latents, and a codec makes the pictures */
     uint32_t latent_width, latent_height, latent_channels; /* 0 where not latent */
-    bool guidance;               /* has a null row */
-    uint32_t null_class;         /* that row; meant for people: no request names it */
-    uint32_t guidance_methods;   /* bit dn_guidance_method */
-    uint32_t field_count;        /* options of guidance and conditioning that this model takes */
+    bool guidance; /* has a null row */
+    uint32_t null_class; /* that row; meant for people: no request names it */
+    uint32_t guidance_methods; /* bit dn_guidance_method */
+    uint32_t field_count; /* options of guidance and conditioning that this model takes */
     dn_option_field fields[DN_OPT_COUNT];
-    uint64_t samplers;           /* bit i: dn_sampler_at(i) can serve it */
-    char model_sampler[32];      /* which sampler "model" is; "": the folder's scheduler has none here */
+    uint64_t samplers; /* bit i: dn_sampler_at(i) can serve it */
+    char model_sampler[32]; /* which sampler "model" is; "": the folder's scheduler has none here */
+    bool unconditional; /* makes pictures of no class */
+    bool learned_variance; /* the network answers with one */
+    /* What samplers are tried against before a job is accepted; kept in the stored form, not shown. NULL: not tried. */
+    dn_training_schedule *training;
+    dn_scheduler_config scheduler;
+    char *scheduler_json; /* the folder's scheduler_config.json; NULL: none, and the checkpoint's format says it */
+    uint32_t convention; /* dn_convention */
+    double sigma_data;
+    bool cosine;
     uint32_t class_count;
-    char **class_names;          /* [class_count] comma-separated synonyms; NULL entries never */
+    char **class_names; /* [class_count] comma-separated synonyms; NULL entries never */
     char default_sampler[32];
     uint32_t default_steps;
     double default_guidance;
@@ -37,6 +49,11 @@ typedef struct api_model {
 dn_status api_model_from_json(api_model **out, const char *json, size_t bytes, dn_error *error);
 char *api_model_to_json(const api_model *model);
 void api_model_free(api_model *model);
+
+/* Fills training, scheduler and what they are made from. scheduler: the folder's configuration, borrowed, or NULL. After
+ * learned_variance. */
+dn_status api_model_set_training(api_model *model, const cJSON *scheduler, uint32_t convention, double sigma_data, bool cosine,
+                                 dn_error *error);
 
 struct dn_sampler;
 bool api_model_serves(const api_model *model, const struct dn_sampler *sampler);

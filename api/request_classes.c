@@ -101,7 +101,7 @@ static bool read_mixture(api_reader *r, const api_member *m, api_request *out)
 
 static bool read_unconditional(api_reader *r)
 {
-    if (r->model->class_count && !r->model->guidance) {
+    if (!r->model->unconditional) {
         return api_refuse_member(r, "class_label", "is required: this model has no null class, so it makes no unconditional pictures");
     }
     return true;

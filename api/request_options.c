@@ -1,6 +1,7 @@
 /* The options of a request: each against the rule of the sampler or of the model, then all of them together. An option that would do
  * nothing is refused, so that nobody wonders why. Pure; any thread. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/option_json.h"
@@ -59,6 +60,9 @@ static bool given(const api_request *request, dn_option_id id)
 static uint32_t method_of(const api_reader *r, const api_request *request)
 {
     const dn_option_field *field = api_model_field(r->model, DN_OPT_GUIDANCE_METHOD);
+    if (!request->has_class && !given(request, DN_OPT_GUIDANCE_METHOD)) {
+        return DN_GUIDE_CFG; /* nothing to be guided to */
+    }
     if (given(request, DN_OPT_GUIDANCE_METHOD)) {
         return (uint32_t)request->options.value[DN_OPT_GUIDANCE_METHOD];
     }
@@ -67,69 +71,106 @@ static uint32_t method_of(const api_reader *r, const api_request *request)
 
 static bool check_method(api_reader *r, const api_request *request, uint32_t method)
 {
-    static const char *const needs[] = {
-        [DN_GUIDE_CFG] = "cfg needs a model with a null class",
-        [DN_GUIDE_CFG_PP] = "cfg_pp needs a model with a null class",
-        [DN_GUIDE_APG] = "apg needs a model with a null class",
-        [DN_GUIDE_AUTO] = "autoguidance needs a model with a second, weaker network",
-        [DN_GUIDE_CLASSIFIER] = "classifier needs a model with a noise-aware classifier",
+    static const char *const lacks[] = {
+        [DN_GUIDE_CFG] = "cfg needs a model with classes",
+        [DN_GUIDE_CFG_PP] = "cfg_pp needs a model with classes",
+        [DN_GUIDE_APG] = "apg needs a model with classes",
+        [DN_GUIDE_AUTO] = "autoguidance needs a model with a second, weaker network, which this one has not",
+        [DN_GUIDE_CLASSIFIER] = "classifier needs a model with a noise-aware classifier, which this one has not",
     };
     char rule[128];
-    if (given(request, DN_OPT_GUIDANCE_METHOD) && !(r->model->guidance_methods >> method & 1u)) {
-        snprintf(rule, sizeof rule, "%s, which this one is not", needs[method]);
-        return api_refuse_unsupported(r, "guidance_method", rule);
+    bool sent = given(request, DN_OPT_GUIDANCE_METHOD);
+    if (sent && !(r->model->guidance_methods >> method & 1u)) {
+        return api_refuse_unsupported(r, "guidance_method", lacks[method]);
     }
-    if (given(request, DN_OPT_GUIDANCE_METHOD) && method == DN_GUIDE_CFG_PP && !r->sampler->renoises) {
+    if (method == DN_GUIDE_CFG_PP && !r->sampler->renoises) {
         snprintf(rule, sizeof rule, "cfg_pp is not defined for the sampler %s; GET /samplers lists those it is", request->sampler);
         return api_refuse_unsupported(r, "guidance_method", rule);
+    }
+    if (method == DN_GUIDE_CFG_PP && !(request->guidance_scale >= 0 && request->guidance_scale <= 1)) {
+        return api_refuse_member(r, "guidance_scale", "must be a number from 0 to 1 with guidance_method cfg_pp");
+    }
+    if (sent && method == DN_GUIDE_CLASSIFIER && request->mixture_count) {
+        return api_refuse_member(r, "class_mixture", "has no place in guidance_method classifier");
     }
     return true;
 }
 
-/* Options that one method alone reads. */
+#define METHOD(name) (1u << DN_GUIDE_##name)
+
+/* Options that some methods alone read. */
 static bool check_method_options(api_reader *r, const api_request *request, uint32_t method)
 {
     static const struct {
         dn_option_id id;
-        dn_guidance_method method;
+        uint32_t methods;
         const char *rule;
     } rows[] = {
-        {DN_OPT_APG_ETA, DN_GUIDE_APG, "needs guidance_method apg"},
-        {DN_OPT_APG_NORM, DN_GUIDE_APG, "needs guidance_method apg"},
-        {DN_OPT_APG_MOMENTUM, DN_GUIDE_APG, "needs guidance_method apg"},
-        {DN_OPT_CLASSIFIER_SCALE, DN_GUIDE_CLASSIFIER, "needs guidance_method classifier"},
+        {DN_OPT_GUIDANCE_RESCALE, METHOD(CFG) | METHOD(APG) | METHOD(AUTO), "needs guidance_method cfg, apg or autoguidance"},
+        {DN_OPT_GUIDANCE_CHANNELS, METHOD(CFG) | METHOD(AUTO) | METHOD(CLASSIFIER),
+         "needs guidance_method cfg, autoguidance or classifier"},
+        {DN_OPT_APG_ETA, METHOD(APG), "needs guidance_method apg"},
+        {DN_OPT_APG_NORM, METHOD(APG), "needs guidance_method apg"},
+        {DN_OPT_APG_MOMENTUM, METHOD(APG), "needs guidance_method apg"},
+        {DN_OPT_CLASSIFIER_SCALE, METHOD(CLASSIFIER), "needs guidance_method classifier"},
     };
+    const double *value = request->options.value;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (given(request, rows[i].id) && method != rows[i].method) {
+        if (given(request, rows[i].id) && !(rows[i].methods >> method & 1u)) {
             return api_refuse_member(r, dn_option_info_of(rows[i].id)->name, rows[i].rule);
         }
+    }
+    if (given(request, DN_OPT_GUIDANCE_SIGMA_MIN) && given(request, DN_OPT_GUIDANCE_SIGMA_MAX) &&
+        value[DN_OPT_GUIDANCE_SIGMA_MIN] >= value[DN_OPT_GUIDANCE_SIGMA_MAX]) {
+        return api_refuse_member(r, "guidance_sigma_min", "must be below guidance_sigma_max");
     }
     return true;
 }
 
-/* What steers guidance needs guidance: something to be guided to, and a scale that is not 1. */
+/* What steers guidance needs guidance: something to be guided to (autoguidance: by), and a scale that is not 1, where 1 is off. */
 static bool check_guided(api_reader *r, const api_request *request, uint32_t method)
 {
-    bool guided = request->has_class && (request->guidance_scale != 1 || method == DN_GUIDE_CLASSIFIER);
-    for (uint32_t i = DN_OPT_GUIDANCE_METHOD; i <= DN_OPT_CLASSIFIER_SCALE && !guided; i++) {
-        if (given(request, (dn_option_id)i)) {
+    bool always = method == DN_GUIDE_CLASSIFIER || method == DN_GUIDE_CFG_PP;
+    bool aimed = request->has_class || method == DN_GUIDE_AUTO;
+    for (uint32_t i = DN_OPT_GUIDANCE_METHOD; i <= DN_OPT_CLASSIFIER_SCALE; i++) {
+        if (given(request, (dn_option_id)i) && (!aimed || (request->guidance_scale == 1 && !always))) {
             return api_refuse_member(r, dn_option_info_of((dn_option_id)i)->name,
-                                     request->has_class ? "needs a guidance_scale other than 1" : "needs a class_label to be guided to");
+                                     aimed ? "needs a guidance_scale other than 1" : "needs a class_label to be guided to");
         }
     }
-    if (request->has_negative && (!guided || request->guidance_scale == 1 || method == DN_GUIDE_AUTO)) {
-        return api_refuse_member(r, "negative_class",
-                                 "needs a class_label, a guidance_scale other than 1 and a guidance_method with a null class");
+    if (request->has_negative && !request->has_class) {
+        return api_refuse_member(r, "negative_class", "needs a class_label to be guided to");
+    }
+    if (request->has_negative && method == DN_GUIDE_AUTO) {
+        return api_refuse_member(r, "negative_class", "has no place in guidance_method autoguidance");
+    }
+    if (request->has_negative && request->guidance_scale == 1 && method != DN_GUIDE_CFG_PP) {
+        return api_refuse_member(r, "negative_class", "needs a guidance_scale other than 1");
+    }
+    bool away = request->has_class && (request->guidance_scale != 1 || method == DN_GUIDE_CFG_PP) && method != DN_GUIDE_AUTO;
+    if (away && !r->model->guidance && !request->has_negative) {
+        return api_refuse_unsupported(r, "guidance_scale",
+                                      "must be 1: this model has no null class to guide away from; send a negative_class");
     }
     return true;
+}
+
+/* A sampler that goes from a picture to its noise takes that picture alone. */
+static bool check_inversion(api_reader *r, const api_request *request)
+{
+    if (!request->init_image.sha256[0]) {
+        return api_refuse_member(r, "sampler", "goes from a picture to its noise: it needs an init_image");
+    }
+    const char *odd = given(request, DN_OPT_STRENGTH)             ? "strength"
+                      : request->mask_image.sha256[0]             ? "mask_image"
+                      : given(request, DN_OPT_VARIATION_STRENGTH) ? "variation_seed"
+                                                                  : NULL;
+    return !odd || api_refuse_unsupported(r, odd, "has no place in a sampler that goes from a picture to its noise");
 }
 
 static bool check_pictures(api_reader *r, const api_request *request)
 {
     bool init = request->init_image.sha256[0], mask = request->mask_image.sha256[0];
-    if (r->sampler->inverts && !init) {
-        return api_refuse_member(r, "sampler", "goes from a picture to its noise: it needs an init_image");
-    }
     if (mask && !init) {
         return api_refuse_member(r, "mask_image", "needs an init_image");
     }
@@ -138,6 +179,56 @@ static bool check_pictures(api_reader *r, const api_request *request)
     }
     if (given(request, DN_OPT_RESAMPLE) && !mask) {
         return api_refuse_member(r, "resample", "needs a mask_image");
+    }
+    if (init && r->sampler->adaptive) {
+        return api_refuse_unsupported(r, "init_image", "has no place in a sampler that chooses its own steps");
+    }
+    if (given(request, DN_OPT_RESAMPLE) && request->options.value[DN_OPT_RESAMPLE] > 1 && !r->sampler->memoryless) {
+        return api_refuse_unsupported(r, "resample", "must be 1 with this sampler, which cannot take a step again");
+    }
+    return !r->sampler->inverts || check_inversion(r, request);
+}
+
+/* The first word of an engine's refusal is its field; one that is no member speaks of the sampler. */
+static bool refuse_as_engine(api_reader *r, const dn_error *error)
+{
+    size_t bytes = strcspn(error->message, " ");
+    const char *field = "sampler";
+    for (uint32_t i = 0; i < API_MEMBER_COUNT; i++) {
+        const char *name = api_member_name(i);
+        if (strlen(name) == bytes && strncmp(name, error->message, bytes) == 0) {
+            field = name;
+        }
+    }
+    api_code code = error->status == DN_NO_MEMORY     ? API_INTERNAL
+                    : error->status == DN_UNSUPPORTED ? API_UNSUPPORTED_OPTION
+                                                      : API_INVALID_FIELD;
+    return api_refuse(r->problem, code, api_pointer_to(r, field).text, "%s", error->message);
+}
+
+/* Tries the sampler with its options and steps, as the worker will. */
+static bool check_schedule(api_reader *r, const api_request *request)
+{
+    dn_options options = {.given = request->options.given & ((UINT64_C(1) << SAMPLER_OPTIONS_END) - 1)};
+    dn_error error = {DN_OK, ""};
+    if (!r->model->training) {
+        return true;
+    }
+    dn_sampler_context *context = malloc(sizeof *context);
+    if (!context) {
+        return api_refuse(r->problem, API_INTERNAL, "", "out of memory");
+    }
+    memcpy(options.value, request->options.value, sizeof options.value);
+    dn_status status =
+        dn_sampler_context_init(context, request->sampler, request->steps, &options, 0, r->model->training, &r->model->scheduler, &error);
+    bool learned = context->config.variance == DN_VARIANCE_LEARNED_RANGE || context->config.variance == DN_VARIANCE_LEARNED;
+    free(context);
+    if (status != DN_OK) {
+        return refuse_as_engine(r, &error);
+    }
+    if (learned && !r->model->learned_variance && strcmp(r->sampler->name, "ddpm") == 0) {
+        bool sent = given(request, DN_OPT_VARIANCE_TYPE);
+        return api_refuse_unsupported(r, sent ? "variance_type" : "sampler", "wants a learned variance, and this model has none");
     }
     return true;
 }
@@ -151,5 +242,5 @@ bool api_check_together(api_reader *r, const api_request *request)
                                  strength ? "needs a variation_seed" : "needs a variation_strength");
     }
     return check_method(r, request, method) && check_method_options(r, request, method) && check_guided(r, request, method) &&
-           check_pictures(r, request);
+           check_pictures(r, request) && check_schedule(r, request);
 }

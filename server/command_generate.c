@@ -3,6 +3,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/random.h>
 
 #include "base/file.h"
@@ -34,7 +35,7 @@ static dn_status open_model(generation *g, dn_error *error)
         status = dn_engine_open(&g->engine, g->model_path, &options, error);
     if (status != DN_OK)
         return status;
-    uint32_t channels = g->engine->model->channels;
+    uint32_t channels = g->engine->image_channels;
     if ((g->output != NULL || g->output_dir != NULL) && channels != 1 && channels != 3)
         return dn_fail(error, DN_UNSUPPORTED, "%s makes %u channels, which are no picture: use --output-latents", g->model_path, channels);
     return DN_OK;
@@ -60,6 +61,8 @@ static dn_status generate(generation *g, dn_error *error)
     if (status == DN_OK && g->output_latents != NULL)
         status = dn_file_check_target(g->output_latents, error);
     if (status == DN_OK)
+        status = generation_read_options(g, error);
+    if (status == DN_OK)
         status = open_model(g, error);
     if (status == DN_OK)
         status = generation_plan(g, error);
@@ -73,41 +76,81 @@ static dn_status generate(generation *g, dn_error *error)
     return status;
 }
 
-int dn_command_generate(int argc, char **argv)
+#define OWN_OPTIONS_MAX 24
+
+/* The main options, which --help shows; those of the engine's table lie behind them. */
+static size_t add_own_options(dn_option *out, generation *g)
 {
-    generation g = {.guidance_scale = NAN};
-    const dn_option options[] = {
-        DN_TEXT_OPTION("model", "DIR", g.model, "a pipeline folder; default: $DENOISED_MODEL, else the built-in model"),
-        DN_TEXT_OPTION("class", "CLASS", g.classes, "a name or number, or a list of them (2,9,...) that the images take in turn"),
-        DN_NUMBER_OPTION("guidance-scale", g.guidance_scale, -DN_GUIDANCE_SCALE_MAX, DN_GUIDANCE_SCALE_MAX,
+    const dn_option own[] = {
+        DN_TEXT_OPTION("model", "DIR", g->model, "a model folder or checkpoint; default: $DENOISED_MODEL, else the built-in one"),
+        DN_TEXT_OPTION("class", "CLASS", g->classes, "a name or number, or a list of them (2,9,...) that the images take in turn"),
+        DN_TEXT_OPTION("mixture", "LIST", g->mixture_text, "instead: several classes in one image by weight (2:0.5,9:0.5)"),
+        DN_TEXT_OPTION("negative-class", "CLASS", g->negative_text, "guided away from this one instead of the null class"),
+        DN_NUMBER_OPTION("guidance-scale", g->guidance_scale, -DN_GUIDANCE_SCALE_MAX, DN_GUIDANCE_SCALE_MAX,
                          "1 is off, 0 unconditional; default: the model's"),
-        DN_COUNT_OPTION("steps", g.steps, 1, DN_STEPS_MAX, "sampler steps; default: the model's"),
-        DN_TEXT_OPTION("sampler", "NAME", g.sampler, "dpmpp_2m, ddim, heun, euler, euler_ancestral, ddpm, model; default: the model's"),
-        DN_COUNT_OPTION("seed", g.seed, 0, UINT64_MAX, "of the first image, the next has one more; default: drawn, and told"),
+        DN_COUNT_OPTION("steps", g->steps, 1, DN_STEPS_MAX, "sampler steps; default: the model's"),
+        DN_TEXT_OPTION("sampler", "NAME", g->sampler, "one of --list-samplers, or model (what its scheduler says); default: the model's"),
+        DN_COUNT_OPTION("seed", g->seed, 0, UINT64_MAX, "of the first image, the next has one more; default: drawn, and told"),
+        DN_TEXT_OPTION("variation-seed", "N", g->variation_text, "start noise between seed's and this one's, by --variation-strength"),
+        DN_TEXT_OPTION("init-image", "PNG", g->init_path, "a picture to start from, noised by --strength"),
+        DN_TEXT_OPTION("mask-image", "PNG", g->mask_path, "what of it is painted anew (white) and what stays (black)"),
         {.name = "images",
          .letter = 'n',
          .kind = DN_OPTION_COUNT,
          .value = "N",
-         .target = &g.n,
+         .target = &g->n,
          .count_low = 1,
          .count_high = GENERATION_IMAGES_MAX,
          .help = "how many; default: one per class of a list"},
-        DN_TEXT_OPTION("output", "FILE", g.output, "a PNG: the image, or a sheet of all; default: generated.png"),
-        DN_TEXT_OPTION("output-dir", "DIR", g.output_dir, "one PNG for each image: 00000.png, ..."),
-        DN_COUNT_OPTION("columns", g.columns, 1, GENERATION_IMAGES_MAX, "of the sheet; default: about as many as rows"),
-        DN_TEXT_OPTION("latents", "FILE", g.latents, "safetensors: latents [N,C,H,W], standard normal start noise"),
-        DN_TEXT_OPTION("output-latents", "FILE", g.output_latents, "safetensors: latents [N,C,H,W], final, before 8-bit pixels"),
-        DN_COUNT_OPTION("threads", g.threads, 0, DN_THREADS_MAX, "0, the default: all available"),
+        DN_TEXT_OPTION("output", "FILE", g->output, "a PNG: the image, or a sheet of all; default: generated.png"),
+        DN_TEXT_OPTION("output-dir", "DIR", g->output_dir, "one PNG for each image: 00000.png, ..."),
+        DN_COUNT_OPTION("columns", g->columns, 1, GENERATION_IMAGES_MAX, "of the sheet; default: about as many as rows"),
+        DN_TEXT_OPTION("latents", "FILE", g->latents, "safetensors: latents [N,C,H,W], standard normal start noise"),
+        DN_TEXT_OPTION("output-latents", "FILE", g->output_latents, "safetensors: latents [N,C,H,W], final, before 8-bit pixels"),
+        DN_COUNT_OPTION("threads", g->threads, 0, DN_THREADS_MAX, "0, the default: all available"),
+        DN_FLAG_OPTION("list-samplers", g->list_samplers, "print the samplers with their options"),
+        DN_FLAG_OPTION("help-sampling", g->help_sampling, "print the options of samplers, guidance, pictures and seeds"),
     };
+    _Static_assert(sizeof own / sizeof own[0] <= OWN_OPTIONS_MAX, "room for the main options");
+    memcpy(out, own, sizeof own);
+    return sizeof own / sizeof own[0];
+}
+
+static int parse(generation *g, int argc, char **argv)
+{
+    dn_option options[OWN_OPTIONS_MAX + DN_OPT_COUNT];
+    size_t count = add_own_options(options, g);
+    generation_add_options(options + count, g);
     const dn_command_line line = {.command = "generate",
                                   .operands = "",
                                   .summary = "Makes pictures with a model.",
                                   .options = options,
-                                  .option_count = sizeof options / sizeof options[0]};
+                                  .option_count = count + DN_OPT_COUNT,
+                                  .footer = "Often used of the options that --help-sampling lists:\n"
+                                            "  --sigma-schedule karras        --eta 0.5             --solver-order 3        --clip-sample\n"
+                                            "  --guidance-method apg          --guidance-rescale 0.7 --guidance-sigma-max 5\n"
+                                            "  --strength 0.6                 --resample 4          --variation-strength 0.2\n"
+                                            "Examples:\n"
+                                            "  denoised generate --class Sneaker --seed 42\n"
+                                            "  denoised generate --class 7 --sampler unipc --steps 10 --sigma-schedule karras\n"
+                                            "  denoised generate --class Bag --init-image shoe.png --strength 0.6"};
+    int status = dn_options_parse(&line, argc, argv, NULL, NULL);
+    if (status != DN_OPTIONS_GO_ON)
+        return status;
+    if (g->help_sampling)
+        generation_print_options();
+    if (g->list_samplers)
+        generation_print_samplers();
+    return g->help_sampling || g->list_samplers ? DN_EXIT_OK : DN_OPTIONS_GO_ON;
+}
+
+int dn_command_generate(int argc, char **argv)
+{
+    generation g = {.guidance_scale = NAN};
     if (getrandom(&g.seed, sizeof g.seed, 0) != (ssize_t)sizeof g.seed)
         g.seed = 0;
     g.seed >>= 32; /* a drawn seed is short enough to be typed again */
-    int status = dn_options_parse(&line, argc, argv, NULL, NULL);
+    int status = parse(&g, argc, argv);
     if (status != DN_OPTIONS_GO_ON)
         return status;
 
@@ -121,5 +164,8 @@ int dn_command_generate(int argc, char **argv)
         fprintf(stderr, "denoised generate: interrupted; nothing was written\n");
         return DN_EXIT_INTERRUPTED;
     }
-    return result == DN_OK ? DN_EXIT_OK : dn_command_failed("generate", &error);
+    if (result == DN_OK)
+        return DN_EXIT_OK;
+    generation_name_flag(&error);
+    return dn_command_failed("generate", &error);
 }

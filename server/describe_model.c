@@ -16,17 +16,39 @@ static void describe_classes(api_model *model, const dn_model_folder *folder, ui
     }
 }
 
-/* Which samplers can serve it, which one its folder asks for, and how it may be guided. */
-static void describe_sampling(api_model *model, const dn_engine *engine)
+/* Which samplers can serve it, which one its folder asks for, how it may be guided and conditioned, and how it was trained. */
+static dn_status describe_sampling(api_model *model, const dn_engine *engine, dn_error *error)
 {
     const dn_sampler *sampler, *own = dn_sampler_for_scheduler(engine->scheduler.class_name);
+    const dn_option_field *field;
     for (uint32_t i = 0; (sampler = dn_sampler_at(i)) != NULL; i++)
-        if (sampler->families >> engine->training->family & 1u)
+        if (dn_engine_serves(engine, sampler, NULL) == DN_OK)
             model->samplers |= UINT64_C(1) << i;
-    if (own)
+    if (own && dn_engine_serves(engine, own, NULL) == DN_OK)
         snprintf(model->model_sampler, sizeof model->model_sampler, "%s", own->name);
-    if (engine->null_class != DN_NONE)
-        model->guidance_methods = 1u << DN_GUIDE_CFG;
+    for (uint32_t i = 0; (field = dn_engine_field_at(engine, i)) != NULL; i++)
+        model->fields[model->field_count++] = *field;
+    model->guidance_methods = engine->guidance_methods;
+    model->guidance = engine->null_class != DN_NONE;
+    model->null_class = model->guidance ? engine->null_class : 0;
+    model->unconditional = model->guidance || engine->model->class_rows == 0;
+    model->learned_variance = engine->model->out_channels != engine->model->channels;
+    return api_model_set_training(model, engine->folder->scheduler, engine->model->convention, engine->model->sigma_data,
+                                  engine->training->cosine, error);
+}
+
+/* Of the pictures, and of what the network denoises where a codec stands between. */
+static void describe_shape(api_model *model, const dn_engine *engine)
+{
+    model->width = engine->image_width;
+    model->height = engine->image_height;
+    model->channels = engine->image_channels;
+    model->latent = engine->codec_path != NULL;
+    if (model->latent) {
+        model->latent_width = engine->model->width;
+        model->latent_height = engine->model->height;
+        model->latent_channels = engine->model->channels;
+    }
 }
 
 dn_status dn_describe_model(api_model **out, const char *name, const dn_engine *engine, dn_error *error)
@@ -36,12 +58,7 @@ dn_status dn_describe_model(api_model **out, const char *name, const dn_engine *
         return dn_fail(error, DN_NO_MEMORY, "out of memory for the description of %s", name);
     snprintf(model->name, sizeof model->name, "%s", name);
     snprintf(model->architecture, sizeof model->architecture, "%s", engine->model->architecture);
-    model->width = engine->model->width;
-    model->height = engine->model->height;
-    model->channels = engine->model->channels;
-    model->guidance = engine->null_class != DN_NONE;
-    model->null_class = model->guidance ? engine->null_class : 0;
-    describe_sampling(model, engine);
+    describe_shape(model, engine);
     snprintf(model->default_sampler, sizeof model->default_sampler, "%s", engine->default_sampler);
     model->default_steps = engine->default_steps;
     model->default_guidance = engine->default_guidance;
@@ -52,6 +69,11 @@ dn_status dn_describe_model(api_model **out, const char *name, const dn_engine *
     if (model->class_count != engine->class_count) {
         api_model_free(model);
         return dn_fail(error, DN_NO_MEMORY, "out of memory for the classes of %s", name);
+    }
+    dn_status status = describe_sampling(model, engine, error);
+    if (status != DN_OK) {
+        api_model_free(model);
+        return status;
     }
     *out = model;
     return DN_OK;

@@ -4,30 +4,55 @@
 
 #include "api/generate_request.h"
 #include "engine.h"
+#include "server/options.h"
 
 #define GENERATION_IMAGES_MAX 4096u
 
 typedef struct generation {
     /* What the command line said; NULL, NaN and 0 where it was silent. */
-    const char *model, *classes, *sampler, *output, *output_dir, *latents, *output_latents;
+    const char *model, *classes, *mixture_text, *negative_text, *sampler, *output, *output_dir, *latents, *output_latents;
+    const char *init_path, *mask_path, *variation_text;
     double guidance_scale;
-    dn_options options; /* as the engine takes them: choices and booleans too, once read */
-    const char *option_text[DN_OPT_COUNT]; /* as given; NULL: not */
+    const char *option_text[DN_OPT_COUNT]; /* options of the engine's table, as given */
     uint64_t steps, seed, n, columns, threads;
+    bool help_sampling, list_samplers;
 
     dn_engine *engine;
     char model_path[1024];
+    dn_options options; /* option_text, read */
+    uint32_t mixture_count;
+    api_class_weight mixture[API_CLASS_MIXTURE_MAX];
+    bool has_negative;
+    uint32_t negative_class;
+    uint64_t variation_seed;
+    api_input_image init_image, mask_image; /* by hash, for recipes */
+    float *init; /* [C*H*W] in the network's space, or NULL */
+    float *mask; /* [H*W] or NULL */
     uint32_t count; /* images */
     dn_lane_spec *specs; /* [count] */
     float *start; /* [count][C*H*W] given by --latents, or NULL */
-    uint8_t *pixels; /* [count][H][W][C] */
+    uint8_t *pixels; /* [count][H][W][C] of the pictures; NULL: latents alone are wanted */
     float *floats; /* [count][C*H*W], for --output-latents */
 } generation;
+
+/* generation_options.c: one dn_option for each option of the engine's table, out[DN_OPT_COUNT], with g->option_text as targets. */
+void generation_add_options(dn_option *out, generation *g);
+/* Words to values, within the table's widest ranges; the engine checks the sampler's and the model's own. */
+dn_status generation_read_options(generation *g, dn_error *error);
+/* Puts flags in the place of a request's fields: "sigma_min must ..." becomes "--sigma-min must ...". */
+void generation_name_flag(dn_error *error);
+void generation_print_options(void);
+void generation_print_samplers(void);
+
+/* generation_inputs.c */
+dn_status generation_read_start(generation *g, uint32_t *images, dn_error *error);
+dn_status generation_read_pictures(generation *g, dn_error *error);
 
 /* --model, else $DENOISED_MODEL, else the built-in model beside the program or installed with it. */
 dn_status generation_find_model(generation *g, dn_error *error);
 /* Fills count, specs and start from the options and the open engine. */
 dn_status generation_plan(generation *g, dn_error *error);
+size_t generation_picture_bytes(const generation *g); /* of one picture */
 /* Writes what was asked for; each file whole or not at all. */
 dn_status generation_save(const generation *g, dn_error *error);
 void generation_done(generation *g);

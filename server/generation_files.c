@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/class_label.h"
 #include "api/png_metadata.h"
 #include "base/file.h"
 #include "base/sha256.h"
@@ -13,6 +14,13 @@
 
 #define SHEET_GAP 2u /* pixels */
 
+static void name_class(api_class *out, const api_model *model, uint32_t index)
+{
+    out->index = index;
+    if (index < model->class_count)
+        api_class_first_name(out->name, sizeof out->name, model, index);
+}
+
 /* The request that would make image i alone. */
 static api_request request_of(const generation *g, const api_model *model, uint32_t i)
 {
@@ -20,20 +28,31 @@ static api_request request_of(const generation *g, const api_model *model, uint3
     api_request request = {
         .has_class = spec->has_class,
         .class_index = spec->class_index,
+        .mixture_count = g->mixture_count,
+        .has_negative = spec->has_negative,
         .guidance_scale = spec->guidance_scale,
         .steps = spec->steps,
         .options = spec->options,
+        .init_image = g->init_image,
+        .mask_image = g->mask_image,
+        .has_variation = spec->has_variation,
+        .variation_seed = spec->variation_seed,
         .has_seed = true,
         .seed = spec->seed,
         .n = 1,
     };
+    api_class one = {0, ""};
     snprintf(request.model, sizeof request.model, "%s", model->name);
     snprintf(request.sampler, sizeof request.sampler, "%s", spec->sampler);
-    const char *rest = spec->has_class && spec->class_index < model->class_count ? model->class_names[spec->class_index] : "";
-    const char *name = "";
-    size_t bytes = 0;
-    if (api_next_synonym(&rest, &name, &bytes) && bytes < sizeof request.class_name)
-        memcpy(request.class_name, name, bytes);
+    for (uint32_t k = 0; k < g->mixture_count; k++) {
+        request.mixture[k].weight = g->mixture[k].weight;
+        name_class(&request.mixture[k].label, model, g->mixture[k].label.index);
+    }
+    if (spec->has_negative)
+        name_class(&request.negative, model, spec->negative_class);
+    if (spec->has_class && g->mixture_count == 0)
+        name_class(&one, model, spec->class_index);
+    memcpy(request.class_name, one.name, sizeof request.class_name);
     return request;
 }
 
@@ -70,19 +89,19 @@ static dn_status write_png(const generation *g, const api_model *model, const ch
 
 static dn_status write_singles(const generation *g, const api_model *model, dn_error *error)
 {
-    size_t elements = dn_engine_elements(g->engine);
+    size_t bytes = generation_picture_bytes(g);
     dn_status status = dn_make_folder(g->output_dir, error);
     for (uint32_t i = 0; i < g->count && status == DN_OK; i++) {
         char path[1200];
         snprintf(path, sizeof path, "%s/%05u.png", g->output_dir, i);
-        status = write_png(g, model, path, g->pixels + i * elements, model->width, model->height, i, true, error);
+        status = write_png(g, model, path, g->pixels + i * bytes, model->width, model->height, i, true, error);
     }
     return status;
 }
 
 static dn_status write_sheet(const generation *g, const api_model *model, dn_error *error)
 {
-    size_t elements = dn_engine_elements(g->engine);
+    size_t bytes = generation_picture_bytes(g);
     uint32_t columns = g->columns != 0 ? (uint32_t)g->columns : (uint32_t)ceil(sqrt(g->count)), width = 0, height = 0;
     if (g->count == 1)
         return write_png(g, model, g->output, g->pixels, model->width, model->height, 0, true, error);
@@ -91,7 +110,7 @@ static dn_status write_sheet(const generation *g, const api_model *model, dn_err
     if (pictures == NULL)
         return dn_fail(error, DN_NO_MEMORY, "out of memory for a sheet of %u pictures", g->count);
     for (uint32_t i = 0; i < g->count; i++)
-        pictures[i] = g->pixels + i * elements;
+        pictures[i] = g->pixels + i * bytes;
     dn_status status = dn_contact_sheet(&sheet, &width, &height, pictures, g->count, model->width, model->height, model->channels, columns,
                                         SHEET_GAP, error);
     if (status == DN_OK)

@@ -19,12 +19,16 @@ static void print_help(const dn_command_line *line)
     for (size_t i = 0; i < line->option_count; i++) {
         const dn_option *option = &line->options[i];
         char left[64], letter[8] = "    ";
+        if (option->hidden)
+            continue;
         if (option->letter)
             snprintf(letter, sizeof letter, "-%c, ", option->letter);
         snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, option->value ? " " : "", option->value ? option->value : "");
         printf("  %-30s %s%s\n", left, option->help, option->required ? " (required)" : "");
     }
     printf("  %-30s %s\n", "    --help", "print this");
+    if (line->footer)
+        printf("\n%s\n", line->footer);
 }
 
 static const dn_option *find_long(const dn_command_line *line, const char *name, size_t length)
@@ -77,6 +81,11 @@ static int store(const dn_command_line *line, const dn_option *option, const cha
     case DN_OPTION_FLAG:
         *(bool *)option->target = true;
         return DN_OPTIONS_GO_ON;
+    case DN_OPTION_SWITCH:
+        if (text != NULL && strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
+            return complain(line, given, "must be true or false");
+        *(const char **)option->target = text != NULL ? text : "true";
+        return DN_OPTIONS_GO_ON;
     case DN_OPTION_TEXT:
         *(const char **)option->target = text;
         return DN_OPTIONS_GO_ON;
@@ -109,7 +118,11 @@ static int parse_one(const dn_command_line *line, int argc, char **argv, int *at
         return complain(line, given, "unknown option");
     if (option->kind == DN_OPTION_FLAG && value != NULL)
         return complain(line, given, "takes no value");
-    if (option->kind != DN_OPTION_FLAG && value == NULL) {
+    bool word =
+        option->kind == DN_OPTION_SWITCH && *at + 1 < argc && (strcmp(argv[*at + 1], "true") == 0 || strcmp(argv[*at + 1], "false") == 0);
+    if (word && value == NULL)
+        value = argv[++*at];
+    if (option->kind != DN_OPTION_FLAG && option->kind != DN_OPTION_SWITCH && value == NULL) {
         if (*at + 1 >= argc)
             return complain(line, given, "needs a value");
         value = argv[++*at];

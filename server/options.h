@@ -30,7 +30,8 @@ typedef enum dn_option_kind {
     DN_OPTION_TEXT, /* const char **                --name VALUE or --name=VALUE */
     DN_OPTION_COUNT, /* uint64_t *, low..high */
     DN_OPTION_NUMBER, /* double *, low..high, finite */
-    DN_OPTION_LIST /* dn_option_list *, may be given several times */
+    DN_OPTION_LIST, /* dn_option_list *, may be given several times */
+    DN_OPTION_SWITCH /* const char **               --name, --name true, --name=false: the text, "true" when bare */
 } dn_option_kind;
 
 #define DN_OPTION_LIST_MAX 64
@@ -50,6 +51,7 @@ typedef struct dn_option {
     uint64_t count_low, count_high;
     double low, high;
     bool required;
+    bool hidden; /* from --help, which would not fit a screen otherwise */
 } dn_option;
 
 /* Rows of an option table. */
@@ -85,6 +87,7 @@ typedef struct dn_command_line {
     const dn_option *options;
     size_t option_count;
     int operand_min, operand_max;
+    const char *footer; /* the last lines of --help; NULL: none */
 } dn_command_line;
 
 #define DN_OPTIONS_GO_ON (-1)

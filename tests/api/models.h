@@ -3,6 +3,7 @@
 #ifndef TESTS_API_MODELS_H
 #define TESTS_API_MODELS_H
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/generate_request.h"
@@ -24,13 +25,14 @@ static char *bird_names[] = {"tench, Tinca tinca", "crane",   "goldfish, Carassi
     }
 #define NULL_METHODS (1u << DN_GUIDE_CFG | 1u << DN_GUIDE_CFG_PP | 1u << DN_GUIDE_APG)
 
-static const api_model fashion = {
+static api_model fashion = {
     .name = "fashion-mnist",
     .architecture = "UNet2DModel",
     .width = 32,
     .height = 32,
     .channels = 1,
     .guidance = true,
+    .unconditional = true,
     .null_class = 10,
     .guidance_methods = NULL_METHODS,
     .field_count = 11,
@@ -55,6 +57,7 @@ static const api_model birds = {.name = "birds",
                                 .latent_height = 6,
                                 .latent_channels = 4,
                                 .guidance = true,
+                                .unconditional = true,
                                 .null_class = 7,
                                 .guidance_methods = 31,
                                 .field_count = 12,
@@ -77,6 +80,7 @@ static const api_model plain = {.name = "plain",
                                 .channels = 3,
                                 .field_count = 3,
                                 .fields = {CONDITIONING_FIELDS},
+                                .unconditional = true,
                                 .samplers = UINT64_MAX,
                                 .model_sampler = "ddpm",
                                 .default_sampler = "ddim",
@@ -103,10 +107,29 @@ static inline uint64_t sampler_bit(const char *name)
     return UINT64_C(1) << i;
 }
 
+/* As a pipeline with diffusers' DDIM scheduler and all its defaults. */
+static inline void train_fashion(void)
+{
+    const dn_sampler *sampler;
+    if (fashion.training) {
+        return;
+    }
+    cJSON *scheduler = cJSON_Parse("{\"_class_name\":\"DDIMScheduler\"}");
+    if (!scheduler || api_model_set_training(&fashion, scheduler, 0, 0, false, NULL) != DN_OK) {
+        abort();
+    }
+    cJSON_Delete(scheduler);
+    fashion.samplers = 0;
+    for (uint32_t i = 0; (sampler = dn_sampler_at(i)) != NULL; i++) {
+        fashion.samplers |= (uint64_t)(sampler->families >> DN_FAMILY_VP & 1u) << i;
+    }
+}
+
 static inline const api_model *find_model(void *payload, const char *name)
 {
     const api_model *const all[] = {&fashion, &birds, &plain, &bare};
     bare.samplers = sampler_bit("ddim") | sampler_bit("euler");
+    train_fashion();
     if (!name) {
         return payload ? NULL : &fashion; /* any payload: a daemon whose models have never been loaded */
     }

@@ -52,6 +52,8 @@ static void a_description_that_lies_is_refused(void)
         {"\"latent\":null", "\"latent\":{}"},
         {"\"latent\":null", "\"latent\":{\"width\":4,\"height\":4,\"channels\":0}"},
         {"\"latent\":null", "\"latent\":true"},
+        {"\"unconditional\":true", "\"unconditional\":1"},
+        {"\"learned_variance\":false", "\"learned_varianc\":false"},
         {"\"guidance_methods\":[]", "\"guidance_methods\":[\"magic\"]"},
         {"\"guidance_methods\":[]", "\"guidance_methods\":null"},
         {"\"null_class\":null", "\"null_class\":-1"},
@@ -134,6 +136,31 @@ static void the_body_says_what_a_form_needs(void)
     CHECK(few);
 }
 
+/* The stored form carries how the model was trained; the wire's does not. */
+static void training_is_kept(void)
+{
+    api_model *read = NULL;
+    train_fashion();
+    char *json = api_model_to_json(&fashion), *body = api_model_body(&fashion, "fashion-mnist", "ready", NULL, true);
+    bool hidden = json && body && strstr(json, ",\"training\":{\"convention\":0,") && !strstr(body, "\"training\"");
+    free(body);
+    CHECK(hidden && api_model_from_json(&read, json, strlen(json), NULL) == DN_OK);
+    bool same = read->training && read->training->timesteps == 1000 && strcmp(read->scheduler.class_name, "DDIMScheduler") == 0 &&
+                read->training->alphas_cumprod[999] == fashion.training->alphas_cumprod[999];
+    api_model_free(read);
+    free(json);
+    CHECK(same);
+    json = api_model_to_json(&plain);
+    CHECK(json && !strstr(json, "training") && api_model_from_json(&read, json, strlen(json), NULL) == DN_OK);
+    bool unknown = !read->training;
+    api_model_free(read);
+    char *tail = json ? strrchr(json, '}') : NULL;
+    char broken[8192];
+    snprintf(broken, sizeof broken, "%.*s,\"training\":{\"convention\":99}}", (int)(tail - json), json);
+    free(json);
+    CHECK(unknown && api_model_from_json(&read, broken, strlen(broken), NULL) == DN_INVALID);
+}
+
 static void synonyms_are_split_and_trimmed(void)
 {
     static const char *const wanted[] = {"tench", "Tinca tinca", "x"};
@@ -213,6 +240,7 @@ int main(void)
     RUN(descriptions_round_trip);
     RUN(a_description_that_lies_is_refused);
     RUN(the_body_is_the_wires);
+    RUN(training_is_kept);
     RUN(the_body_says_what_a_form_needs);
     RUN(synonyms_are_split_and_trimmed);
     RUN(a_first_name_is_cut_at_a_whole_character);

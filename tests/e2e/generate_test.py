@@ -260,7 +260,10 @@ def the_service_describes_itself():
 
 @test
 def every_sampler_of_the_table_makes_a_picture():
+    needy = {row["name"] for row in daemon.get("/samplers").json["samplers"] if row["needs_init_image"]}
     for name in daemon.get("/models/tiny").json["samplers"]:
+        if name in needy:  # conditioning_test.py gives them one
+            continue
         same(daemon.make(sampler=name, steps=3, seed=1, class_label=1, guidance_scale=1.5)["state"], "succeeded", name)
 
 

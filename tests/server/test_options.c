@@ -7,7 +7,7 @@
 #include "server/options.h"
 
 typedef struct values {
-    const char *text;
+    const char *text, *word;
     uint64_t count;
     double number;
     bool flag;
@@ -30,9 +30,10 @@ static int parse(values *out, int argc, const char *const *words)
         DN_NUMBER_OPTION("number", out->number, -1.0, 1.0, "a number"),
         DN_FLAG_OPTION("flag", out->flag, "a flag"),
         DN_LIST_OPTION("list", "NAME=DIR", out->list, "several"),
+        {.name = "switch", .kind = DN_OPTION_SWITCH, .value = "X", .target = &out->word, .help = "on or off", .hidden = true},
         {.name = "small", .letter = 'n', .kind = DN_OPTION_COUNT, .value = "N", .target = &out->count, .count_high = 9, .help = "small"},
     };
-    const dn_command_line line = {"try", "MODEL", "Tries.", options, sizeof options / sizeof options[0], 0, 1};
+    const dn_command_line line = {"try", "MODEL", "Tries.", options, sizeof options / sizeof options[0], 0, 1, "The end."};
     char path[] = "/tmp/denoised-options-XXXXXX";
     int file = mkstemp(path), output = dup(1), errors = dup(2);
     fflush(stdout);
@@ -77,11 +78,24 @@ static void letters_and_the_end_of_options(void)
     CHECK(v.count == 3 && !v.flag && v.operand_count == 1 && strcmp(v.operands[0], "--flag") == 0);
 }
 
+/* Bare, with a word behind it, or with one after '='; any other word is an operand. */
+static void switches_take_a_word_or_none(void)
+{
+    values v;
+    CHECK(PARSE(&v, "try") == DN_OPTIONS_GO_ON && !v.word);
+    CHECK(PARSE(&v, "try", "--switch") == DN_OPTIONS_GO_ON && strcmp(v.word, "true") == 0);
+    CHECK(PARSE(&v, "try", "--switch", "false", "here") == DN_OPTIONS_GO_ON && strcmp(v.word, "false") == 0 && v.operand_count == 1);
+    CHECK(PARSE(&v, "try", "--switch=true") == DN_OPTIONS_GO_ON && strcmp(v.word, "true") == 0);
+    CHECK(PARSE(&v, "try", "--switch", "--flag") == DN_OPTIONS_GO_ON && strcmp(v.word, "true") == 0 && v.flag);
+    CHECK(PARSE(&v, "try", "--switch", "here") == DN_OPTIONS_GO_ON && strcmp(v.word, "true") == 0 && v.operand_count == 1);
+}
+
 static void complaints_name_the_option(void)
 {
     static const char *const cases[][3] = {
         {"--unknown", NULL, "--unknown: unknown option"},
         {"--text", NULL, "--text: needs a value"},
+        {"--switch=yes", NULL, "--switch=yes: must be true or false"},
         {"--flag=1", NULL, "--flag=1: takes no value"},
         {"--count", "0", "--count: must be a whole number"},
         {"--count", "-1", "--count: must be a whole number"},
@@ -108,6 +122,7 @@ static void help_is_printed(void)
     values v;
     CHECK(PARSE(&v, "try", "--help") == DN_EXIT_OK);
     CHECK(strstr(v.complaint, "usage: denoised try [OPTION...] MODEL") && strstr(v.complaint, "-n, --small N"));
+    CHECK(!strstr(v.complaint, "--switch") && strstr(v.complaint, "\nThe end.\n"));
 }
 
 static void failures_have_exit_statuses(void)
@@ -125,6 +140,7 @@ int main(void)
     RUN(values_arrive);
     RUN(defaults_stay);
     RUN(letters_and_the_end_of_options);
+    RUN(switches_take_a_word_or_none);
     RUN(complaints_name_the_option);
     RUN(help_is_printed);
     RUN(failures_have_exit_statuses);
