@@ -1,5 +1,6 @@
 /* SHA-256 against the published vectors (FIPS 180-4 examples, NIST's long message). */
 #include "base/sha256.h"
+#include "base/sha256_blocks.h"
 #include "tests/test.h"
 
 static void check_hex(const char *message, size_t count, const char *expected)
@@ -53,10 +54,32 @@ static void pieces_do_not_matter(void)
     }
 }
 
+static void both_ways_agree(void)
+{
+    unsigned char message[64 * 9];
+    uint32_t draw = 1;
+    if (!dn_sha256_has_x86())
+        SKIP("the processor has no SHA instructions");
+    for (size_t blocks = 0; blocks <= 9; blocks++) {
+        uint32_t plain[8], x86[8];
+        for (size_t i = 0; i < sizeof message; i++) {
+            draw = draw * 1664525u + 1013904223u;
+            message[i] = (unsigned char)(draw >> 24);
+        }
+        for (int i = 0; i < 8; i++) {
+            plain[i] = x86[i] = draw * (uint32_t)(2 * i + 1);
+        }
+        dn_sha256_blocks_plain(plain, message, blocks);
+        dn_sha256_blocks_x86(x86, message, blocks);
+        CHECK_MSG(memcmp(plain, x86, sizeof plain) == 0, "%zu blocks", blocks);
+    }
+}
+
 int main(void)
 {
     RUN(published_vectors);
     RUN(a_million_letters);
     RUN(pieces_do_not_matter);
+    RUN(both_ways_agree);
     return test_end();
 }
