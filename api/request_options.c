@@ -26,6 +26,7 @@ static const dn_option_field *field_of(api_reader *r, const api_request *request
 
 bool api_read_options(api_reader *r, api_request *out)
 {
+    const dn_option_field any_method = {DN_OPT_GUIDANCE_METHOD, DN_GUIDE_CFG, DN_GUIDE_CLASSIFIER, DN_GUIDE_CFG};
     for (uint32_t i = 0; i < DN_OPT_COUNT; i++) {
         const api_member *m = &r->members[API_FIELD_COUNT + i];
         dn_option_id id = (dn_option_id)i;
@@ -39,6 +40,9 @@ bool api_read_options(api_reader *r, api_request *out)
             return false;
         }
         double value = api_option_value(m->value, id);
+        if (id == DN_OPT_GUIDANCE_METHOD && !isnan(value)) {
+            field = &any_method; /* one that this model cannot follow is unsupported, not wrong: see check_method */
+        }
         if (info->type == DN_TYPE_INTEGER && !api_raw_is_integer(m->raw)) {
             value = (double)NAN;
         }

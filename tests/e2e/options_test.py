@@ -1,6 +1,4 @@
 """Options of samplers and of guidance through the daemon: what GET /samplers and GET /models say is what POST /generate takes."""
-import hashlib
-
 from harness import *  # noqa: F403
 
 daemon = Daemon()
@@ -15,14 +13,18 @@ def refused(code, field, **body):
     return answer.json["detail"]
 
 
-def picture(**body):
+def made(**body):
     job = daemon.make(**{"class_label": 7, "seed": 3, "steps": 4, **body})
     same(job["state"], "succeeded", f"{body}: {job['error']}")
-    return daemon.image(job["id"])
+    return job
+
+
+def picture(**body):
+    return daemon.image(made(**body)["id"])
 
 
 def digest(**body):
-    return hashlib.sha256(picture(**body)).hexdigest()
+    return made(**body)["images"][0]["pixels_sha256"]
 
 
 def wrong_values(field):
