@@ -74,10 +74,16 @@ static double last_sigma(const dn_sampler_context *context)
     return context->config.final_sigma_min ? dn_training_sigma(context->training, 0.0) : 0.0;
 }
 
+/* A range that was asked for must fall. */
+static dn_status check_range(double high, double low, dn_error *error)
+{
+    return low < high ? DN_OK : dn_fail(error, DN_INVALID, "sigma_min must be below sigma_max: they are %.6g and %.6g here", low, high);
+}
+
 /* Replaces the sigmas (and, respaced, the timesteps) of a table that the configuration wants spaced otherwise.
  * interpolation_type log_linear: steps + 1 levels even in log sigma over the whole training table, so that the last
  * is not 0. */
-static void respace(dn_schedule *out, const dn_sampler_context *context)
+static dn_status respace(dn_schedule *out, const dn_sampler_context *context, dn_error *error)
 {
     const dn_scheduler_config *config = &context->config;
     const dn_training_schedule *training = context->training;
@@ -87,6 +93,9 @@ static void respace(dn_schedule *out, const dn_sampler_context *context)
     if (dn_levels_respaced(config)) {
         high = isnan(config->sigma_max) ? high : config->sigma_max;
         low = isnan(config->sigma_min) ? low : config->sigma_min;
+        dn_status status = out->steps > 1 ? check_range(high, low, error) : DN_OK;
+        if (status != DN_OK)
+            return status;
         for (uint32_t i = 0; i < out->steps; i++) {
             double sigma = dn_spaced_sigma(config, high, low, i, out->steps);
             out->level[i] = (dn_level){.time = (double)(float)dn_network_time(training, sigma), .alpha = 1.0, .sigma = sigma};
@@ -95,6 +104,7 @@ static void respace(dn_schedule *out, const dn_sampler_context *context)
         for (uint32_t i = 0; i <= out->steps; i++)
             out->level[i].sigma = exp(log(high) + (double)i / out->steps * (log(low) - log(high)));
     }
+    return DN_OK;
 }
 
 dn_status dn_levels_sigma(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error)
@@ -112,7 +122,9 @@ dn_status dn_levels_sigma(dn_schedule *out, const dn_sampler_context *context, u
         out->level[i] = (dn_level){.time = time, .alpha = 1.0, .sigma = dn_training_sigma(training, time)};
     }
     out->level[steps] = (dn_level){.time = 0.0, .alpha = 1.0, .sigma = last_sigma(context)};
-    respace(out, context);
+    dn_status status = respace(out, context, error);
+    if (status != DN_OK)
+        return status;
     double top = out->level[0].sigma;
     out->start_scale = context->config.spacing == DN_SPACING_LEADING ? sqrt(top * top + 1.0) : top;
     return DN_OK;
@@ -168,6 +180,8 @@ dn_status dn_levels_dpm(dn_schedule *out, const dn_sampler_context *context, uin
     double high = isnan(config->sigma_max) ? dn_training_sigma(training, training->timesteps - 1) : config->sigma_max;
     double low = isnan(config->sigma_min) ? dn_training_sigma(training, 0.0) : config->sigma_min;
     double last = last_sigma(context);
+    if (dn_levels_respaced(config) && check_range(high, low, error) != DN_OK)
+        return DN_INVALID;
     out->steps = 0;
     out->start_scale = 1.0;
     for (uint32_t i = 0; i < steps; i++) {

@@ -29,6 +29,7 @@ const dn_sampler dn_sampler_ddim = {
     .name = "ddim",
     .title = "DDIM",
     .scheduler_class = "DDIMScheduler",
+    .source = "Song et al. 2021 (arXiv 2010.02502), eq. 12 and 16",
     .families = DN_FAMILIES_ALL,
     .order = 1,
     .evaluations_per_step = 1,

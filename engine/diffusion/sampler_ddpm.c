@@ -74,6 +74,7 @@ const dn_sampler dn_sampler_ddpm = {
     .name = "ddpm",
     .title = "DDPM",
     .scheduler_class = "DDPMScheduler",
+    .source = "Ho et al. 2020 (arXiv 2006.11239), algorithm 2; Nichol and Dhariwal 2021 (arXiv 2102.09672), eq. 15",
     .families = 1u << DN_FAMILY_VP,
     .order = 1,
     .evaluations_per_step = 1,
