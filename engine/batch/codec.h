@@ -21,7 +21,7 @@ typedef struct dn_codec_options {
     dn_device *device;
     uint32_t channels, height, width; /* of the latent: the denoiser's sample */
     bool tiling; /* decode in tiles whatever is larger than one */
-    size_t workspace_bytes_max; /* and also when a whole decode's workspace would need more than this; 0: no bound */
+    size_t workspace_bytes_max; /* and also when a whole decode would need about so much; 0: DN_CODEC_WORKSPACE_BYTES_MAX */
     bool preview; /* fit the preview map at once (one decode): dn_codec_preview will be asked */
     bool inline_threads; /* compute on the calling thread alone, not the device's pool */
 } dn_codec_options;
