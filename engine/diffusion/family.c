@@ -130,3 +130,28 @@ void dn_family_range(const dn_training_schedule *training, double *low, double *
     *low = dn_training_sigma(training, 0.0);
     *high = dn_training_sigma(training, training->timesteps - 1.0);
 }
+
+/* n - x0 = (x - x0) / t, and for FLOW the answer itself or its negative. */
+dn_flow_velocity dn_flow_velocity_at(const dn_training_schedule *training, double time)
+{
+    dn_level level = dn_level_at(training, 1.0 - time, time);
+    if (training->family == DN_FAMILY_FLOW)
+        return (dn_flow_velocity){.own = 0.0, .answer = training->time_flipped ? -1.0 : 1.0, .in = 1.0, .time = level.time};
+    dn_precondition c = dn_precondition_at(training, time / (1.0 - time));
+    return (dn_flow_velocity){
+        .own = (1.0 - c.skip / level.alpha) / time, .answer = -c.out / time, .in = c.in / level.alpha, .time = c.time};
+}
+
+/* Variance-preserving networks begin with one standard normal of x / sqrt(alpha^2 + sigma^2), as all their samplers do. */
+void dn_flow_range(const dn_training_schedule *training, double *begin, double *end, double *deviation)
+{
+    double low, high;
+    *begin = *deviation = 1.0;
+    *end = 0.0;
+    if (training->family == DN_FAMILY_FLOW)
+        return;
+    dn_family_range(training, &low, &high);
+    *begin = high / (1.0 + high);
+    *end = low / (1.0 + low);
+    *deviation = training->family == DN_FAMILY_VP ? hypot(1.0, high) / (1.0 + high) : *begin;
+}

@@ -21,6 +21,15 @@ double dn_network_time(const dn_training_schedule *training, double ratio);
 /* The level alpha x0 + sigma n with the time that the network is told there. */
 dn_level dn_level_at(const dn_training_schedule *training, double alpha, double sigma);
 
+/* At x = (1 - t) x0 + t n the velocity n - x0 is own x + answer network(in x, time). FLOW: 0 <= t <= 1; others: 0 < t < 1. */
+typedef struct dn_flow_velocity {
+    double own, answer, in, time;
+} dn_flow_velocity;
+dn_flow_velocity dn_flow_velocity_at(const dn_training_schedule *training, double time);
+
+/* Where the probability flow over t of a family begins (the noise) and ends (before the image), and the deviation of x at the begin. */
+void dn_flow_range(const dn_training_schedule *training, double *begin, double *end, double *deviation);
+
 /* The ratios a sampler may start from and end at before the image: finite and above 0. */
 void dn_family_range(const dn_training_schedule *training, double *low, double *high);
 

@@ -5,47 +5,31 @@
  * what it wants at that ratio): the slope stays finite at both ends, which it does not over sigma. Flow matching runs from t = 1 to 0;
  * the others between the ends of their range, and the last estimate of x0 is the image.
  *
- * A step is refused when sqrt(mean((error / (atol + rtol max(|x|, |x'|)))^2)) is above 1; the next one is 0.9 norm^(-1/5) times as long,
- * within 0.2 to 10 (Hairer, Norsett and Wanner 1993, II.4). `steps` bounds nothing: the first step is the whole range divided by it.
+ * A step is refused when sqrt(mean((error / (atol + rtol max(|x|, |x'|)))^2)) is above 1 (dormand_prince.h: the step after it). `steps` bounds nothing: the first step is the whole range divided by it.
  *
  * Registers: H0 to H5 the slopes k1 to k6 (k7 takes the place of k2, which neither the solution nor the error needs), H6 the image
  * before the step, H7 its error. State: stage = the slope to be evaluated next; scalars below. The length of a step is known only
  * after the program of the one before it has run, so its first stage is put together by `prepare`. */
 #include <math.h>
 
+#include "diffusion/dormand_prince.h"
 #include "diffusion/family.h"
 #include "diffusion/levels.h"
 #include "diffusion/samplers.h"
 
 #define DN_RK45_EVALUATIONS_MAX 6000u
 #define DN_RK45_STEP_MIN 1e-9 /* of t, whose whole range is 1 */
-#define DN_RK45_STAGES 7
 
 /* scalar[] of the state; before the first evaluation all are 0 and `history` is 0. */
 enum { AT, LENGTH, EVALUATIONS, OUTCOME, REFUSED };
 enum { RUNNING, DONE, TOO_MANY, TOO_SHORT }; /* OUTCOME */
 
-static const double node[DN_RK45_STAGES] = {0.0, 1.0 / 5, 3.0 / 10, 4.0 / 5, 8.0 / 9, 1.0, 1.0};
-static const double tableau[DN_RK45_STAGES][6] = {
-    {0.0},
-    {1.0 / 5},
-    {3.0 / 40, 9.0 / 40},
-    {44.0 / 45, -56.0 / 15, 32.0 / 9},
-    {19372.0 / 6561, -25360.0 / 2187, 64448.0 / 6561, -212.0 / 729},
-    {9017.0 / 3168, -355.0 / 33, 46732.0 / 5247, 49.0 / 176, -5103.0 / 18656},
-    {35.0 / 384, 0.0, 500.0 / 1113, 125.0 / 192, -2187.0 / 6784, 11.0 / 84},
-};
-/* Fifth less fourth order, of k1, k7 (in k2's place), k3, k4, k5, k6. */
-static const double error_weight[6] = {71.0 / 57600, -1.0 / 40, -71.0 / 16695, 71.0 / 1920, -17253.0 / 339200, 22.0 / 525};
-
 /* Where the integration ends; the image lies at 0. */
 static double end_time(const dn_sampler_context *context)
 {
-    double low, high;
-    if (context->training->family == DN_FAMILY_FLOW)
-        return 0.0;
-    dn_family_range(context->training, &low, &high);
-    return low / (1.0 + low);
+    double begin, end, deviation;
+    dn_flow_range(context->training, &begin, &end, &deviation);
+    return end;
 }
 
 static dn_level level_at(const dn_sampler_context *context, double time)
@@ -53,20 +37,14 @@ static dn_level level_at(const dn_sampler_context *context, double time)
     return dn_level_at(context->training, 1.0 - time, time);
 }
 
-/* A start for variance-preserving networks is one standard normal, as for their other samplers. */
 static dn_status schedule(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error)
 {
-    double low = 0.0, high = INFINITY, start = 1.0, end = end_time(context);
+    double begin, end;
     (void)error;
-    out->start_scale = 1.0;
-    if (context->training->family != DN_FAMILY_FLOW) {
-        dn_family_range(context->training, &low, &high);
-        start = high / (1.0 + high);
-        out->start_scale = context->training->family == DN_FAMILY_VP ? hypot(1.0, high) / (1.0 + high) : start;
-    }
+    dn_flow_range(context->training, &begin, &end, &out->start_scale);
     out->steps = steps;
     for (uint32_t i = 0; i < steps; i++)
-        out->level[i] = level_at(context, start + (end - start) * i / steps);
+        out->level[i] = level_at(context, begin + (end - begin) * i / steps);
     out->level[steps] = (dn_level){.time = 0.0, .alpha = 1.0, .sigma = 0.0};
     return DN_OK;
 }
@@ -91,7 +69,7 @@ static bool next(const dn_sampler_context *context, const dn_sampler_state *stat
 {
     if (state->scalar[OUTCOME] != RUNNING)
         return false;
-    double time = time_of(context, state) - node[state->stage] * length_of(context, state);
+    double time = time_of(context, state) - dn_rk45_node[state->stage] * length_of(context, state);
     *out = (dn_evaluation){.reg = DN_REG_X, .level = level_at(context, fmax(time, 0.0))};
     return true;
 }
@@ -102,9 +80,9 @@ static void append_stage(uint32_t stage, double length, dn_ops *out)
     uint32_t terms = 1, src[DN_RK45_STAGES] = {DN_REG_H6};
     double coefficient[DN_RK45_STAGES] = {1.0};
     for (uint32_t j = 0; j < stage; j++)
-        if (tableau[stage][j] != 0.0) {
+        if (dn_rk45_weight[stage][j] != 0.0) {
             src[terms] = DN_REG_H0 + j;
-            coefficient[terms++] = -length * tableau[stage][j];
+            coefficient[terms++] = -length * dn_rk45_weight[stage][j];
         }
     dn_ops_linear(out, DN_REG_X, terms, src, coefficient);
 }
@@ -130,9 +108,9 @@ static void append_verdict(const dn_sampler_context *context, const dn_sampler_s
 {
     uint32_t src[6];
     double coefficient[6];
-    for (uint32_t j = 0; j < 6; j++) {
+    for (uint32_t j = 0; j < 6; j++) { /* H1 holds k7 */
         src[j] = DN_REG_H0 + j;
-        coefficient[j] = length_of(context, state) * error_weight[j];
+        coefficient[j] = length_of(context, state) * dn_rk45_error[j == 1 ? 6 : j];
     }
     dn_ops_linear(out, DN_REG_H7, 6, src, coefficient);
     out->op[out->count++] = (dn_op){.kind = DN_OP_ERROR_NORM,
@@ -172,9 +150,7 @@ static void settle(const dn_sampler_context *context, dn_sampler_state *state, c
         return;
     double time = time_of(context, state), length = length_of(context, state), norm = scalars[0], end = end_time(context);
     bool accepted = norm <= 1.0, last = ends_here(context, state);
-    double factor = isfinite(norm) ? fmin(fmax(0.9 * pow(fmax(norm, 1e-30), -0.2), 0.2), 10.0) : 0.2;
-    if (!accepted || state->scalar[REFUSED] != 0.0)
-        factor = fmin(factor, 1.0);
+    double factor = dn_rk45_factor(norm, !accepted || state->scalar[REFUSED] != 0.0);
     if (accepted)
         time -= length;
     state->history = 1;
