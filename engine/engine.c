@@ -125,6 +125,7 @@ dn_status dn_engine_codec_open(dn_codec **out, const dn_engine *engine, bool pre
                                       .channels = model->channels,
                                       .height = model->height,
                                       .width = model->width,
+                                      .tiling = engine->vae_tiling,
                                       .preview = preview};
     return dn_codec_open(out, engine->codec_path, &options, error);
 }

@@ -114,6 +114,7 @@ static dn_status open_parts(serve_run *run, dn_error *error)
                                             .snapshot_every_seconds = o->snapshot_every,
                                             .memory_limit = o->memory_limit,
                                             .preload = o->preload,
+                                            .vae_tiling = o->vae_tiling,
                                             .store = s->store,
                                             .hub = s->hub,
                                             .models = s->models,

@@ -45,7 +45,7 @@ static void isolate(uint64_t parent)
 
 int worker_prepare(worker_options *options, int argc, char **argv)
 {
-    uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0, memory_limit = 0, preload = 0;
+    uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0, memory_limit = 0, preload = 0, vae_tiling = 0;
     double snapshot_every = 5;
     const char *inputs = NULL;
     dn_option_list models = {0};
@@ -57,6 +57,7 @@ int worker_prepare(worker_options *options, int argc, char **argv)
         DN_NUMBER_OPTION("snapshot-every", snapshot_every, 0, 86400, "seconds between snapshots of an image (5)"),
         DN_COUNT_OPTION("memory-limit", memory_limit, 0, UINT64_MAX, "bytes of all models in memory; 0: no limit"),
         DN_COUNT_OPTION("preload", preload, 0, 1, "1: every model is loaded at the start, 0: the first"),
+        DN_COUNT_OPTION("vae-tiling", vae_tiling, 0, 1, "1: large latents are decoded in tiles"),
         DN_TEXT_OPTION("inputs", "DIR", inputs, "pictures that came with requests"),
         DN_LIST_OPTION("model", "NAME=DIR", models, "a model; the first is loaded at the start"),
     };
@@ -82,7 +83,8 @@ int worker_prepare(worker_options *options, int argc, char **argv)
                                 .snapshot_every_seconds = snapshot_every,
                                 .memory_limit = memory_limit,
                                 .inputs = inputs,
-                                .preload = preload != 0};
+                                .preload = preload != 0,
+                                .vae_tiling = vae_tiling != 0};
     return add_models(options, &models);
 }
 

@@ -20,6 +20,7 @@ typedef struct dispatcher_options {
     double snapshot_every_seconds;  /* at least; 0: 5 */
     uint64_t memory_limit;          /* bytes of all models in memory; 0: none */
     bool preload;                   /* every model at the start */
+    bool vae_tiling;                /* large latents are decoded in tiles */
     double freeze_seconds;          /* a worker silent for so long is replaced; 0: 30. Ten of its ticks are always allowed. */
     store *store;
     hub *hub;

@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
 
-enum { WORKER_FD = 3, FIXED_ARGUMENTS = 18 };
+enum { WORKER_FD = 3, FIXED_ARGUMENTS = 20 };
 
 void worker_tell(dispatcher *d, const protocol_message *message)
 {
@@ -62,7 +62,8 @@ static bool arguments_init(worker_arguments *a, const dispatcher *d)
         return false;
     char *const fixed[FIXED_ARGUMENTS] = {d->program,  "worker",   "--fd",       "3",         "--parent",         a->parent,
                                           "--threads", a->threads, "--rows-max", a->rows_max, "--snapshot-every", a->snapshot_every,
-                                          "--memory-limit", a->memory_limit, "--preload", o->preload ? "1" : "0", "--inputs", a->inputs};
+                                          "--memory-limit", a->memory_limit, "--preload", o->preload ? "1" : "0",
+                                          "--vae-tiling", o->vae_tiling ? "1" : "0", "--inputs", a->inputs};
     memcpy(a->values, fixed, sizeof fixed);
     a->count = FIXED_ARGUMENTS;
     for (size_t i = 0; i < count; i++) {

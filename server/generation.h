@@ -15,7 +15,7 @@ typedef struct generation {
     double guidance_scale;
     const char *option_text[DN_OPT_COUNT]; /* options of the engine's table, as given */
     uint64_t steps, seed, n, columns, threads;
-    bool help_sampling, list_samplers;
+    bool help_sampling, list_samplers, vae_tiling;
 
     dn_engine *engine;
     char model_path[1024];

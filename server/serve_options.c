@@ -130,6 +130,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_COUNT_OPTION("rows-max", o->rows_max, 0, DN_BATCH_ROWS_MAX, "rows in one forward pass (0: measured)"),
         DN_TEXT_OPTION("memory-limit", "BYTES|N%", o->memory_limit_text, "of all models in memory; the least used make room (0: none)"),
         DN_FLAG_OPTION("preload", o->preload, "load every model at the start, not the first alone"),
+        DN_FLAG_OPTION("vae-tiling", o->vae_tiling, "decode large latents in tiles: less memory, slightly other pictures"),
         DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET; clients send Authorization: Bearer SECRET"),
         DN_FLAG_OPTION("insecure", o->insecure, "listen beyond loopback without keys"),
         DN_LIST_OPTION("allowed-host", "HOST", o->host_list, "a Host to answer besides loopback names; * for all"),

@@ -12,7 +12,7 @@ typedef struct serve_options {
     dn_option_list models, host_list;
     uint64_t threads, keep_days, rows_max;
     double drain_seconds, snapshot_every;
-    bool insecure, preload;
+    bool insecure, preload, vae_tiling;
     /* Made from them by serve_options_parse: */
     const char *hosts[DN_OPTION_LIST_MAX + 2]; /* NULL-terminated */
     char public_host[256];

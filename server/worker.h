@@ -26,6 +26,7 @@ typedef struct worker_options {
     uint64_t memory_limit; /* bytes of all models in memory; 0: no limit */
     const char *inputs; /* folder of input pictures; NULL: none come */
     bool preload; /* every model at the start, not the first alone */
+    bool vae_tiling; /* large latents are decoded in tiles */
     struct {
         const char *name, *folder;
     } models[WORKER_MODELS_MAX];

@@ -73,13 +73,14 @@ typedef struct worker_loader {
     bool started;
     int wake_fd; /* borrowed eventfd: written when something is done */
     unsigned threads, rows_max; /* read-only */
+    bool vae_tiling; /* likewise */
     pthread_mutex_t lock; /* all below */
     pthread_cond_t work;
     load_task *waiting, **waiting_tail, *done, **done_tail;
     bool busy, stop;
 } worker_loader;
 
-dn_status worker_loader_start(worker_loader *loader, int wake_fd, unsigned threads, unsigned rows_max, dn_error *error);
+dn_status worker_loader_start(worker_loader *loader, int wake_fd, const worker_options *options, dn_error *error);
 dn_status worker_loader_submit(worker_loader *loader, load_kind kind, unsigned model, const char *name, const char *folder, dn_error *error);
 load_task *worker_loader_take(worker_loader *loader); /* a finished one, NULL: none; the caller owns it */
 void load_task_free(load_task *task); /* with all that was not taken out of it; accepts NULL */

@@ -51,19 +51,12 @@ static dn_status describe(load_task *task, dn_engine *engine)
 
 static dn_status open_codec(load_task *task)
 {
-    const dn_engine *engine = task->engine;
-    const dn_codec_options options = {.backend = engine->backend,
-                                      .device = engine->device,
-                                      .channels = engine->model->channels,
-                                      .height = engine->model->height,
-                                      .width = engine->model->width,
-                                      .preview = true};
-    return dn_codec_open(&task->codec, engine->codec_path, &options, &task->error);
+    return dn_engine_codec_open(&task->codec, task->engine, true, &task->error);
 }
 
 static dn_status run_task(const worker_loader *loader, load_task *task)
 {
-    const dn_engine_options options = {.threads = loader->threads, .describe_only = task->kind == LOAD_DESCRIPTION};
+    const dn_engine_options options = {.threads = loader->threads, .vae_tiling = loader->vae_tiling, .describe_only = task->kind == LOAD_DESCRIPTION};
     dn_status status = dn_engine_open(&task->engine, task->folder, &options, &task->error);
     if (status == DN_OK)
         status = describe(task, task->engine);
@@ -112,9 +105,10 @@ static void *loader_main(void *payload)
     return NULL;
 }
 
-dn_status worker_loader_start(worker_loader *loader, int wake_fd, unsigned threads, unsigned rows_max, dn_error *error)
+dn_status worker_loader_start(worker_loader *loader, int wake_fd, const worker_options *options, dn_error *error)
 {
-    *loader = (worker_loader){.wake_fd = wake_fd, .threads = threads, .rows_max = rows_max};
+    *loader = (worker_loader){
+        .wake_fd = wake_fd, .threads = options->threads, .rows_max = options->rows_max, .vae_tiling = options->vae_tiling};
     loader->waiting_tail = &loader->waiting;
     loader->done_tail = &loader->done;
     pthread_mutex_init(&loader->lock, NULL);

@@ -41,7 +41,7 @@ static dn_status submit(worker *w, worker_model *model, load_kind kind, dn_error
 /* The first model, or all with `preload`, are loaded at once; the others only described, which takes no time. */
 dn_status worker_models_start(worker *w, dn_error *error)
 {
-    dn_status status = worker_loader_start(&w->loader, w->wake_fd, w->options.threads, w->options.rows_max, error);
+    dn_status status = worker_loader_start(&w->loader, w->wake_fd, &w->options, error);
     for (unsigned i = 0; status == DN_OK && i < w->options.model_count; i++) {
         w->models[i] = (worker_model){
             .name = w->options.models[i].name, .folder = w->options.models[i].folder, .state = PROTOCOL_MODEL_UNLOADED, .rows_max = 2};

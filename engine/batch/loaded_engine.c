@@ -50,8 +50,9 @@ static void settle_build(dn_engine *engine)
 {
     char text[512];
     unsigned char digest[DN_SHA256_BYTES];
-    int bytes = snprintf(text, sizeof text, "sources %s numerics %d %s %s libpng %s zlib %s", DN_SOURCES, DN_NUMERICS_VERSION,
-                         engine->backend->name, engine->backend->device_isa(engine->device), png_get_libpng_ver(NULL), zlibVersion());
+    int bytes = snprintf(text, sizeof text, "sources %s numerics %d %s %s libpng %s zlib %s%s", DN_SOURCES, DN_NUMERICS_VERSION,
+                         engine->backend->name, engine->backend->device_isa(engine->device), png_get_libpng_ver(NULL), zlibVersion(),
+                         engine->vae_tiling && engine->codec_path != NULL ? " tiles" : "");
     dn_sha256_of(digest, text, (size_t)bytes);
     dn_sha256_hex(engine->build, digest);
     snprintf(engine->device_text, sizeof engine->device_text, "%s %s", engine->backend->name, engine->backend->device_isa(engine->device));
@@ -177,6 +178,7 @@ dn_status dn_engine_load(dn_engine **out, const char *folder, const dn_engine_op
     dn_engine *engine = calloc(1, sizeof *engine);
     if (engine == NULL)
         return dn_fail(error, DN_NO_MEMORY, "no memory for an engine");
+    engine->vae_tiling = options->vae_tiling;
     dn_status status = open_files(engine, folder, options->describe_only, error);
     if (status == DN_OK)
         status = open_device(engine, options, error);

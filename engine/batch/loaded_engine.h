@@ -12,6 +12,7 @@
 typedef struct dn_engine_options {
     unsigned threads; /* 0: all available */
     const char *isa; /* NULL: best */
+    bool vae_tiling; /* pictures larger than the autoencoder's tile are decoded in tiles: less memory, slightly other pictures */
     bool describe_only; /* no weights are read: everything but the networks (NULL) and the weights' hash (""); no batch on it */
 } dn_engine_options;
 
@@ -36,6 +37,7 @@ typedef struct dn_engine {
     dn_model *guide_model; /* autoguidance's second, weaker network; NULL: none */
     dn_network *guide;
     dn_gradient classifier; /* run NULL: none */
+    bool vae_tiling; /* as the options said */
     char *codec_path; /* folder of the autoencoder whose latents the network denoises; NULL: it denoises pixels */
     uint32_t image_width, image_height, image_channels; /* of the pictures */
     uint32_t guidance_methods; /* bit dn_guidance_method: those this engine can follow */
