@@ -128,6 +128,66 @@ def refusals_name_what_is_wrong():
 
 
 @test
+def every_option_of_the_table_is_a_flag_that_errors_name():
+    flags = [line.split()[0] for line in subprocess.run([PROGRAM, "generate", "--help-sampling"], capture_output=True, text=True,
+                                                        check=True).stdout.splitlines() if line.startswith("  --")]
+    check(len(flags) > 30 and "--sigma-schedule" in flags and "--variation-strength" in flags, flags)
+    path = file("never.png")
+    for flag in flags:
+        switch = flag in ("--clip-sample", "--thresholding", "--lower-order-final", "--rescale-betas-zero-snr")
+        answer = generate(f"{flag}=nonsense", "--output", path)
+        check(answer.returncode in (64, 65) and flag in answer.stderr, f"{flag}: {answer.returncode} {answer.stderr!r}")
+        answer = generate(flag, "--output", path) if not switch else generate(flag, "false", "extra", "--output", path)
+        check(answer.returncode == 64, f"{flag}: {answer.returncode} {answer.stderr!r}")
+    check(not os.path.exists(path), "a file was written")
+
+
+@test
+def help_fits_a_screen_and_lists_what_there_is():
+    def said(*words):
+        return subprocess.run([PROGRAM, "generate", *words], capture_output=True, text=True, check=True).stdout
+    lines = said("--help").splitlines()
+    check(len(lines) <= 50 and max(map(len, lines)) <= 130, f"{len(lines)} lines, the longest {max(map(len, lines))}")
+    with Daemon() as daemon:
+        for row in daemon.get("/samplers").json["samplers"]:
+            check(f"\n{row['name']}: {row['title']}; order {row['order']}" in said("--list-samplers"), row["name"])
+
+
+@test
+def flags_of_conditioning_are_checked_together():
+    with open(file("8x8.png"), "wb") as stream:
+        stream.write(bytes(20))
+    one = file("one-8x8.png")
+    made("--class", "7", "--seed", 1, "--steps", 2, "--output", one)
+    for arguments, words in [(("--strength", 0.5), "--strength"), (("--mask-image", one), "--mask-image"),
+                             (("--init-image", one, "--resample", 2), "--resample"), (("--variation-seed", 7), "--variation-seed"),
+                             (("--variation-strength", 0.5), "--variation-strength"), (("--negative-class", 2), "--negative-class"),
+                             (("--class", 1, "--guidance-scale", 1, "--negative-class", 2), "--negative-class"),
+                             (("--class", 1, "--mixture", "1:1"), "--mixture"), (("--mixture", "Sneaker"), "--mixture"),
+                             (("--mixture", "1:0.5,Sneakr:0.5"), "--mixture"), (("--mixture", "1:0.5,1:0.5"), "--mixture"),
+                             (("--mixture", ""), "--mixture"), (("--mixture", "1:11"), "--mixture"),
+                             (("--init-image", "/nonexistent.png"), "/nonexistent.png"), (("--init-image", file("8x8.png")), "8x8.png"),
+                             (("--init-image", os.path.join(ROOT, "models/fashion-mnist/grid.png")), "grid.png"),
+                             (("--class", 1, "--guidance-method", "cfg_pp", "--sampler", "ddim", "--guidance-scale", 2), "--guidance-scale"),
+                             (("--class", 1, "--guidance-method", "cfg_pp", "--guidance-scale", 0.5, "--sampler", "dpmpp_2m"), "--guidance-method"),
+                             (("--class", 1, "--guidance-method", "autoguidance"), "--guidance-method"),
+                             (("--sampler", "flow_euler"), "--sampler"), (("--sampler", "edm_euler", "--sigma-min", 5, "--sigma-max", 1), "--sigma-min")]:
+        path = file("refused.png")
+        answer = generate(*arguments, "--output", path, "--steps", 2)
+        check(answer.returncode in (64, 65, 69, 74) and words in answer.stderr, f"{arguments}: {answer.returncode} {answer.stderr!r}")
+        check(not os.path.exists(path), f"{arguments}: a file was written")
+
+
+@test
+def latent_models_give_pictures_and_latents():
+    path, latents = file("latent.png"), file("latent.safetensors")
+    made("--class", "7", "--seed", 1, "--steps", 2, "--output", path, "--output-latents", latents, model=os.path.join(ROOT, "tests", "golden", "pipe_dit_ddpm10_cfg4"))
+    with open(path, "rb") as stream:
+        same(png_size(stream.read()), (64, 64), "the picture")
+    same(tensors(latents)["latents"][0], [1, 4, 8, 8], "the latents")
+
+
+@test
 def ctrl_c_leaves_no_broken_file():
     folder = scratch("interrupted")
     process = subprocess.Popen([PROGRAM, "generate", "--model", tiny_model(), "-n", "4096", "--steps", "1000", "--output", f"{folder}/x.png"],
