@@ -21,12 +21,10 @@ static dn_status open_part(dn_model **model, dn_safetensors **file, const char *
     return dn_model_open_part(model, folder, part, (uint32_t)info->dims[2], (uint32_t)info->dims[3], error);
 }
 
-static void check_decoder(const char *name, unsigned activations_min)
+/* The opened decoder against the case's answers; takes both. */
+static void compare_decoder(const char *name, dn_model *model, dn_safetensors *file, unsigned activations_min)
 {
-    dn_model *model = NULL;
-    dn_safetensors *file = NULL;
     dn_error error = {DN_OK, ""};
-    CHECK_OK(open_part(&model, &file, name, NULL, "latent", &error), error);
     size_t count = 0;
     float *latents = golden_tensor(file, "latent", NULL), *expected = golden_tensor(file, "decoded", &count);
     float *precise = golden_tensor(file, "decoded_f64", NULL);
@@ -46,6 +44,78 @@ static void check_decoder(const char *name, unsigned activations_min)
     free(latents);
     dn_safetensors_close(file);
     dn_model_free(model);
+}
+
+static void check_decoder(const char *name, unsigned activations_min)
+{
+    dn_model *model = NULL;
+    dn_safetensors *file = NULL;
+    dn_error error = {DN_OK, ""};
+    CHECK_OK(open_part(&model, &file, name, NULL, "latent", &error), error);
+    compare_decoder(name, model, file, activations_min);
+}
+
+/* vae_default as releases before 0.15 stored it: attention under its first names, as 1x1 convolutions. */
+static dn_status write_old(const char *folder, dn_error *error)
+{
+    static const char *const names[][2] = {
+        {".to_q.", ".query."}, {".to_k.", ".key."}, {".to_v.", ".value."}, {".to_out.0.", ".proj_attn."}};
+    char path[300];
+    unsigned char *config = NULL;
+    size_t bytes = 0;
+    dn_safetensors *file = NULL;
+    dn_safetensors_writer *writer = NULL;
+    dn_status status = dn_make_folder(folder, error);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    if (status == DN_OK)
+        status = dn_file_read(&config, &bytes, "tests/golden/vae_default/config.json", 1 << 20, error);
+    if (status == DN_OK)
+        status = dn_file_write(path, config, bytes, false, error);
+    if (status == DN_OK)
+        status = dn_safetensors_open(&file, "tests/golden/vae_default/diffusion_pytorch_model.safetensors", error);
+    if (status == DN_OK)
+        status = dn_safetensors_writer_create(&writer, error);
+    for (size_t i = 0; status == DN_OK && i < dn_safetensors_count(file); i++) {
+        const dn_tensor_info *info = dn_safetensors_at(file, i);
+        uint64_t dims[DN_TENSOR_RANK_MAX];
+        uint32_t rank = info->rank;
+        memcpy(dims, info->dims, sizeof dims);
+        snprintf(path, sizeof path, "%s", info->name);
+        for (size_t n = 0; n < 4; n++) {
+            const char *at = strstr(info->name, names[n][0]);
+            if (at == NULL)
+                continue;
+            snprintf(path, sizeof path, "%.*s%s%s", (int)(at - info->name), info->name, names[n][1], at + strlen(names[n][0]));
+            dims[2] = dims[3] = 1;
+            rank = rank == 2 ? 4 : rank;
+        }
+        float *values = golden_tensor(file, info->name, NULL);
+        status = dn_safetensors_writer_add_f32(writer, path, DN_F32, rank, dims, values, error);
+        free(values);
+    }
+    snprintf(path, sizeof path, "%s/diffusion_pytorch_model.safetensors", folder);
+    if (status == DN_OK)
+        status = dn_safetensors_writer_save(writer, path, false, error);
+    dn_safetensors_writer_free(writer);
+    dn_safetensors_close(file);
+    free(config);
+    return status;
+}
+
+static void old_names_decode_alike(void)
+{
+    char folder[128];
+    dn_model *model = NULL;
+    dn_safetensors *file = NULL;
+    dn_error error = {DN_OK, ""};
+    snprintf(folder, sizeof folder, "/tmp/denoised-vae-old-%ld", (long)getpid());
+    dn_status status = write_old(folder, &error);
+    if (status == DN_OK)
+        status = dn_model_open(&model, folder, 5, 7, &error);
+    made_folder_remove(folder);
+    CHECK_OK(status, error);
+    CHECK_OK(dn_safetensors_open(&file, "tests/golden/vae_default/case.safetensors", &error), error);
+    compare_decoder("vae_default", model, file, 5);
 }
 
 static void check_encoder(const char *name, unsigned activations_min)
@@ -190,6 +260,7 @@ int main(void)
     RUN(decode_vae_4lvl);
     RUN(encode_vae_default);
     RUN(encode_vae_4lvl);
+    RUN(old_names_decode_alike);
     RUN(golden_vae_variant);
     RUN(configurations_are_checked);
     return test_end();
