@@ -134,10 +134,6 @@ static dn_status enter(worker *w, worker_lane *lane, const dn_lane_spec *spec, d
         resumed = dn_batch_restore(lane->model->batch, lane->id, lane->snapshot, lane->snapshot_bytes, &why) == DN_OK;
     free(lane->snapshot);
     lane->snapshot = NULL;
-    if (!resumed && !lane->init && lane->request.init_image.sha256[0]) {
-        lane->prepared = false; /* The snapshot had the pictures, and does not fit: they are read after all. */
-        return worker_prepare_lane(w, lane, error);
-    }
     dn_error refused;
     if (!resumed && dn_batch_admit(lane->model->batch, lane->id, spec, &refused) != DN_OK)
         return worker_fail_lane(w, lane, refused.status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE, refused.message,

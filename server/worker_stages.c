@@ -21,6 +21,7 @@ static dn_status fail(worker *w, worker_lane *lane, const dn_error *why, protoco
 static void submit(worker *w, const worker_lane *lane, codec_task *task)
 {
     task->model = lane->model;
+    task->engine = lane->model->engine;
     task->codec = lane->model->codec;
     lane->model->coding++;
     worker_codec_submit(&w->codec, task);
