@@ -14,6 +14,7 @@
 #include "evaluate/judge_training.h"
 #include "server/commands.h"
 #include "server/evaluation.h"
+#include "server/evaluation_likelihood.h"
 #include "server/options.h"
 #include "server/progress.h"
 
@@ -28,7 +29,7 @@ typedef struct evaluation_plan {
 
 typedef struct evaluate_job {
     const char *model_path, *data_path, *classifier_path, *output_path, *sampler;
-    uint64_t per_class, steps, seed, threads, epochs;
+    uint64_t per_class, steps, seed, threads, epochs, likelihood, probes;
     bool no_flip;
     dn_engine *engine;
     dn_dataset *train, *test;
@@ -283,12 +284,26 @@ static dn_status check_settings(const evaluate_job *job, dn_error *error)
     return status;
 }
 
+static dn_status evaluate_likelihood(const evaluate_job *job, dn_error *error)
+{
+    const likelihood_request request = {.engine = job->engine,
+                                        .test = job->test,
+                                        .count = (uint32_t)job->likelihood,
+                                        .probes = (uint32_t)job->probes,
+                                        .seed = job->seed,
+                                        .threads = (unsigned)job->threads,
+                                        .output_path = job->output_path};
+    return likelihood_evaluate(&request, error);
+}
+
 static dn_status evaluate(evaluate_job *job, dn_error *error)
 {
     dn_engine_options options = {.threads = (unsigned)job->threads};
     dn_status status = dn_engine_open(&job->engine, job->model_path, &options, error);
     if (status == DN_OK)
         status = open_data(job, error);
+    if (status == DN_OK && job->likelihood > 0)
+        return evaluate_likelihood(job, error);
     if (status == DN_OK)
         status = check_settings(job, error);
     if (status == DN_OK && job->output_path != NULL)
@@ -328,7 +343,7 @@ static void free_job(evaluate_job *job)
 
 int dn_command_evaluate(int argc, char **argv)
 {
-    evaluate_job job = {.sampler = "dpmpp_2m", .per_class = 100, .steps = 20, .seed = 1, .epochs = 8};
+    evaluate_job job = {.sampler = "dpmpp_2m", .per_class = 100, .steps = 20, .seed = 1, .epochs = 8, .probes = 4};
     const dn_option options[] = {
         DN_NEEDED_OPTION("model", "DIR", job.model_path, "the model to judge"),
         DN_NEEDED_OPTION("data", "DIR", job.data_path, "real pictures: a folder of IDX files"),
@@ -339,6 +354,8 @@ int dn_command_evaluate(int argc, char **argv)
         DN_COUNT_OPTION("steps", job.steps, 1, DN_STEPS_MAX, "sampler steps for s = 1, 1.5, 2, 3; 20"),
         DN_LIST_OPTION("setting", "S:STEPS", job.settings, "only this scale and steps; may be given several times"),
         DN_TEXT_OPTION("sampler", "NAME", job.sampler, "dpmpp_2m"),
+        DN_COUNT_OPTION("likelihood", job.likelihood, 1, UINT32_MAX, "instead: bits per dimension of so many test pictures"),
+        DN_COUNT_OPTION("probes", job.probes, 1, 64, "random vectors for each of these; 4"),
         DN_COUNT_OPTION("seed", job.seed, 0, UINT64_MAX, "of the first picture; 1"),
         DN_TEXT_OPTION("output", "FILE", job.output_path, "the numbers as JSON"),
         DN_COUNT_OPTION("threads", job.threads, 0, DN_THREADS_MAX, "0, the default: all available"),

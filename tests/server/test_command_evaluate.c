@@ -84,6 +84,20 @@ static bool settings_are_whole(const cJSON *settings)
     return cJSON_GetArraySize(settings) == 6;
 }
 
+/* The command with its table in a file. */
+static int quietly(int count, char **words)
+{
+    int kept = dup(1), status;
+    fflush(stdout);
+    if (freopen(at(4, "table.txt"), "w", stdout) == NULL)
+        return -1;
+    status = dn_command_evaluate(count, words);
+    fflush(stdout);
+    dup2(kept, 1);
+    close(kept);
+    return status;
+}
+
 static int evaluate(void)
 {
     char *words[] = {"evaluate",
@@ -104,15 +118,7 @@ static int evaluate(void)
                      "--threads",
                      "2",
                      "--no-flip"};
-    int kept = dup(1), status;
-    fflush(stdout);
-    if (freopen(at(4, "table.txt"), "w", stdout) == NULL)
-        return -1;
-    status = dn_command_evaluate((int)(sizeof words / sizeof words[0]), words);
-    fflush(stdout);
-    dup2(kept, 1);
-    close(kept);
-    return status;
+    return quietly((int)(sizeof words / sizeof words[0]), words);
 }
 
 static void every_number_is_there(void)
@@ -133,6 +139,23 @@ static void every_number_is_there(void)
     CHECK(judged);
     CHECK(whole);
     CHECK(real);
+}
+
+/* A network that has learned nothing gives pictures of two broad stripes a density all the same, in bits that are numbers. */
+static void likelihood_is_measured(void)
+{
+    dn_error error = {DN_OK, ""};
+    char *words[] = {"evaluate", "--model",  at(1, "model"),           "--data",    root, "--likelihood", "3", "--probes",
+                     "2",        "--output", at(3, "likelihood.json"), "--threads", "2"};
+    CHECK(quietly((int)(sizeof words / sizeof words[0]), words) == DN_EXIT_OK);
+    cJSON *json = NULL;
+    CHECK_OK(dn_json_read_file(&json, at(3, "likelihood.json"), 1 << 20, &error), error);
+    bool whole = in_range(json, "bits_per_dimension", 0, 64) && in_range(json, "standard_error", 0, 64) &&
+                 in_range(json, "pictures", 3, 3) && in_range(json, "probes", 2, 2) && in_range(json, "evaluations_per_picture", 7, 6000);
+    cJSON_Delete(json);
+    CHECK(whole);
+    words[6] = (char[]){"100000"};
+    CHECK(quietly((int)(sizeof words / sizeof words[0]), words) == DN_EXIT_DATA);
 }
 
 static void a_missing_model_is_refused(void)
@@ -170,6 +193,7 @@ static void remove_everything(void)
                                         "t10k-images-idx3-ubyte",
                                         "t10k-labels-idx1-ubyte",
                                         "out.json",
+                                        "likelihood.json",
                                         "table.txt",
                                         "model/config.json",
                                         "model/diffusion_pytorch_model.safetensors",
@@ -186,6 +210,7 @@ int main(void)
 {
     snprintf(root, sizeof root, "/tmp/denoised-evaluate-%ld", (long)getpid());
     RUN(every_number_is_there);
+    RUN(likelihood_is_measured);
     RUN(a_missing_model_is_refused);
     RUN(settings_are_checked);
     RUN(what_cannot_work_costs_nothing);
