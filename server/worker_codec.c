@@ -27,19 +27,6 @@ static dn_status decode(codec_task *task)
                         : dn_fail(&task->error, DN_NO_MEMORY, "out of memory for a picture");
 }
 
-/* A mask pixel counts for the latent whose cell it lies in: a cell is painted anew as far as its pixels are, on the average. */
-static void shrink_mask(float *out, const uint8_t *pixels, const dn_codec_info *about)
-{
-    const uint32_t h = about->latent_height, w = about->latent_width, tall = about->height / h, wide = about->width / w;
-    for (uint32_t y = 0; y < h; y++)
-        for (uint32_t x = 0; x < w; x++) {
-            uint64_t sum = 0;
-            for (uint32_t i = 0; i < tall * wide; i++)
-                sum += pixels[(size_t)(y * tall + i / wide) * about->width + x * wide + i % wide];
-            out[(size_t)y * w + x] = (float)((double)sum / (255.0 * tall * wide));
-        }
-}
-
 static dn_status prepare(const worker_codec *codec, codec_task *task)
 {
     const dn_codec_info *about = dn_codec_about(task->codec);
@@ -55,9 +42,7 @@ static dn_status prepare(const worker_codec *codec, codec_task *task)
             status = dn_fail(&task->error, DN_NO_MEMORY, "out of memory for an input picture");
     }
     if (status == DN_OK)
-        status = dn_codec_encode(task->codec, picture, task->seed, false, task->init, &task->error);
-    if (status == DN_OK && mask)
-        shrink_mask(task->mask, mask, about);
+        status = dn_prepare_init(task->engine, task->codec, picture, mask, task->init, task->mask, &task->error);
     free(picture);
     free(mask);
     return status;

@@ -95,6 +95,7 @@ typedef struct codec_task {
     codec_kind kind;
     uint64_t lane, seed;
     struct worker_model *model; /* main thread; its codec stays while `coding` counts this task */
+    const dn_engine *engine; /* with the codec: outlives the task */
     dn_codec *codec;
     char job[API_ID_BYTES + 1];
     char init_sha256[65], mask_sha256[65]; /* PREPARE: of the files; "" none */

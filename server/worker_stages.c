@@ -29,12 +29,12 @@ static void submit(worker *w, const worker_lane *lane, codec_task *task)
 
 /* ---- Before */
 
-/* A lane that goes on from a snapshot carries its pictures in it; should the snapshot be refused, it is prepared then. */
+/* A lane that goes on from a snapshot carries its pictures in it, and is prepared all the same: the snapshot may not fit. */
 dn_status worker_prepare_lane(worker *w, worker_lane *lane, dn_error *error)
 {
     const api_request *r = &lane->request;
     lane->state = LANE_WAITING;
-    if (lane->prepared || lane->snapshot || !r->init_image.sha256[0]) {
+    if (!r->init_image.sha256[0]) {
         lane->prepared = true;
         return DN_OK;
     }
