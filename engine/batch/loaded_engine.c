@@ -70,14 +70,15 @@ static dn_status read_schedule(dn_engine *engine, dn_error *error)
     const dn_model *model = engine->model;
     const char *path = folder->scheduler_path != NULL ? folder->scheduler_path : folder->path;
     bool original = folder->scheduler == NULL && model->convention != DN_CONVENTION_DIFFUSERS;
-    bool cosine = strcmp(model->architecture, "GuidedDiffusionUNet") == 0 && model->width == 64; /* of ADM's networks the smallest alone */
-    dn_status status = original
-                           ? dn_training_schedule_for_convention(&engine->training, model->convention, model->sigma_data, cosine, error)
-                           : dn_training_schedule_from_json(&engine->training, folder->scheduler, path, error);
+    dn_status status = original ? dn_training_schedule_for_convention(&engine->training, model->convention, model->sigma_data,
+                                                                      model->cosine_schedule, error)
+                                : dn_training_schedule_from_json(&engine->training, folder->scheduler, path, error);
     if (status != DN_OK)
         return status;
     status = original ? dn_scheduler_config_for_convention(&engine->scheduler, model->convention, error)
                       : dn_scheduler_config_from_json(&engine->scheduler, folder->scheduler, path, error);
+    if (status == DN_OK && original && model->clips_sample)
+        engine->scheduler.clip_sample = true;
     if (status == DN_OK && original && engine->scheduler.variance == DN_VARIANCE_LEARNED_RANGE && model->out_channels == model->channels)
         engine->scheduler.variance = DN_VARIANCE_FIXED_LARGE; /* what such a network was trained with when it learned no variance */
     return status;

@@ -35,8 +35,19 @@ dn_level dn_level_vp(const dn_sampler_context *context, double time)
     return vp_level(time, bar_at(context, time));
 }
 
+/* The time visited after this one, -1 after the last. */
+static double next_time(const dn_schedule *schedule, double time)
+{
+    for (uint32_t i = 0; i + 1 < schedule->steps; i++)
+        if (schedule->level[i].time == time)
+            return schedule->level[i + 1].time;
+    return -1.0;
+}
+
 double dn_bar_after(const dn_sampler_context *context, double time)
 {
+    if (context->config.respaced)
+        return bar_at(context, next_time(&context->schedule, time));
     return bar_at(context, time - (double)(context->training->timesteps / context->schedule.steps));
 }
 

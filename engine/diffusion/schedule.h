@@ -56,6 +56,7 @@ typedef struct dn_scheduler_config {
     char class_name[64]; /* "DDIMScheduler" */
     dn_spacing spacing;
     uint32_t steps_offset;
+    bool respaced; /* a step ends at the next time visited, as the original programs do; diffusers' DDPM and DDIM: at t - T / n */
     bool clip_sample;
     double clip_sample_range;
     bool thresholding;

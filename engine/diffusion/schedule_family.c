@@ -189,6 +189,7 @@ dn_status dn_scheduler_config_for_convention(dn_scheduler_config *out, dn_conven
     dn_status status = dn_scheduler_config_defaults(out, "DDPMScheduler", error);
     if (status == DN_OK && convention == DN_CONVENTION_GUIDED_DIFFUSION) {
         out->spacing = DN_SPACING_LINSPACE;
+        out->respaced = true;
         out->variance = DN_VARIANCE_LEARNED_RANGE;
         out->clip_sample = false;
     }

@@ -164,6 +164,7 @@ dn_status dn_guided_diffusion_build(dn_model *out, const dn_build_input *input, 
     out->naming = name_part;
     out->convention = DN_CONVENTION_GUIDED_DIFFUSION;
     out->cosine_schedule = config->cosine_schedule;
+    out->clips_sample = true;
     out->null_rows = DN_NULL_ROWS_NONE;
     return DN_OK;
 }

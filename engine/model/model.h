@@ -61,6 +61,7 @@ typedef struct dn_model {
     uint32_t guided_channels; /* channels that classifier-free guidance works on by this format's own convention; 0: all */
     uint32_t null_rows; /* the format says which embedding row is the null class: 1 the last one; 0: by count (see DESIGN) */
     bool cosine_schedule; /* guided-diffusion: its times are of the cosine schedule (noise_schedule), not of the linear one */
+    bool clips_sample; /* the format's own sampling clips the clean picture it sees to [-1, 1] (guided-diffusion; not DiT's latents) */
     double sigma_data; /* EDM */
     /* AutoencoderKL: latents = (encoded - shift) * scaling */
     double scaling_factor, shift_factor;

@@ -5,7 +5,8 @@
 
 NETWORKS.PY is training/networks.py of NVlabs/edm (its licence keeps it out of this repository). case.safetensors holds the
 sample, the noise level as the network takes it (log(sigma) / 4), the class (label_dim: none, that is a vector of zeros) and the
-network's answer; tensors.json lists the tensors, whose values made_weights.py makes.
+network's answer; tensors.json lists the tensors, whose values made_weights.py makes. Beside it one picture by Algorithm 2 of the
+paper as generate.py of the same repository runs it without churn: its start (standard normal), its class (2) and its end.
 """
 import json
 import os
@@ -82,8 +83,32 @@ def make(name, kind, settings, prefix):
     case = dict(sample=sample, timestep=noise, output=output)
     if classes:
         case["class_labels"] = labels
+    case["pipe_start"] = torch.from_numpy(rng.standard_normal((1, 3, side, side)).astype(np.float32))
+    with torch.no_grad():
+        case["pipe_end"] = heun(model, case["pipe_start"], torch.eye(classes).double()[2:3] if classes else None)
     save_file({key: value.contiguous() for key, value in case.items()}, os.path.join(folder, "case.safetensors"))
     print(name, sum(p.numel() for p in model.parameters()), float(output.std()), [round(float(o.abs().max()), 3) for o in output])
+
+
+def heun(model, start, label, steps=18, low=0.002, high=80.0, rho=7.0, data=0.5):
+    """Deterministic second-order sampling of EDM, in float64, through EDM's preconditioning."""
+    def denoise(x, sigma):
+        skip, out = data**2 / (sigma**2 + data**2), sigma * data / (sigma**2 + data**2).sqrt()
+        scaled, noise = x / (data**2 + sigma**2).sqrt(), (sigma.log() / 4).reshape(1)
+        return skip * x + out * model(scaled, noise, label)
+
+    index = torch.arange(steps, dtype=torch.float64)
+    levels = (high ** (1 / rho) + index / (steps - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    levels = torch.cat([levels, torch.zeros(1, dtype=torch.float64)])
+    x = start.double() * levels[0]
+    for i in range(steps):
+        here, there = levels[i], levels[i + 1]
+        slope = (x - denoise(x, here)) / here
+        ahead = x + (there - here) * slope
+        if there > 0:
+            slope = (slope + (ahead - denoise(ahead, there)) / there) / 2
+        x = x + (there - here) * slope
+    return x
 
 
 def exact_noise(model, noise):

@@ -4,6 +4,8 @@
     python3 tests/golden/scripts/make_guided_diffusion.py CHECKOUT tests/golden
 
 case.safetensors holds sample, timestep, class_labels and output; tensors.json lists the tensors under the original's names.
+With classes also one picture of the original's sampling loop, ten respaced steps, learned variance, clipped: its start, the noises
+of its steps, its class (3), and its end on the linear and on the cosine schedule.
 """
 import json
 import math
@@ -19,7 +21,7 @@ import made_weights
 torch.set_num_threads(1)
 CHECKOUT, OUT = sys.argv[1:3]
 sys.path.insert(0, CHECKOUT)
-from guided_diffusion import nn, unet  # noqa: E402
+from guided_diffusion import gaussian_diffusion, nn, script_util, unet  # noqa: E402
 
 nn.GroupNorm32.forward = torch.nn.GroupNorm.forward  # without its detour over float32
 
@@ -38,6 +40,14 @@ CASES = {
     "guided_diffusion_new": dict(BASE, channel_mult="2,1,1", attention_resolutions="16,4", num_heads=2, num_heads_upsample=4,
                                  num_res_blocks=2, use_scale_shift_norm=False, use_new_attention_order=True),
 }
+
+
+def sample_loop(model, start, noises, schedule):
+    diffusion = script_util.create_gaussian_diffusion(steps=1000, learn_sigma=True, noise_schedule=schedule, timestep_respacing="10")
+    left = list(noises)
+    gaussian_diffusion.th.randn_like = lambda x: left.pop(0)[None].to(x.dtype)
+    return diffusion.p_sample_loop(model, tuple(start.shape), noise=start.double(), clip_denoised=True, model_kwargs=dict(y=torch.tensor([3])),
+                                   device="cpu")
 
 
 def make(name, config):
@@ -67,6 +77,11 @@ def make(name, config):
     case = dict(sample=sample, timestep=times, output=output)
     if classes:
         case["class_labels"] = labels
+        rng = np.random.default_rng(320)
+        case["pipe_start"] = torch.from_numpy(rng.standard_normal((1, channels, side, side)).astype(np.float32))
+        case["pipe_noise"] = torch.from_numpy(rng.standard_normal((10, channels, side, side)).astype(np.float32))
+        for schedule in ("linear", "cosine"):
+            case["pipe_end_" + schedule] = sample_loop(model, case["pipe_start"], case["pipe_noise"], schedule)
     save_file({key: value.contiguous() for key, value in case.items()}, os.path.join(folder, "case.safetensors"))
     print(name, sum(p.numel() for p in model.parameters()), float(output.std()), [round(float(o.abs().max()), 3) for o in output])
 
