@@ -115,7 +115,7 @@ static void defaults(void)
     CHECK(strlen(engine->build) == 64 && strncmp(engine->device_text, "cpu ", 4) == 0);
     dn_engine_close(engine);
     CHECK_OK(open_with(&engine, "", "{\"_class_name\":\"UniPCMultistepScheduler\",\"lambda_min_clipped\": -Infinity}"), error);
-    CHECK(strcmp(engine->default_sampler, "dpmpp_2m") == 0);
+    CHECK(strcmp(engine->default_sampler, "model") == 0);
     dn_engine_close(engine);
     CHECK_OK(open_with(&engine, ",\"denoised\":{\"sampler\":\"heun\",\"steps\":7,\"guidance_scale\":2.5}", "{}"), error);
     CHECK(strcmp(engine->default_sampler, "heun") == 0 && engine->default_steps == 7 && engine->default_guidance == 2.5);
