@@ -6,6 +6,10 @@
  * sigma' = 0 has h infinite and e = 0; it is always a first-order step, where x = x0. The seed documents double lambda,
  * mix the coefficients of noise and data prediction, and take the current timestep for the one before it in the history.
  *
+ * The third order is that of the authors' program and of diffusers, which take half of the second difference that the expansion wants
+ * (D2 would be 2 (A - B) / (r0 + r1)); measured on an exact problem it therefore converges with order 2, with smaller errors than 2M.
+ * It is kept, because folders that ask for it mean it so.
+ *
  * Registers: H0 and H1 the model's last two answers. State: history = how many of them are valid. */
 #include <math.h>
 #include <string.h>
@@ -166,7 +170,7 @@ const dn_sampler dn_sampler_dpmpp_3m = {
     .name = "dpmpp_3m",
     .title = "DPM-Solver++(3M)",
     .source = "Lu et al. 2022b (arXiv 2211.01095), section 4; third order as in the authors' program",
-    .order = 3,
+    .order = 2,
     .fields = fields_3m,
     SAMPLER,
 };
