@@ -114,7 +114,7 @@ static dn_status do_tuple(dn_pickle *p, uint32_t count)
     if (dn_pickle_reachable(p) < count)
         return dn_pickle_refuse(p, "makes a tuple of more values than there are");
     p->stack.count -= count;
-    return collect(p, DN_PICKLE_TUPLE, (const uint32_t *)p->stack.items + p->stack.count, count);
+    return collect(p, DN_PICKLE_TUPLE, dn_pickle_stack_from(p, p->stack.count), count);
 }
 
 static dn_status do_collect(dn_pickle *p, dn_pickle_kind kind)

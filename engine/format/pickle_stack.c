@@ -72,13 +72,19 @@ dn_status dn_pickle_top(const dn_pickle *p, uint32_t *out)
     return DN_OK;
 }
 
+/* A stack that never held a value has no memory: nothing may be added to its address. */
+const uint32_t *dn_pickle_stack_from(const dn_pickle *p, uint32_t height)
+{
+    return p->stack.items == NULL ? NULL : (const uint32_t *)p->stack.items + height;
+}
+
 /* Takes the last mark away: the `count` values above it are at *items, and stay there until the next push. */
 dn_status dn_pickle_pop_mark(dn_pickle *p, const uint32_t **items, uint32_t *count)
 {
     if (p->marks.count == 0)
         return dn_pickle_refuse(p, "goes back to a mark that was not set");
     uint32_t height = ((const uint32_t *)p->marks.items)[--p->marks.count];
-    *items = (const uint32_t *)p->stack.items + height;
+    *items = dn_pickle_stack_from(p, height);
     *count = p->stack.count - height;
     p->stack.count = height;
     return DN_OK;

@@ -100,6 +100,7 @@ dn_status dn_pickle_push_integer(dn_pickle *p, int64_t integer);
 uint32_t dn_pickle_reachable(const dn_pickle *p); /* values above the last mark: those below are out of reach until it goes */
 dn_status dn_pickle_pop(dn_pickle *p, uint32_t *out);
 dn_status dn_pickle_top(const dn_pickle *p, uint32_t *out);
+const uint32_t *dn_pickle_stack_from(const dn_pickle *p, uint32_t height);
 /* Takes the last mark away: the `count` values above it are at *items, and stay there until the next push. */
 dn_status dn_pickle_pop_mark(dn_pickle *p, const uint32_t **items, uint32_t *count);
 

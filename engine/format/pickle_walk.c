@@ -9,6 +9,7 @@
 
 #define WALK_DEPTH_MAX 16u
 #define WALK_VISITS_MAX (1u << 20)
+#define UNNAMED SIZE_MAX
 
 typedef struct walk {
     dn_pickle *p;
@@ -30,24 +31,25 @@ static dn_status hand_out(walk *w, uint32_t value)
     return w->found(w->payload, &tensor, w->p->error);
 }
 
-/* Writes a key behind the name's first `used` bytes; 0 when it is no key for a name (an object), its length otherwise. */
-static size_t append_key(walk *w, size_t used, const dn_pickle_value *key, bool *plain)
+/* Writes a key behind the name's first `used` bytes and returns its end; UNNAMED when it is empty, not printable or too long. */
+static size_t extend_name(walk *w, size_t used, const dn_pickle_value *key)
 {
-    size_t room = sizeof w->name - used;
     int bytes = 0;
-    *plain = true;
-    if (key->kind == DN_PICKLE_INT)
+    if (used == UNNAMED)
+        return UNNAMED;
+    size_t room = sizeof w->name - used;
+    if (key->kind == DN_PICKLE_INT) {
         bytes = snprintf(w->name + used, room, "%lld", (long long)key->integer);
-    else if (key->kind == DN_PICKLE_TEXT && key->text.bytes < room) {
+    } else if (key->text.bytes < room) {
         for (uint32_t i = 0; i < key->text.bytes; i++)
-            *plain = *plain && key->text.at[i] >= 0x20 && key->text.at[i] <= 0x7E;
+            if (key->text.at[i] < 0x20 || key->text.at[i] > 0x7E)
+                return UNNAMED;
         bytes = snprintf(w->name + used, room, "%.*s", (int)key->text.bytes, key->text.at);
-        *plain = *plain && bytes > 0;
-    } else
-        *plain = key->kind != DN_PICKLE_TEXT;
-    return bytes > 0 && (size_t)bytes < room ? (size_t)bytes : 0;
+    }
+    return bytes > 0 && (size_t)bytes + 1 < room ? used + (size_t)bytes : UNNAMED;
 }
 
+/* used: bytes of the name so far; UNNAMED below a key that makes no name, where tensors are refused and all else is passed over. */
 static dn_status walk_dictionary(walk *w, uint32_t dictionary, size_t used, unsigned depth)
 {
     const dn_pickle_cell *cells = w->p->cells.items;
@@ -55,23 +57,23 @@ static dn_status walk_dictionary(walk *w, uint32_t dictionary, size_t used, unsi
     if (depth > WALK_DEPTH_MAX)
         return dn_fail(w->p->error, DN_INVALID, "%s: pickle: dictionaries nested deeper than %u", w->p->path, WALK_DEPTH_MAX);
     for (uint32_t c = dn_pickle_at(w->p, dictionary)->items.first; c != DN_PICKLE_NONE && status == DN_OK; c = cells[c].next) {
+        const dn_pickle_value *key = dn_pickle_at(w->p, cells[c].key);
         dn_pickle_kind kind = dn_pickle_at(w->p, cells[c].value)->kind;
-        bool plain = true;
         if (++w->visits > WALK_VISITS_MAX)
             return dn_fail(w->p->error, DN_INVALID, "%s: pickle: more than %u names", w->p->path, WALK_VISITS_MAX);
-        if (kind != DN_PICKLE_TENSOR && kind != DN_PICKLE_DICT)
-            continue;
-        size_t bytes = append_key(w, used, dn_pickle_at(w->p, cells[c].key), &plain);
-        if (!plain || used + bytes + 2 >= sizeof w->name)
-            return dn_fail(w->p->error, DN_INVALID, "%s: pickle: a name that is empty, not printable, or longer than %u bytes", w->p->path,
-                           DN_TENSOR_NAME_BYTES_MAX - 3);
-        if (bytes == 0) /* keys that are objects lead to no name */
-            continue;
-        if (kind == DN_PICKLE_TENSOR) {
-            status = hand_out(w, cells[c].value);
+        if ((kind != DN_PICKLE_TENSOR && kind != DN_PICKLE_DICT) || (key->kind != DN_PICKLE_INT && key->kind != DN_PICKLE_TEXT))
+            continue; /* keys that are objects lead to no name */
+        size_t end = extend_name(w, used, key);
+        if (kind == DN_PICKLE_DICT) {
+            if (end != UNNAMED)
+                w->name[end++] = '.';
+            status = walk_dictionary(w, cells[c].value, end, depth + 1);
+        } else if (end == UNNAMED) {
+            status =
+                dn_fail(w->p->error, DN_INVALID, "%s: pickle: a tensor under a name that is empty, not printable, or longer than %u bytes",
+                        w->p->path, DN_TENSOR_NAME_BYTES_MAX - 2);
         } else {
-            w->name[used + bytes] = '.';
-            status = walk_dictionary(w, cells[c].value, used + bytes + 1, depth + 1);
+            status = hand_out(w, cells[c].value);
         }
     }
     return status;

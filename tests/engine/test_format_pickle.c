@@ -374,6 +374,24 @@ static void names_that_break_the_rules(void)
         put_good(names[i]);
         put_op(&p, '.');
         check_refused(DN_INVALID, "a name that is", names[i]);
+        if (test_failed)
+            return;
+        begin_pickle(&p); /* below such a key nothing but a tensor is refused */
+        put_text(&p, names[i]);
+        put_op(&p, '}');
+        put_text(&p, "steps");
+        put_bytes(&p, "}ss", 3);
+        put_good("w");
+        put_op(&p, '.');
+        check_only_w(names[i]);
+        if (test_failed)
+            return;
+        begin_pickle(&p);
+        put_text(&p, names[i]);
+        put_op(&p, '}');
+        put_good("w");
+        put_bytes(&p, "s.", 2);
+        check_refused(DN_INVALID, "a name that is", names[i]);
     }
     if (test_failed)
         return;
