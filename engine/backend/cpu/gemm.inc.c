@@ -119,11 +119,20 @@ static void finish_gated(const dn_gemm *g, const float *tile, size_t rows, const
     }
 }
 
-/* Nothing to add and whole vectors to write: sums go straight to the output. */
+/* Whole vectors, scaled and nothing else: attention's scores. Zero is added as finish adds it. */
+static void finish_scaled(const dn_gemm *g, const float *tile, size_t rows, const tile_target *target)
+{
+    for (size_t i = 0; i < rows; i++, tile += PANEL) {
+        float *out = target->out + i * g->out_row + target->column;
+        for (size_t j = 0; j < target->width; j += DN_LANES)
+            store(out + j, (load(tile + j) + 0.0f) * g->scale);
+    }
+}
+
+/* Nothing to add and whole vectors to write. With a scale of 1 sums go straight to the output. */
 static bool is_plain(const dn_gemm *g, size_t width)
 {
-    return !g->bias && !g->row_bias && !g->residual && !g->gate && g->scale == 1.0f && g->activation == DN_ACT_NONE &&
-           width % DN_LANES == 0;
+    return !g->bias && !g->row_bias && !g->residual && !g->gate && g->activation == DN_ACT_NONE && width % DN_LANES == 0;
 }
 
 /* One line's rows, cut into tiles as even as possible, against one panel; the first tiles fetch the panel at `next`. A single
@@ -146,11 +155,13 @@ static void multiply_line(const dn_gemm *g, size_t line, const float *b, const f
             .column = column,
             .width = width,
         };
-        if (plain) {
+        if (plain && g->scale == 1.0f) {
             table[count - 1](target.out + column, g->out_row, g, a, b, ahead);
         } else {
             table[count - 1](tile, PANEL, g, a, b, ahead);
-            if (g->gate)
+            if (plain)
+                finish_scaled(g, tile, count, &target);
+            else if (g->gate)
                 finish_gated(g, tile, count, &target);
             else
                 finish(g, tile, count, &target);

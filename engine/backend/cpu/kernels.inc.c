@@ -154,7 +154,7 @@ INLINE void softmax_group(float *x, size_t stride, size_t count, const size_t ro
     for (size_t i = 0; i < whole; i += DN_LANES) {
 #pragma GCC unroll 4
         for (size_t r = 0; r < rows; r++) {
-            const vec e = exp_vec(load(x + r * stride + i) - top[r]);
+            const vec e = exp_of_negative(load(x + r * stride + i) - top[r]);
             store(x + r * stride + i, e);
             sum[r] += e;
         }
@@ -163,7 +163,7 @@ INLINE void softmax_group(float *x, size_t stride, size_t count, const size_t ro
     for (size_t r = 0; r < rows; r++) {
         float *rest = x + r * stride + whole;
         if (whole < count) {
-            store_some(rest, exp_vec(load_some(rest, count - whole) - top[r]), count - whole);
+            store_some(rest, exp_of_negative(load_some(rest, count - whole) - top[r]), count - whole);
             sum[r] += load_some(rest, count - whole); /* lanes past the end are zero again */
         }
         inverse[r] = 1.0f / sum_lanes(sum[r]);

@@ -105,11 +105,10 @@ INLINE float max_lanes(vec v)
     return v[0];
 }
 
-/* e^x within 2 ulp; x is held inside [-87.33, 88.37], so that 2^n is a normal number. NaN stays NaN.
+/* e^x within 2 ulp for x inside [-87.33, 88.37], where 2^n is a normal number; NaN stays NaN.
  * n = round(x / ln 2) by the 1.5 * 2^23 trick, r = x - n ln 2 in two pieces, polynomial of Cephes' expf. */
-INLINE vec exp_vec(vec x)
+INLINE vec exp_inside(vec x)
 {
-    x = at_least(at_most(x, 88.37f), -87.33f);
     vec shifted = x * 1.44269504088896341f + 12582912.0f;
     vec n = shifted - 12582912.0f;
     vec r = x - n * 0.693359375f;
@@ -122,6 +121,18 @@ INLINE vec exp_vec(vec x)
     p = p * (r * r) + r + 1.0f;
     vec power = (vec)(((uvec)shifted + 127u) << 23);
     return p * power;
+}
+
+/* The same for every x, which is held inside these bounds. */
+INLINE vec exp_vec(vec x)
+{
+    return exp_inside(at_least(at_most(x, 88.37f), -87.33f));
+}
+
+/* And for x that is not above 0. */
+INLINE vec exp_of_negative(vec x)
+{
+    return exp_inside(at_least(x, -87.33f));
 }
 
 /* x / (1 + e^-x). */
