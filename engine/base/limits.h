@@ -23,7 +23,7 @@
 #define DN_CLASS_WEIGHT_MAX 10.0f                     /* of one class of a mixture, either sign */
 #define DN_BATCH_ROWS_MAX 128u                         /* rows in one forward pass */
 #define DN_LANES_MAX 256u                              /* lanes in one batch */
-#define DN_CODEC_WORKSPACE_BYTES_MAX (4ull << 30)      /* activations of a decode; what needs more is decoded in tiles */
+#define DN_CODEC_WORKSPACE_BYTES_MAX (2ull << 30)      /* activations of a decode; what needs more is decoded in tiles */
 #define DN_THREADS_MAX 256u
 
 #endif
