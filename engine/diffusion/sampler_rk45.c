@@ -5,7 +5,8 @@
  * what it wants at that ratio): the slope stays finite at both ends, which it does not over sigma. Flow matching runs from t = 1 to 0;
  * the others between the ends of their range, and the last estimate of x0 is the image.
  *
- * A step is refused when sqrt(mean((error / (atol + rtol max(|x|, |x'|)))^2)) is above 1 (dormand_prince.h: the step after it). `steps` bounds nothing: the first step is the whole range divided by it.
+ * A step is refused when sqrt(mean((error / (atol + rtol max(|x|, |x'|)))^2)) is above 1 (dormand_prince.h: the step after it).
+ * `steps` bounds nothing: the first step is the whole range divided by it.
  *
  * Registers: H0 to H5 the slopes k1 to k6 (k7 takes the place of k2, which neither the solution nor the error needs), H6 the image
  * before the step, H7 its error. State: stage = the slope to be evaluated next; scalars below. The length of a step is known only
