@@ -299,11 +299,11 @@ static int compare_keys(const void *a, const void *b, void *text)
 /* Sorted, so that a hostile object of 10^5 keys costs n log n. Pops the object's keys. */
 static bool check_keys(scanner *scan, size_t first_key)
 {
-    key_entry *keys = scan->keys + first_key;
     size_t count = scan->key_count - first_key;
     if (count == 0) {
         return true;
     }
+    key_entry *keys = scan->keys + first_key;
     size_t text_start = keys[0].start, duplicate = SIZE_MAX;
     qsort_r(keys, count, sizeof *keys, compare_keys, scan->key_text);
     for (size_t i = 1; i < count; i++) {
