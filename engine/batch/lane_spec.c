@@ -308,7 +308,7 @@ static uint32_t walk(dn_lane *lane)
 uint32_t dn_lane_spec_evaluations(const dn_engine *engine, const dn_lane_spec *spec)
 {
     dn_lane *lane = NULL;
-    if (resolve_alone(&lane, engine, spec, NULL) != DN_OK)
+    if (resolve_alone(&lane, engine, spec, NULL) != DN_OK || lane == NULL)
         return 0;
     uint32_t count = walk(lane);
     free(lane);

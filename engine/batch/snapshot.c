@@ -1,8 +1,8 @@
 /* A lane as bytes, and back: what a killed worker's successor goes on from.
  *
  * Layout, little-endian: magic, version, build, weights sha256 of the network and its guide, elements, the spec, the sampler's and
- * the lane's state, the mask of live registers, their floats, sha256 of all that. Everything else about a lane is a pure function of its spec, so a restored
- * lane continues to the same bytes. Called between ticks by the thread that owns the batch. */
+ * the lane's state, the mask of live registers, their floats, sha256 of all that. Everything else about a lane is a pure function
+ * of its spec, so a restored lane continues to the same bytes. Called between ticks by the thread that owns the batch. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -7,7 +7,8 @@
  * "min_snr_gamma" (null), "init" (null: from random weights, else a model folder), "save_every_images" (0: only at the end),
  * "sample_every_images" (0: never), "class_names" (null), "dtype" ("F32" | "F16" | "BF16"), "defaults" (null: the
  * "denoised" object of model_index.json). "classifier" (the object of a DenoisedClassifier's config.json) stands instead of
- * "unet" in the recipe of a classifier, which "scheduler" noises the pictures of when it is noise_aware. An unknown key is refused by name. Immutable once read. */
+ * "unet" in the recipe of a classifier, which "scheduler" noises the pictures of when it is noise_aware. An unknown key is
+ * refused by name. Immutable once read. */
 #ifndef DN_TRAIN_RECIPE_H
 #define DN_TRAIN_RECIPE_H
 
