@@ -126,7 +126,8 @@ dn_status dn_engine_codec_open(dn_codec **out, const dn_engine *engine, bool pre
                                       .height = model->height,
                                       .width = model->width,
                                       .tiling = engine->vae_tiling,
-                                      .preview = preview};
+                                      .preview = preview,
+                                      .unit_range = engine->training->family == DN_FAMILY_VE};
     return dn_codec_open(out, engine->codec_path, &options, error);
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "diffusion/family.h"
 #include "evaluate/network_field.h"
 #include "server/progress.h"
 
@@ -92,6 +93,8 @@ static dn_status check(const likelihood_request *r, dn_error *error)
 {
     if (r->engine->codec_path != NULL)
         return dn_fail(error, DN_UNSUPPORTED, "--likelihood: a network of latents gives pictures no density");
+    if (r->engine->training->family == DN_FAMILY_VE)
+        return dn_fail(error, DN_UNSUPPORTED, "--likelihood: networks of %s are not measured", dn_family_title(DN_FAMILY_VE));
     if (r->count > r->test->count)
         return dn_fail(error, DN_INVALID, "--likelihood must be at most %u, the pictures of the test split", r->test->count);
     return r->output_path != NULL ? dn_file_check_target(r->output_path, error) : DN_OK;

@@ -326,11 +326,12 @@ dn_status dn_batch_read_pixels(dn_batch *batch, dn_lane_id id, uint8_t *out, dn_
 {
     const dn_model *model = batch->engine->model;
     size_t plane = (size_t)model->height * model->width;
+    bool unit_range = batch->engine->training->family == DN_FAMILY_VE;
     if (batch->engine->codec_path != NULL)
         return dn_fail(error, DN_UNSUPPORTED, "this network makes latents: a codec makes them pixels");
     dn_status status = read_image(batch, id, batch->host, error);
     for (size_t i = 0; status == DN_OK && i < plane; i++)
         for (uint32_t c = 0; c < model->channels; c++)
-            out[i * model->channels + c] = dn_codec_to_byte(batch->host[c * plane + i]);
+            out[i * model->channels + c] = dn_codec_pixel(batch->host[c * plane + i], unit_range);
     return status;
 }

@@ -24,6 +24,11 @@ float dn_codec_from_byte(uint8_t byte)
     return 2.0f * ((float)byte / 255.0f) - 1.0f;
 }
 
+uint8_t dn_codec_pixel(float x, bool unit_range)
+{
+    return dn_codec_to_byte(unit_range ? 2.0f * x - 1.0f : x);
+}
+
 static size_t latent_count(const dn_codec *codec)
 {
     return (size_t)codec->info.latent_channels * codec->info.latent_height * codec->info.latent_width;
@@ -35,11 +40,11 @@ static size_t picture_count(const dn_codec *codec)
 }
 
 /* [C][plane] floats to [plane][C] bytes. */
-static void round_picture(uint8_t *pixels, const float *picture, uint32_t channels, size_t plane)
+static void round_picture(uint8_t *pixels, const float *picture, uint32_t channels, size_t plane, bool unit_range)
 {
     for (size_t i = 0; i < plane; i++)
         for (uint32_t c = 0; c < channels; c++)
-            pixels[i * channels + c] = dn_codec_to_byte(picture[c * plane + i]);
+            pixels[i * channels + c] = dn_codec_pixel(picture[c * plane + i], unit_range);
 }
 
 void dn_codec_close(dn_codec *codec)
@@ -219,7 +224,7 @@ dn_status dn_codec_decode(dn_codec *codec, const float *latents, uint8_t *pixels
 {
     const size_t plane = (size_t)codec->info.height * codec->info.width;
     if (codec->info.identity) {
-        round_picture(pixels, latents, codec->info.channels, plane);
+        round_picture(pixels, latents, codec->info.channels, plane, codec->options.unit_range);
         return DN_OK;
     }
     float *picture = malloc(picture_count(codec) * sizeof *picture);
@@ -227,7 +232,7 @@ dn_status dn_codec_decode(dn_codec *codec, const float *latents, uint8_t *pixels
         return dn_fail(error, DN_NO_MEMORY, "no memory for a picture of %ux%u", codec->info.width, codec->info.height);
     dn_status status = dn_codec_decode_floats(codec, latents, picture, error);
     if (status == DN_OK)
-        round_picture(pixels, picture, codec->info.channels, plane);
+        round_picture(pixels, picture, codec->info.channels, plane, false);
     free(picture);
     return status;
 }
@@ -293,6 +298,8 @@ dn_status dn_codec_encode(dn_codec *codec, const uint8_t *pixels, uint64_t seed,
     for (size_t i = 0; i < plane; i++)
         for (uint32_t c = 0; c < channels; c++)
             picture[c * plane + i] = dn_codec_from_byte(pixels[i * channels + c]);
+    for (size_t i = 0; codec->info.identity && codec->options.unit_range && i < picture_count(codec); i++)
+        picture[i] = 0.5f * picture[i] + 0.5f;
     if (codec->info.identity)
         return DN_OK;
     pthread_mutex_lock(&codec->turn);

@@ -24,6 +24,7 @@ typedef struct dn_codec_options {
     size_t workspace_bytes_max; /* and also when a whole decode would need about so much; 0: DN_CODEC_WORKSPACE_BYTES_MAX */
     bool preview; /* fit the preview map at once (one decode): dn_codec_preview will be asked */
     bool inline_threads; /* compute on the calling thread alone, not the device's pool */
+    bool unit_range; /* the identity's pixels lie in [0, 1] (variance-exploding training), not in [-1, 1] */
 } dn_codec_options;
 
 typedef struct dn_codec_info {
@@ -54,5 +55,7 @@ dn_status dn_codec_preview(const dn_codec *codec, const float *latents, uint8_t 
 /* x/2 + 0.5, clamped, times 255, rounded half to even; NaN is black. And back. */
 uint8_t dn_codec_to_byte(float x);
 float dn_codec_from_byte(uint8_t byte);
+/* The same for pixels in [0, 1] where `unit_range`. */
+uint8_t dn_codec_pixel(float x, bool unit_range);
 
 #endif

@@ -314,6 +314,7 @@ static void the_identity_rounds(void)
     CHECK(memcmp(pixels, back, sizeof pixels) == 0 && memcmp(pixels, preview, sizeof pixels) == 0);
     for (unsigned b = 0; b < 256; b++)
         CHECK(dn_codec_to_byte(dn_codec_from_byte((uint8_t)b)) == b);
+    CHECK(dn_codec_pixel(0.0f, true) == 0 && dn_codec_pixel(1.0f, true) == 255 && dn_codec_pixel(0.2f, true) == 51);
     CHECK(dn_codec_to_byte(NAN) == 0 && dn_codec_to_byte(-7.0f) == 0 && dn_codec_to_byte(1.5f) == 255);
     CHECK(dn_codec_to_byte(-1.0f + 2.0f * 0.5f / 255.0f) == 0 && dn_codec_to_byte(-1.0f + 2.0f * 1.51f / 255.0f) == 2);
     dn_codec_close(codec);
