@@ -169,7 +169,7 @@ static const dn_option_field fields[] = {
 
 #define SAMPLER                                                                                                                            \
     .scheduler_class = "PNDMScheduler", .source = "Liu et al. 2022 (arXiv 2202.09778), algorithm 2", .families = 1u << DN_FAMILY_VP,       \
-    .order = 4, .evaluations_per_step = 1, .fields = fields, .field_count = sizeof fields / sizeof fields[0], .schedule = schedule,        \
+    .order = 2, .evaluations_per_step = 1, .fields = fields, .field_count = sizeof fields / sizeof fields[0], .schedule = schedule,        \
     .next = next, .feed = feed
 
 const dn_sampler dn_sampler_pndm = {.name = "pndm", .title = "PNDM", .algorithm = "prk", SAMPLER};

@@ -284,6 +284,42 @@ static void ddim_has_order_1(void)
     CHECK_MSG(at_1000 < 2e-3, "DDIM with 1000 steps is off by %.3g", at_1000);
 }
 
+/* PNDM visits whole timesteps, with the weights of equal steps of time: how far it is off the flow's exact map at time 100.
+ * (Near time 0 no power of the step describes sigma, whose last two timesteps differ most in ratio.) */
+static double pndm_error(const char *name, uint32_t steps)
+{
+    dn_options options = {0};
+    dn_scheduler_config unused = {0};
+    dn_sampler_state state = {0};
+    dn_evaluation evaluation;
+    if (dn_sampler_context_init(&context, name, steps, &options, 1, training, &unused, &error) != DN_OK)
+        abort();
+    uint32_t wanted = steps - 1 - steps / 10;
+    const dn_level *first = &context.schedule.level[0], *last = &context.schedule.level[wanted];
+    double spread_first = hypot(first->alpha * SPREAD, first->sigma), spread_last = hypot(last->alpha * SPREAD, last->sigma);
+    m.elements = 1;
+    m.reg[DN_REG_X][0] = first->alpha * MEAN + 1.3 * spread_first;
+    while (state.step < wanted && machine_next(&m, &context, &state, &evaluation)) {
+        answer_exactly(&evaluation);
+        machine_answer(&m, &context, &state, &evaluation);
+    }
+    return fabs(m.reg[DN_REG_X][0] - last->alpha * MEAN - 1.3 * spread_last);
+}
+
+/* Order 2 is proven (Liu et al. 2022, section 3.4); far from the limit the weights of order 4 show. */
+static void pndm_has_order_2(void)
+{
+    static const char *const names[] = {"pndm", "plms"};
+    for (size_t i = 0; i < 2; i++) {
+        double coarse = pndm_error(names[i], 20), middle = pndm_error(names[i], 50), fine = pndm_error(names[i], 100);
+        double measured = log2(middle / fine);
+        printf("     %-34s order %.2f, expected at least 2 (20 steps: off by %.2e, 50: %.2e, 100: %.2e)\n", names[i], measured, coarse,
+               middle, fine);
+        CHECK_MSG(measured >= 1.7 && fine < 1e-5, "%s converges with order %.2f and is off by %.2e after 100 steps", names[i], measured,
+                  fine);
+    }
+}
+
 /* The three predictions of the same denoiser make the same image. */
 static void predictions_agree(void)
 {
@@ -438,6 +474,7 @@ int main(void)
     RUN(dpmpp_2m_has_order_2);
     RUN(every_solver_has_its_order);
     RUN(ddim_has_order_1);
+    RUN(pndm_has_order_2);
     RUN(predictions_agree);
     RUN(ddim_eta_1_is_ddpm);
     RUN(stochastic_samplers_keep_the_distribution);
