@@ -54,13 +54,6 @@ static dn_status join_path(char out[PATH_BYTES], const char *folder, const char 
     return DN_OK;
 }
 
-static bool folder_has(const char *folder, const char *file)
-{
-    char path[PATH_BYTES];
-    struct stat info;
-    return join_path(path, folder, file, NULL) == DN_OK && stat(path, &info) == 0;
-}
-
 static dn_status build(dn_model **out, const dn_build_input *input, dn_error *error)
 {
     const cJSON *config = input->config;
@@ -149,11 +142,31 @@ static void enter_as_configured(const source *from)
     }
 }
 
+/* PATH/config.json, or the one beside the file PATH: what SiT's file means, only that can tell. Empty: there is none. */
+static dn_status find_config(char out[PATH_BYTES], const char *path, dn_error *error)
+{
+    struct stat info;
+    const char *slash = strrchr(path, '/');
+    dn_status status;
+    if (stat(path, &info) != 0 || S_ISDIR(info.st_mode)) {
+        status = join_path(out, path, CONFIG_FILE, error);
+    } else {
+        int folder_bytes = slash != NULL ? (int)(slash - path) + 1 : 0;
+        int length = snprintf(out, PATH_BYTES, "%.*s" CONFIG_FILE, folder_bytes, path);
+        status = length > 0 && length < PATH_BYTES
+                     ? DN_OK
+                     : dn_fail(error, DN_INVALID, "%.200s...: the path is longer than %d bytes", path, PATH_BYTES - 1);
+    }
+    if (status == DN_OK && stat(out, &info) != 0)
+        out[0] = '\0';
+    return status;
+}
+
 static dn_status open_source(source *from, const char *folder, dn_error *error)
 {
-    bool has_config = folder_has(folder, CONFIG_FILE);
     char *weight_path = NULL;
-    dn_status status = has_config ? join_path(from->config_path, folder, CONFIG_FILE, error) : DN_OK;
+    dn_status status = find_config(from->config_path, folder, error);
+    bool has_config = from->config_path[0] != '\0';
     if (status == DN_OK && has_config)
         status = dn_json_read_file(&from->config, from->config_path, DN_CONFIG_BYTES_MAX, error);
     if (status == DN_OK)

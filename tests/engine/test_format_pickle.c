@@ -460,6 +460,22 @@ static void programs_that_ask_for_memory(void)
     check_refused(DN_INVALID, "larger than", "long");
 }
 
+/* One tensor under 65,537 names. */
+static void more_tensors_than_are_allowed(void)
+{
+    begin_pickle(&p);
+    put_tensor(&p, "0", FLOATS, 0, 1, (int64_t[]){FLOATS}, (int64_t[]){1});
+    put_bytes(&p, "q\x00\x30", 3);
+    for (int i = 0; i <= 65536; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "%d", i);
+        put_text(&p, name);
+        put_bytes(&p, "h\x00s", 3);
+    }
+    put_op(&p, '.');
+    check_refused(DN_INVALID, "more than 65536 tensors", "many");
+}
+
 int main(void)
 {
     snprintf(path, sizeof path, "/tmp/denoised-pickle-%ld.pt", (long)getpid());
@@ -474,6 +490,7 @@ int main(void)
     RUN(names_that_break_the_rules);
     RUN(dictionaries_without_end);
     RUN(programs_that_ask_for_memory);
+    RUN(more_tensors_than_are_allowed);
     unlink(path);
     free(zip.out.bytes);
     free(p.bytes);

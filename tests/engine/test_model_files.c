@@ -178,6 +178,21 @@ static void every_form_holds_the_same_weights(void)
     }
 }
 
+/* A file that is named itself, out of several. */
+static void a_file_instead_of_a_folder(void)
+{
+    clear_folder();
+    copy_config();
+    write_weights("one.safetensors", 2, false);
+    write_weights("weights.pt", 2, true);
+    if (test_failed)
+        return;
+    const char *said = compare(at("weights.pt"));
+    CHECK_MSG(said[0] == '\0', "%s", said);
+    said = compare(at("one.safetensors"));
+    CHECK_MSG(said[0] == '\0', "%s", said);
+}
+
 static void shards_hold_the_same_weights(void)
 {
     for (int form = 0; form < 3 && !test_failed; form++) {
@@ -408,6 +423,8 @@ static void a_training_checkpoint_with_a_class_name(void)
     write_training_checkpoint("weights.ckpt");
     write_file("config.json", config, sizeof config - 1);
     check_average(folder, "SiT");
+    if (!test_failed)
+        check_average(at("weights.ckpt"), "SiT");
 }
 
 static void tensors_of_no_known_network(void)
@@ -426,6 +443,7 @@ int main(void)
     if (dn_make_folder(folder, &error) != DN_OK)
         return 1;
     RUN(every_form_holds_the_same_weights);
+    RUN(a_file_instead_of_a_folder);
     RUN(shards_hold_the_same_weights);
     RUN(the_order_of_choice);
     RUN(several_files_are_refused_by_name);
