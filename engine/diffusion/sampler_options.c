@@ -170,6 +170,21 @@ static dn_status refuse(dn_error *error, dn_option_id option, dn_option_id neede
     return dn_fail(error, DN_INVALID, "%s needs %s %s", dn_option_info_of(option)->name, dn_option_info_of(needed)->name, what);
 }
 
+/* Timesteps are spaced by themselves only where noise levels are not: DPM-Solver's tables space one or the other, and networks of other
+ * families have no table of timesteps. */
+static dn_status check_spacing(const dn_sampler_context *context, const dn_options *given, dn_error *error)
+{
+    const char *class_name = context->sampler->scheduler_class;
+    bool either = strstr(class_name, "Multistep") != NULL || strcmp(class_name, "SASolverScheduler") == 0;
+    if (!dn_option_given(given, DN_OPT_TIMESTEP_SPACING))
+        return DN_OK;
+    if (context->training->family != DN_FAMILY_VP)
+        return dn_fail(error, DN_INVALID, "timestep_spacing needs a model with a table of timesteps");
+    if (either && dn_levels_respaced(&context->config))
+        return refuse(error, DN_OPT_TIMESTEP_SPACING, DN_OPT_SIGMA_SCHEDULE, "model");
+    return DN_OK;
+}
+
 /* Options that would be taken and do nothing. */
 static dn_status check_combinations(const dn_sampler_context *context, const dn_options *given, dn_error *error)
 {
@@ -189,7 +204,7 @@ static dn_status check_combinations(const dn_sampler_context *context, const dn_
         return refuse(error, DN_OPT_DYNAMIC_THRESHOLDING_RATIO, DN_OPT_THRESHOLDING, "true");
     if (dn_option_given(given, DN_OPT_SAMPLE_MAX_VALUE) && !config->thresholding)
         return refuse(error, DN_OPT_SAMPLE_MAX_VALUE, DN_OPT_THRESHOLDING, "true");
-    return DN_OK;
+    return check_spacing(context, given, error);
 }
 
 /* The training schedule that the request wants: the model's own or that rescaled. */

@@ -292,6 +292,10 @@ static void options_without_effect_are_refused_by_name(void)
     dn_option_set(&range, DN_OPT_SIGMA_MAX, 5.0);
     if (!test_failed)
         check_refused("euler", range, "sigma_min must be below sigma_max", training);
+    dn_options spacing = one(DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_KARRAS);
+    dn_option_set(&spacing, DN_OPT_TIMESTEP_SPACING, DN_SPACING_TRAILING);
+    if (!test_failed)
+        check_refused("dpmpp_2m", spacing, "timestep_spacing needs sigma_schedule model", training);
     dn_option_set(&range, DN_OPT_SIGMA_MIN, 500.0);
     range.given &= ~(UINT64_C(1) << DN_OPT_SIGMA_MAX);
     if (!test_failed)
