@@ -84,24 +84,49 @@ static dn_status read_schedule(dn_engine *engine, dn_error *error)
     return status;
 }
 
-/* Autoguidance wants a network of the same kind: the same samples, the same classes, the same prediction. */
+/* A guide that comes with a scheduler was trained as it says: as the model was, or its answers mean something else. */
+static dn_status check_guide_training(const dn_engine *engine, const dn_model_folder *folder, dn_error *error)
+{
+    dn_training_schedule *training = NULL;
+    if (folder->scheduler == NULL)
+        return DN_OK;
+    dn_status status = dn_training_schedule_from_json(&training, folder->scheduler, folder->scheduler_path, error);
+    if (status != DN_OK)
+        return status;
+    const dn_training_schedule *own = engine->training;
+    size_t bytes = training->timesteps * sizeof *training->alphas_cumprod;
+    bool same = training->family == own->family && training->prediction == own->prediction && training->timesteps == own->timesteps;
+    same = same && (training->alphas_cumprod == NULL || memcmp(training->alphas_cumprod, own->alphas_cumprod, bytes) == 0);
+    dn_training_schedule_free(training);
+    return same ? DN_OK
+                : dn_fail(error, DN_INVALID, "%s: the guide was trained by another schedule or prediction: it cannot guide", folder->path);
+}
+
+/* Autoguidance wants a network of the same kind: the same samples, the same classes, the same training. */
+static dn_status check_guide(const dn_engine *engine, dn_error *error)
+{
+    const dn_model *guide = engine->guide_model, *model = engine->model;
+    bool fits = guide->width == model->width && guide->height == model->height && guide->channels == model->channels &&
+                guide->class_rows == model->class_rows && guide->convention == model->convention &&
+                (guide->out_channels == guide->channels || guide->out_channels == 2 * guide->channels);
+    if (fits)
+        return DN_OK;
+    return dn_fail(error, DN_INVALID, "%s: the guide's samples, classes or format are not the model's: it cannot guide",
+                   engine->folder->guide_path);
+}
+
 static dn_status open_guide(dn_engine *engine, bool described, dn_error *error)
 {
     dn_model_folder *folder = NULL;
     dn_status status = dn_model_folder_open(&folder, engine->folder->guide_path, error);
     if (status == DN_OK)
         status = open_model(&engine->guide_model, folder->network_path, described, error);
+    if (status == DN_OK)
+        status = check_guide(engine, error);
+    if (status == DN_OK)
+        status = check_guide_training(engine, folder, error);
     dn_model_folder_free(folder);
-    if (status != DN_OK)
-        return status;
-    const dn_model *guide = engine->guide_model, *model = engine->model;
-    bool fits = guide->width == model->width && guide->height == model->height && guide->channels == model->channels &&
-                guide->class_rows == model->class_rows && guide->convention == model->convention &&
-                (guide->out_channels == guide->channels || guide->out_channels == 2 * guide->channels);
-    if (!fits)
-        return dn_fail(error, DN_INVALID, "%s: the guide's samples, classes or format are not the model's: it cannot guide it",
-                       engine->folder->guide_path);
-    return DN_OK;
+    return status;
 }
 
 /* The size of the pictures, and where the autoencoder is that makes them. */

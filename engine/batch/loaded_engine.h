@@ -21,6 +21,7 @@ typedef struct dn_engine_options {
 typedef struct dn_gradient {
     void *self;
     uint32_t class_count; /* the classes it knows */
+    char weights_sha256[65]; /* as a model's */
     /* For every row: out = d log p(condition.classes[0] | in * in_scale, time) / d (in * in_scale), as floats like the sample's. */
     dn_status (*run)(void *self, dn_row *rows, uint32_t row_count, dn_error *error);
     void (*close)(void *self);

@@ -1,8 +1,8 @@
 /* A lane as bytes, and back: what a killed worker's successor goes on from.
  *
- * Layout, little-endian: magic, version, build, weights sha256 of the network and its guide, elements, the spec, the sampler's and
- * the lane's state, the mask of live registers, their floats, sha256 of all that. Everything else about a lane is a pure function
- * of its spec, so a restored lane continues to the same bytes. Called between ticks by the thread that owns the batch. */
+ * Layout, little-endian: magic, version, build, weights sha256 of the network, its guide and its classifier, elements, the spec, the
+ * sampler's and the lane's state, the mask of live registers, their floats, sha256 of all that. Everything else about a lane is a
+ * pure function of its spec, so a restored lane continues to the same bytes. Called between ticks by the thread that owns the batch. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,6 +168,7 @@ static void put_origin(dn_cursor *c, const dn_engine *engine)
     put_bytes(c, engine->model->weights_sha256, sizeof engine->model->weights_sha256);
     const char *guide = engine->guide_model != NULL ? engine->guide_model->weights_sha256 : (const char[DN_SHA256_HEX_BYTES]){0};
     put_bytes(c, guide, DN_SHA256_HEX_BYTES);
+    put_bytes(c, engine->classifier.weights_sha256, sizeof engine->classifier.weights_sha256);
     put_u64(c, dn_engine_elements(engine));
 }
 

@@ -118,5 +118,6 @@ dn_status dn_classifier_gradient_open(dn_gradient *out, const char *folder, cons
     }
     *out = (dn_gradient){
         .self = c, .class_count = c->model->out_channels, .run = options->describe_only ? NULL : run, .close = close_classifier};
+    memcpy(out->weights_sha256, c->model->weights_sha256, sizeof out->weights_sha256);
     return DN_OK;
 }

@@ -61,7 +61,7 @@ int main(int argc, char **argv)
         const size_t lanes = lanes_of(engine);
         const unsigned cores = threads > 0 ? threads : dn_available_cpus();
         specs = calloc(n, sizeof *specs);
-        pixels = malloc(n * dn_engine_elements(engine));
+        pixels = malloc((size_t)n * engine->image_width * engine->image_height * engine->image_channels);
         if (!specs || !pixels)
             abort();
         fill_specs(specs, n, engine, argv, argc > 5 ? argv[5] : engine->default_sampler);

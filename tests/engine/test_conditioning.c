@@ -2,6 +2,7 @@
 #include "batch_cases.h"
 
 #include "base/philox.h"
+#include "diffusion/conditioning.h"
 
 static dn_lane_spec spec_with(const char *sampler, uint32_t steps, const char *first, const char *second)
 {
@@ -191,6 +192,18 @@ static void resampling(void)
     dn_engine_close(engine);
 }
 
+/* A step that is taken again draws other noise than the first time; what stood in the program before its feed does not change. */
+static void passes_draw_other_noise(void)
+{
+    static dn_ops ops;
+    dn_ops_noise(&ops, DN_REG_NOISE, 1, DN_STREAM_STEP, 3);
+    dn_ops_noise(&ops, DN_REG_NOISE, 1, DN_STREAM_STEP, 3);
+    dn_conditioning_redraw(2, 1, &ops);
+    uint32_t second = ops.op[1].draw;
+    dn_conditioning_redraw(1, 1, &ops);
+    CHECK(ops.op[0].draw == 3 && second != 3 && second > DN_STEPS_MAX && ops.op[1].draw != second);
+}
+
 static void mixtures_and_negatives(void)
 {
     dn_engine *engine = open_engine(1);
@@ -331,6 +344,7 @@ int main(void)
     RUN(the_kept_part_is_kept);
     RUN(ends_of_the_mask);
     RUN(resampling);
+    RUN(passes_draw_other_noise);
     RUN(mixtures_and_negatives);
     RUN(without_a_null_class);
     RUN(what_makes_no_sense_is_refused);

@@ -175,6 +175,10 @@ static void guides_and_methods(void)
     dn_engine_close(engine);
     CHECK(open_beside(&engine, "guide", "tests/golden/unet_oddsize", false) == DN_INVALID && engine == NULL);
     CHECK_MSG(strstr(error.message, "guide") != NULL && strstr(error.message, "cannot guide") != NULL, "%s", error.message);
+    CHECK_OK(open_beside(&engine, "guide", "tests/golden/pipe_unet_ddpm20", false), error); /* trained alike, by another sampler's file */
+    dn_engine_close(engine);
+    CHECK(open_beside(&engine, "guide", "tests/golden/tiny", false) == DN_INVALID && engine == NULL);
+    CHECK_MSG(strstr(error.message, "cannot guide") != NULL, "%s", error.message);
     CHECK(open_beside(&engine, "guide", "tests/golden", false) != DN_OK && engine == NULL);
     CHECK_OK(open_at(&engine, "tests/golden/unet_cifarlike", true), error); /* it takes no class */
     CHECK(engine->guidance_methods == 0 && field_of(engine, DN_OPT_GUIDANCE_METHOD) == NULL && field_of(engine, DN_OPT_STRENGTH) != NULL);

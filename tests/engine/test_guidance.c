@@ -2,6 +2,7 @@
 #include "tests/test.h"
 
 #include "base/philox.h"
+#include "diffusion/family.h"
 #include "diffusion/guidance.h"
 
 #define N 12 /* elements of the register programs */
@@ -255,6 +256,54 @@ static void by_a_classifier(void)
     }
 }
 
+/* One answer alone: x0 and noise as the lane sees them. */
+static void alone(bench *b, const double raw[N], double x0[N], double eps[N])
+{
+    bench one = *b;
+    const dn_guidance guidance = {.method = DN_GUIDE_CFG, .conditional = true, .scale = 1.0, .sigma_max = INFINITY};
+    memcpy(one.cond, raw, sizeof one.cond);
+    fold(&one, &guidance, DN_ROW_COND);
+    memcpy(x0, one.x0, sizeof one.x0);
+    memcpy(eps, one.eps, sizeof one.eps);
+}
+
+/* EDM's, flow matching's and variance-exploding answers are folded by the same words: x0 and noise are linear in the answer. */
+static void other_families(void)
+{
+    static const dn_family families[] = {DN_FAMILY_EDM, DN_FAMILY_FLOW, DN_FAMILY_VE};
+    bench b;
+    for (size_t f = 0; f < 3; f++)
+        for (double sigma = 0.3; sigma < 3.0; sigma += 0.9) {
+            const dn_prediction p = families[f] == DN_FAMILY_FLOW ? DN_PREDICT_FLOW : DN_PREDICT_EPSILON;
+            double dc[N], du[N], ec[N], eu[N], x0[N], x[N], update[N];
+            dn_guidance guidance = {.conditional = true, .scale = 0.7, .sigma_max = INFINITY, .apg_eta = 0.3, .apg_norm = 2.0};
+            set_up(&b, p, 0.5);
+            b.training.family = families[f];
+            b.training.sigma_data = 0.5;
+            b.training.time_scale = 1.0;
+            b.evaluation.level = dn_level_at(&b.training, 1.0, sigma);
+            alone(&b, b.cond, dc, ec);
+            alone(&b, b.uncond, du, eu);
+            guidance.method = DN_GUIDE_APG;
+            for (int i = 0; i < N; i++)
+                x0[i] = dc[i] - du[i];
+            project(update, x0, dc, 2.0, 0.3);
+            for (int i = 0; i < N; i++)
+                x0[i] = du[i] + 0.7 * update[i];
+            fold(&b, &guidance, BOTH);
+            CLOSE(b.x0, x0);
+            guidance.method = DN_GUIDE_CFG_PP;
+            for (int i = 0; i < N; i++) {
+                x0[i] = du[i] + 0.7 * (dc[i] - du[i]);
+                x[i] = x0[i] + sigma * eu[i];
+            }
+            fold(&b, &guidance, BOTH);
+            CLOSE(b.x0, x0);
+            CLOSE(b.eps, eu);
+            CLOSE(b.x_after, x);
+        }
+}
+
 static void rows_that_are_asked_for(void)
 {
     static const struct {
@@ -329,6 +378,7 @@ int main(void)
     RUN(plus_plus);
     RUN(projected);
     RUN(by_a_classifier);
+    RUN(other_families);
     RUN(rows_that_are_asked_for);
     dn_backend_cpu()->buffer_free(registers);
     dn_backend_cpu()->device_close(device);
