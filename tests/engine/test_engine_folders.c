@@ -87,6 +87,37 @@ static void named_samplers_leave_latents_whole(void)
     dn_engine_close(engine);
 }
 
+/* A given picture goes through the encoder, its mask to the latents' size by the nearest pixel; strength 0 comes back as latents. */
+static void pictures_for_latents(void)
+{
+    static uint8_t pixels[64 * 64 * 3], grey[64 * 64];
+    static float init[4 * 8 * 8], made[4 * 8 * 8], mask[8 * 8];
+    dn_engine *engine = NULL;
+    double sum = 0.0;
+    CHECK_OK(open_at(&engine, "tests/golden/pipe_dit_ddpm10_cfg4", false), error);
+    for (int i = 0; i < 64 * 64 * 3; i++)
+        pixels[i] = (uint8_t)(i * 7 % 251);
+    for (int i = 0; i < 64 * 64; i++)
+        grey[i] = i / 64 % 8 == 0 && i % 8 == 0 ? (uint8_t)(i / 64 * 4) : 77; /* only the pixels that count differ */
+    CHECK_OK(dn_engine_prepare_init(engine, pixels, grey, init, mask, &error), error);
+    for (int i = 0; i < 64; i++)
+        CHECK_MSG(mask[i] == (i / 8 * 8 * 4 >= 128 ? 1.0f : 0.0f), "mask element %d is %g", i, (double)mask[i]);
+    for (int i = 0; i < 256; i++)
+        sum += fabs((double)init[i]);
+    CHECK(isfinite(sum) && sum > 0.0);
+    dn_lane_spec spec = {
+        .seed = 3, .has_class = true, .class_index = 7, .guidance_scale = 4.0, .steps = 6, .sampler = "ddim", .init = init};
+    dn_option_set(&spec.options, DN_OPT_STRENGTH, 0.0);
+    CHECK_OK(dn_generate(engine, &spec, 1, pixels, made, NULL, NULL, &error), error);
+    CHECK(memcmp(made, init, sizeof made) == 0);
+    dn_option_set(&spec.options, DN_OPT_STRENGTH, 0.5);
+    spec.mask = mask;
+    CHECK_OK(dn_generate(engine, &spec, 1, pixels, made, NULL, NULL, &error), error);
+    for (int i = 0; i < 256; i++)
+        CHECK((mask[i % 64] == 0.0f) == (made[i] == init[i]));
+    dn_engine_close(engine);
+}
+
 static void original_checkpoints(void)
 {
     static const struct {
@@ -263,6 +294,7 @@ int main(void)
 {
     RUN(a_dit_pipeline);
     RUN(named_samplers_leave_latents_whole);
+    RUN(pictures_for_latents);
     RUN(original_checkpoints);
     RUN(samplers_that_serve);
     RUN(described_without_weights);
