@@ -129,11 +129,17 @@ static dn_status recognise(source *from, dn_error *error)
                    dn_tensors_path(from->tensors));
 }
 
+/* NULL: the configuration names none that is known here. */
+static const dn_architecture *architecture_of(const cJSON *config)
+{
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(config, "_class_name"));
+    return name != NULL ? dn_architecture_find(name) : NULL;
+}
+
 /* The same where a configuration says what the network is: original formats may come with one. */
 static void enter_as_configured(const source *from)
 {
-    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(from->config, "_class_name"));
-    const dn_architecture *architecture = name != NULL ? dn_architecture_find(name) : NULL;
+    const dn_architecture *architecture = architecture_of(from->config);
     bool known = architecture == NULL || architecture->recognise == NULL;
     while (!known) {
         cJSON *config = architecture->recognise(from->tensors);
@@ -190,6 +196,20 @@ static dn_status read_weights(dn_model *model, const dn_tensors *tensors, dn_err
     return status == DN_OK ? dn_weights_read(&model->weights, model, tensors, error) : status;
 }
 
+/* Where the weights cannot be opened, what the configuration says of itself comes first: a network that cannot be built has no use
+ * for them. Formats whose configuration is completed from the tensors are not asked. */
+static dn_status prefer_build_error(const dn_build_input *wanted, dn_status status, dn_error *error)
+{
+    const dn_architecture *architecture = architecture_of(wanted->config);
+    if (wanted->config == NULL || (architecture != NULL && architecture->recognise != NULL))
+        return status;
+    dn_error reason = {DN_OK, ""};
+    dn_model *model = NULL;
+    dn_status built = build(&model, wanted, &reason);
+    dn_model_free(model);
+    return built == DN_OK ? status : dn_fail(error, built, "%s", reason.message);
+}
+
 /* wanted: part and size; the rest is filled here. */
 static dn_status open_model(dn_model **out, const char *folder, dn_build_input wanted, bool with_weights, dn_error *error)
 {
@@ -201,6 +221,8 @@ static dn_status open_model(dn_model **out, const char *folder, dn_build_input w
     wanted.tensors = from.tensors;
     if (status == DN_OK)
         status = build(&model, &wanted, error);
+    else
+        status = prefer_build_error(&wanted, status, error);
     if (status == DN_OK)
         status = with_weights ? read_weights(model, from.tensors, error) : dn_weights_check(model, from.tensors, error);
     if (status == DN_OK) {

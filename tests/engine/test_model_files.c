@@ -248,6 +248,22 @@ static void several_files_are_refused_by_name(void)
     CHECK(dn_model_describe(&model, folder, 0, 0, &error) == DN_INVALID && strstr(error.message, "there is no " PLAIN));
 }
 
+/* A configuration that cannot be built is the reason that is told, whether there are weights or not. */
+static void a_bad_configuration_without_weights(void)
+{
+    static const char config[] = "{\"_class_name\": \"UNet2DModel\", \"sample_size\": 8, \"act_fn\": \"tanh\"}";
+    dn_error error = {DN_OK, ""};
+    dn_model *model = NULL;
+    clear_folder();
+    write_file("config.json", config, sizeof config - 1);
+    CHECK_MSG(dn_model_open(&model, folder, 0, 0, &error) == DN_UNSUPPORTED && strstr(error.message, "act_fn"), "%s", error.message);
+    write_file("config.json", "{\"_class_name\": \"UNet3DModel\"}", 31);
+    CHECK_MSG(dn_model_open(&model, folder, 0, 0, &error) == DN_UNSUPPORTED && strstr(error.message, "UNet3DModel"), "%s", error.message);
+    write_file("config.json", config, sizeof config - 1);
+    write_file(PLAIN, "rubbish", 7);
+    CHECK_MSG(dn_model_describe(&model, folder, 0, 0, &error) == DN_UNSUPPORTED && strstr(error.message, "act_fn"), "%s", error.message);
+}
+
 /* A description reads no weights: NaN passes it and not the opening; a missing tensor fails both. */
 static void a_description_reads_headers_alone(void)
 {
@@ -447,6 +463,7 @@ int main(void)
     RUN(shards_hold_the_same_weights);
     RUN(the_order_of_choice);
     RUN(several_files_are_refused_by_name);
+    RUN(a_bad_configuration_without_weights);
     RUN(a_description_reads_headers_alone);
     RUN(damage_to_a_torch_file_is_found_before_it_is_a_weight);
     RUN(a_training_checkpoint_without_configuration);
