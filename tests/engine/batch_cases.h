@@ -19,7 +19,7 @@
 #define GUIDE "tests/golden/unet_scaleshift"
 #define ELEMENTS (3 * 8 * 8)
 #define PLANE (8 * 8)
-#define CASES_MAX 96
+#define CASES_MAX 128
 #define RUNS 3 /* networks that run rows in a tick */
 
 static dn_error error;
@@ -129,7 +129,7 @@ static inline dn_lane_spec spec_of_row(const case_row *row, uint64_t seed)
     return spec;
 }
 
-/* Every sampler that serves the network, in the table's order, behind the rows. */
+/* The index-th of the samplers that serve the network, in the table's order; NULL past them. */
 static inline const dn_sampler *case_sampler(uint32_t index)
 {
     const dn_sampler *sampler = NULL;
@@ -139,23 +139,33 @@ static inline const dn_sampler *case_sampler(uint32_t index)
     return NULL;
 }
 
-static inline uint32_t case_count(void)
+static inline uint32_t case_samplers(void)
 {
-    uint32_t count = CASE_ROWS;
-    while (case_sampler(count - CASE_ROWS) != NULL)
+    uint32_t count = 0;
+    while (case_sampler(count) != NULL)
         count++;
     return count;
+}
+
+/* The rows, every sampler from noise, and every sampler from a given picture (those that take none: from noise again). */
+static inline uint32_t case_count(void)
+{
+    return CASE_ROWS + 2 * case_samplers();
 }
 
 static inline dn_lane_spec case_spec(uint32_t index)
 {
     if (index < CASE_ROWS)
         return spec_of_row(&case_rows[index], 42 + index);
-    const dn_sampler *sampler = case_sampler(index - CASE_ROWS);
+    uint32_t samplers = case_samplers(), which = index - CASE_ROWS;
+    const dn_sampler *sampler = case_sampler(which % samplers);
     case_row row = {sampler->name, 6, 2.0, (int)(index % 10), .init = sampler->inverts};
     if (sampler->adaptive) {
         row.options[0] = "rtol=0.2";
         row.options[1] = "atol=0.2";
+    } else if (which >= samplers && !sampler->inverts) {
+        row.options[0] = "strength=0.6";
+        row.init = true;
     }
     return spec_of_row(&row, 42 + index);
 }
