@@ -257,7 +257,7 @@ static void a_bad_configuration_without_weights(void)
     clear_folder();
     write_file("config.json", config, sizeof config - 1);
     CHECK_MSG(dn_model_open(&model, folder, 0, 0, &error) == DN_UNSUPPORTED && strstr(error.message, "act_fn"), "%s", error.message);
-    write_file("config.json", "{\"_class_name\": \"UNet3DModel\"}", 31);
+    write_file("config.json", "{\"_class_name\": \"UNet3DModel\"}", 30);
     CHECK_MSG(dn_model_open(&model, folder, 0, 0, &error) == DN_UNSUPPORTED && strstr(error.message, "UNet3DModel"), "%s", error.message);
     write_file("config.json", config, sizeof config - 1);
     write_file(PLAIN, "rubbish", 7);
