@@ -3,7 +3,8 @@
  * documents forget this and step in timesteps instead of sigma). A churned step asks after its fresh noise, as in the paper; diffusers'
  * class has no churn. Pure functions, any thread.
  *
- * Registers: H0 the first slope, H1 the image before the step, H3 the churned image while it is asked about. State: stage 0 before, 1 between the evaluations. */
+ * Registers: H0 the first slope, H1 the image before the step, H3 the churned image while it is asked about. State: stage 0 before, 1
+ * between the evaluations. */
 #include <math.h>
 
 #include "diffusion/family.h"

@@ -251,7 +251,8 @@ static void read_solver(dn_config_reader *reader, dn_scheduler_config *out)
     out->timestep_scaling = read_number(reader, "timestep_scaling", 10.0, 0.0, 1e6);
     read_own_solver(reader, out);
     if (strstr(solver->algorithms, "dpmsolver") != NULL || strcmp(solver->algorithms, "deis") == 0)
-        read_word(reader, "algorithm_type", solver->algorithms, "dpmsolver++ dpmsolver deis", out->algorithm_type, sizeof out->algorithm_type);
+        read_word(reader, "algorithm_type", solver->algorithms, "dpmsolver++ dpmsolver deis", out->algorithm_type,
+                  sizeof out->algorithm_type);
     read_word(reader, "solver_type", solver->solver_types, "midpoint heun logrho bh1 bh2", out->solver_type, sizeof out->solver_type);
     snprintf(out->interpolation_type, sizeof out->interpolation_type, "%s",
              interpolations[CHOICE(reader, "interpolation_type", interpolations, 0)]);
