@@ -213,6 +213,7 @@ static bool read_sampler(api_reader *r, api_request *out)
         return api_refuse_unsupported(r, "sampler", "cannot serve this model; GET /models says which can");
     }
     snprintf(out->sampler, sizeof out->sampler, "%s", name);
+    out->evaluations_per_step = r->sampler->evaluations_per_step;
     return true;
 }
 

@@ -39,6 +39,7 @@ typedef struct api_request {
     double guidance_scale;
     uint32_t steps;
     char sampler[32];
+    uint32_t evaluations_per_step; /* of that sampler, for the cost; 0 when read back from the stored form */
     dn_options options;
     api_input_image init_image, mask_image; /* of the size of the model's pictures */
     bool has_variation;
@@ -69,7 +70,7 @@ bool api_request_from_json(api_request *out, const char *json, size_t bytes);
 
 /* What it costs at most: n * steps * evaluations a step * rows, the measure of queue caps and fair turns. The steps are those that are
  * made (image-to-image leaves some out); an interval of guidance and a solver's shorter last step save some of it, and an adaptive
- * sampler, whose evaluations nobody knows beforehand, counts as if it took every step once. */
+ * sampler, whose evaluations nobody knows beforehand, counts as if it took every step once. PNDM's nine of its first steps are not counted. */
 uint64_t api_request_cost(const api_request *request);
 
 #endif

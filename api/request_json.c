@@ -223,7 +223,7 @@ static uint64_t rows_of(const api_request *request)
 uint64_t api_request_cost(const api_request *request)
 {
     const dn_sampler *sampler = dn_sampler_find(request->sampler);
-    uint64_t evaluations = sampler ? sampler->evaluations_per_step : 1;
+    uint64_t evaluations = request->evaluations_per_step ? request->evaluations_per_step : sampler ? sampler->evaluations_per_step : 1;
     evaluations += (uint64_t)option_or(request, DN_OPT_CORRECTOR_STEPS, 0);
     evaluations *= (uint64_t)option_or(request, DN_OPT_RESAMPLE, 1);
     return (uint64_t)request->n * steps_made(request) * evaluations * rows_of(request);

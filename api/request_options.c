@@ -124,9 +124,9 @@ static bool check_method_options(api_reader *r, const api_request *request, uint
             return api_refuse_member(r, dn_option_info_of(rows[i].id)->name, rows[i].rule);
         }
     }
-    if (given(request, DN_OPT_GUIDANCE_SIGMA_MIN) && given(request, DN_OPT_GUIDANCE_SIGMA_MAX) &&
-        value[DN_OPT_GUIDANCE_SIGMA_MIN] >= value[DN_OPT_GUIDANCE_SIGMA_MAX]) {
-        return api_refuse_member(r, "guidance_sigma_min", "must be below guidance_sigma_max");
+    double low = given(request, DN_OPT_GUIDANCE_SIGMA_MIN) ? value[DN_OPT_GUIDANCE_SIGMA_MIN] : 0;
+    if (given(request, DN_OPT_GUIDANCE_SIGMA_MAX) && low >= value[DN_OPT_GUIDANCE_SIGMA_MAX]) {
+        return api_refuse_member(r, "guidance_sigma_max", "must be above guidance_sigma_min");
     }
     return true;
 }

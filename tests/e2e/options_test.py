@@ -1,4 +1,6 @@
 """Options of samplers and of guidance through the daemon: what GET /samplers and GET /models say is what POST /generate takes."""
+import re
+
 from harness import *  # noqa: F403
 
 daemon = Daemon()
@@ -33,6 +35,57 @@ def wrong_values(field):
     if field["type"] == "choice":
         return [0, "no-such-word", None]
     return [field["maximum"] + 1, field["minimum"] - 1, "1", None] + ([1.5] if field["type"] == "integer" else [])
+
+
+def breaches(schema, value, root, at=""):
+    """Where a value is not what its schema of openapi.json says: the parts of JSON Schema that the document uses."""
+    if "$ref" in schema:
+        target = root
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        return breaches(target, value, root, at)
+    if "oneOf" in schema:
+        return [] if sum(not breaches(one, value, root, at) for one in schema["oneOf"]) == 1 else [f"{at}: none of oneOf"]
+    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int, "number": (int, float)}
+    wanted = schema.get("type", [])
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    if wanted and not any(isinstance(value, kinds[kind]) and not (isinstance(value, bool) and kind in ("integer", "number")) for kind in wanted):
+        return [f"{at}: {value!r} is no {wanted}"]
+    out = [f"{at}: {value!r}"] if ("enum" in schema and value not in schema["enum"]) or ("const" in schema and value != schema["const"]) else []
+    out += [f"{at}: {value!r}"] if isinstance(value, str) and not re.search(schema.get("pattern", ""), value) else []
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        out += [f"{at}: {value!r}"] if not schema.get("minimum", value) <= value <= schema.get("maximum", value) else []
+    if isinstance(value, list):
+        for i, element in enumerate(value):
+            out += breaches(schema.get("items", {}), element, root, f"{at}/{i}")
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        out += [f"{at}: no {name}" for name in schema.get("required", []) if name not in value]
+        out += [f"{at}: {name} is not in the document" for name in value if known and name not in known]
+        for name in set(value) & set(known):
+            out += breaches(known[name], value[name], root, f"{at}/{name}")
+    return out
+
+
+def conforms(name, value):
+    found = breaches({"$ref": f"#/components/schemas/{name}"}, value, daemon.get("/openapi.json").json)
+    check(not found, f"{name}: {found[:5]}")
+
+
+@test
+def answers_are_what_the_document_says():
+    conforms("SamplerList", daemon.get("/samplers").json)
+    conforms("Model", MODEL)
+    conforms("ModelList", daemon.get("/models").json)
+    conforms("Capabilities", daemon.get("/capabilities").json)
+    for body in (dict(), dict(class_label=7, sampler="euler", sigma_schedule="karras", s_churn=1.5, guidance_method="apg", apg_eta=0.5),
+                 dict(class_mixture=[{"class_label": 2, "weight": 0.5}], negative_class=1, variation_seed=2, variation_strength=0.5, n=2),
+                 dict(class_label=7, sampler="ddim", clip_sample=False, timestep_spacing="trailing")):
+        conforms("GenerateRequest", body)
+        conforms("Job", daemon.make(steps=2, **body))
+    conforms("Problem", daemon.post({"steps": 0}).json)
+    check(breaches({"$ref": "#/components/schemas/Model"}, dict(MODEL, width="8"), daemon.get("/openapi.json").json), "a wrong type is seen")
+    check(breaches({"$ref": "#/components/schemas/Model"}, dict(MODEL, odd=1), daemon.get("/openapi.json").json), "an odd member is seen")
 
 
 @test
@@ -146,7 +199,7 @@ def what_steers_guidance_does():
 def steering_what_is_not_there_is_refused():
     refused("invalid-field", "/guidance_rescale", guidance_rescale=0.5)
     refused("invalid-field", "/guidance_sigma_max", class_label=7, guidance_scale=1, guidance_sigma_max=2)
-    refused("invalid-field", "/guidance_sigma_min", class_label=7, guidance_sigma_min=3, guidance_sigma_max=2)
+    refused("invalid-field", "/guidance_sigma_max", class_label=7, guidance_sigma_min=3, guidance_sigma_max=2)
     refused("invalid-field", "/apg_eta", class_label=7, apg_eta=0)
     refused("unsupported-option", "/classifier_scale", class_label=7, classifier_scale=2)
     refused("invalid-field", "/negative_class", negative_class=1)
