@@ -29,14 +29,14 @@ static int replay_by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static void replay_load(const char *folder)
+static void replay_load(const char *corpus)
 {
     struct dirent **names = NULL;
-    int count = scandir(folder, &names, NULL, replay_by_name);
-    CHECK_MSG(count > 2, "no corpus at %s", folder);
+    int count = scandir(corpus, &names, NULL, replay_by_name);
+    CHECK_MSG(count > 2, "no corpus at %s", corpus);
     for (int i = 0; i < count; i++) {
         char path[512];
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]->d_name);
+        snprintf(path, sizeof path, "%s/%s", corpus, names[i]->d_name);
         FILE *file = names[i]->d_name[0] != '.' && replay_seed_count < REPLAY_SEEDS_MAX ? fopen(path, "rb") : NULL;
         if (file) {
             replay_seeds[replay_seed_count].size = fread(replay_seeds[replay_seed_count].bytes, 1, REPLAY_SEED_BYTES_MAX, file);
@@ -83,11 +83,11 @@ static size_t replay_change(uint8_t *bytes, size_t size)
 }
 
 /* The corpus as it is, then `changes` changes of it. */
-static void replay_corpus(const char *folder, int changes)
+static void replay_corpus(const char *corpus, int changes)
 {
     static uint8_t bytes[REPLAY_SEED_BYTES_MAX];
     replay_seed_count = 0;
-    replay_load(folder);
+    replay_load(corpus);
     CHECK(!test_failed && replay_seed_count > 0);
     for (int i = 0; i < (int)replay_seed_count + changes; i++) {
         bool is_changed = i >= (int)replay_seed_count;
