@@ -72,6 +72,7 @@ static const case_row case_rows[] = {
     {"dpmpp_2m", 6, 1.0, 3, .options = {"strength=0.7"}, .init = true, .mask = true},
     {"ddpm", 4, 1.0, 3, .options = {"resample=3"}, .init = true, .mask = true},
     {"euler_ancestral", 4, 2.0, 3, .options = {"resample=2", "strength=0.8"}, .init = true, .mask = true},
+    {"dpmpp_2m", 5, 2.0, 3, .options = {"strength=0"}, .init = true},
 };
 #define CASE_ROWS ((uint32_t)(sizeof case_rows / sizeof case_rows[0]))
 
