@@ -114,9 +114,8 @@ double dn_config_option(const dn_scheduler_config *config, const dn_training_sch
 
 /* Resolves a sampler chosen by name (its own class's tables, the folder's training schedule), or "model" (the folder's
  * scheduler_config whole). Refusals name the field. `training` is borrowed. */
-dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, uint32_t steps, const dn_options *options,
-                                  uint64_t seed, const dn_training_schedule *training, const dn_scheduler_config *folder_config,
-                                  dn_error *error);
+dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, uint32_t steps, const dn_options *options, uint64_t seed,
+                                  const dn_training_schedule *training, const dn_scheduler_config *folder_config, dn_error *error);
 
 /* A resolved option of the sampler's. */
 static inline double dn_option_value(const dn_sampler_context *context, dn_option_id id)

@@ -2,7 +2,8 @@
  * diffusers' DDIMInverseScheduler. Pure functions, any thread.
  *
  * A step takes the picture at one level for one at the next: the network is told the timestep where the step ends, and its answer is
- * used at the level where it begins, which is right as far as the answer does not change in between. */
+ * used at the level where it begins, which is right as far as the answer does not change in between. Unlike diffusers' class the sampler
+ * by its name does not clip: a clipped estimate is not inverted, and DDIM has to go back without a clip too. */
 #include <math.h>
 
 #include "diffusion/levels.h"
@@ -46,7 +47,7 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
     dn_ops_linear(out, DN_REG_X, 2, (const uint32_t[]){DN_REG_X0, DN_REG_EPS}, (const double[]){sqrt(bar), sqrt(1.0 - bar)});
 }
 
-static const dn_option_field fields[] = {{DN_OPT_CLIP_SAMPLE, 0.0, 1.0, 1.0}, {DN_OPT_CLIP_SAMPLE_RANGE, 1e-6, 1e6, 1.0}};
+static const dn_option_field fields[] = {{DN_OPT_CLIP_SAMPLE, 0.0, 1.0, 0.0}, {DN_OPT_CLIP_SAMPLE_RANGE, 1e-6, 1e6, 1.0}};
 
 const dn_sampler dn_sampler_ddim_inverse = {
     .name = "ddim_inverse",

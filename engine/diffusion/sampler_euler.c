@@ -89,7 +89,7 @@ const dn_sampler dn_sampler_euler = {
 
 static const dn_option_field ancestral_fields[] = {
     {DN_OPT_ETA, 0.0, 1.0, 1.0},
-    DN_FIELD_LINSPACE,
+    DN_FIELDS_SIGMAS,
     DN_FIELD_RESCALE,
 };
 

@@ -221,6 +221,43 @@ static void repeated_levels_make_no_nan(void)
     dn_training_schedule_free(training);
 }
 
+/* From a given picture: the steps before `first` are left out, and what they would have remembered is not there. The data are normal,
+ * so that a picture noised to a level is like any image of that level, and the result has the data's mean. */
+static void check_from_the_middle(const dn_sampler *sampler, uint32_t first, const dn_training_schedule *training)
+{
+    CHECK_OK(begin(sampler, 20, NULL, training), error);
+    context.first_step = first;
+    dn_sampler_state state = {.step = first};
+    dn_op draw = {.kind = DN_OP_NOISE, .seed = 3, .stream = DN_STREAM_START};
+    const dn_level *level = &context.schedule.level[first];
+    double sum = 0.0, squares = 0.0, spread = hypot(level->alpha * GAUSSIAN_SPREAD, level->sigma);
+    m.elements = 2048;
+    m.noise = machine_philox;
+    machine_philox(NULL, m.reg[DN_REG_X], m.elements, &draw);
+    memset(m.reg[DN_REG_VARIANCE], 0, sizeof m.reg[0]);
+    for (size_t i = 0; i < m.elements; i++)
+        m.reg[DN_REG_X][i] = level->alpha * GAUSSIAN_MEAN + spread * m.reg[DN_REG_X][i];
+    (void)gaussian_run(&m, &context, &state);
+    for (size_t i = 0; i < m.elements; i++) {
+        sum += m.reg[DN_REG_X][i];
+        squares += pow(m.reg[DN_REG_X][i] - GAUSSIAN_MEAN, 2);
+    }
+    double mean = sum / (double)m.elements, deviation = sqrt(squares / (double)m.elements);
+    CHECK(state.step == context.schedule.steps);
+    CHECK_MSG(fabs(mean - GAUSSIAN_MEAN) < 0.03 && deviation > 0.1 && deviation < 0.45, "%s from step %u: mean %.3f, deviation %.3f",
+              sampler->name, first, mean, deviation);
+}
+
+static void every_sampler_starts_in_the_middle(void)
+{
+    dn_training_schedule *training = open_family(DN_FAMILY_VP, NULL);
+    for (uint32_t s = 0; dn_sampler_at(s) != NULL; s++)
+        for (uint32_t first = 5; first < 20 && !test_failed; first++)
+            if ((dn_sampler_at(s)->families >> DN_FAMILY_VP & 1u) && !dn_sampler_at(s)->inverts)
+                check_from_the_middle(dn_sampler_at(s), first, training);
+    dn_training_schedule_free(training);
+}
+
 /* A sampler chosen by name without options does what its fields say. */
 static void standards_are_what_is_done(void)
 {
@@ -434,6 +471,7 @@ int main(int argc, char **argv)
     RUN(live_registers_are_all_that_is_needed);
     RUN(nothing_makes_nan);
     RUN(repeated_levels_make_no_nan);
+    RUN(every_sampler_starts_in_the_middle);
     RUN(the_readme_lists_the_table);
     return test_end();
 }
