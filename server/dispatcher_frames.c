@@ -44,12 +44,12 @@ static dn_status model_known(dispatcher *d, size_t index, const protocol_message
         api_model_free(model);
         return dn_fail(error, DN_INVALID, "it describes %s under another name", name);
     }
-    models_describe(d->options.models, model);
+    if (models_describe(d->options.models, model))
+        keep_description(d, name, m->data);
     models_set_state(d->options.models, name, m->state == PROTOCOL_MODEL_READY ? MODEL_READY : MODEL_UNLOADED, NULL);
     d->models[index] = (worker_side_model){.ready = true, .rows_max = m->rows < 2 ? 2 : m->rows};
     if (atomic_load(&d->row_seconds) <= 0)
         atomic_store(&d->row_seconds, m->seconds);
-    keep_description(d, name, m->data);
     if (index == 0)
         atomic_store(&d->settled, true);
     d->ever_ready = true;

@@ -125,18 +125,29 @@ model_state models_state(models *m, const char *name, char *error, size_t error_
     return state;
 }
 
-void models_describe(models *m, api_model *description)
+static bool same(const api_model *a, const api_model *b)
+{
+    char *first = api_model_to_json(a), *second = api_model_to_json(b);
+    const bool equal = first && second && strcmp(first, second) == 0;
+    free(first);
+    free(second);
+    return equal;
+}
+
+bool models_describe(models *m, api_model *description)
 {
     model_entry *entry = (model_entry *)entry_of(m, description->name);
-    model_description *link = entry ? malloc(sizeof *link) : NULL;
+    const api_model *known = entry ? models_lookup(m, description->name) : NULL; /* of one thread that describes, the newest */
+    model_description *link = entry && !(known && same(known, description)) ? malloc(sizeof *link) : NULL;
     if (!link) {
         api_model_free(description);
-        return;
+        return false;
     }
     pthread_mutex_lock(&m->lock);
     *link = (model_description){.older = entry->description, .model = description};
     entry->description = link;
     pthread_mutex_unlock(&m->lock);
+    return true;
 }
 
 const api_model *models_lookup(void *models_pointer, const char *name)

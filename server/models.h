@@ -1,5 +1,5 @@
 /* The registry of models: name, folder, state, and the description the worker gave (or the store remembers). Read-mostly;
- * lookups hand out descriptions that live as long as the registry (old ones are kept until the end: they are few and small). */
+ * lookups hand out descriptions that live as long as the registry (old ones are kept until the end: only a changed folder makes a new one). */
 #ifndef SERVER_MODELS_H
 #define SERVER_MODELS_H
 
@@ -19,7 +19,8 @@ const char *models_name(const models *m, size_t index);
 const char *models_folder(const models *m, size_t index);
 void models_set_state(models *m, const char *name, model_state state, const char *error);
 model_state models_state(models *m, const char *name, char *error, size_t error_bytes);
-void models_describe(models *m, api_model *description);          /* takes ownership; by description->name */
+/* Takes ownership; by description->name. False: nothing new, a model that goes out of memory and comes back is described again and again. */
+bool models_describe(models *m, api_model *description);
 const api_model *models_lookup(void *models_pointer, const char *name);   /* an api_model_lookup; NULL name: the default */
 bool models_known(const models *m, const char *name);
 const char *models_state_name(model_state state);

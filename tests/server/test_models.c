@@ -48,6 +48,21 @@ static void descriptions_stay(void)
     models_free(m);
 }
 
+/* A model that is put out of memory and loaded again every few seconds must not leave a description behind each time. */
+static void the_same_description_is_kept_once(void)
+{
+    models *m = NULL;
+    dn_error error;
+    CHECK_OK(models_create(&m, &error), error);
+    CHECK_OK(models_add(m, "one", "/1", &error), error);
+    CHECK(models_describe(m, describe("one", 3)));
+    const api_model *first = models_lookup(m, "one");
+    CHECK(!models_describe(m, describe("one", 3)) && models_lookup(m, "one") == first);
+    CHECK(models_describe(m, describe("one", 4)) && models_lookup(m, "one") != first);
+    CHECK(!models_describe(m, describe("other", 3)));
+    models_free(m);
+}
+
 static void states_carry_their_cause(void)
 {
     models *m = NULL;
@@ -68,6 +83,7 @@ int main(void)
 {
     RUN(names_are_checked);
     RUN(descriptions_stay);
+    RUN(the_same_description_is_kept_once);
     RUN(states_carry_their_cause);
     return test_end();
 }
