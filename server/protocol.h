@@ -15,6 +15,7 @@
 
 #define PROTOCOL_VERSION 2u
 #define PROTOCOL_FRAME_BYTES_MAX (64u << 20) /* header included: a snapshot of 512 x 512 x 3 floats has 12 registers' room */
+#define PROTOCOL_SNAPSHOT_BYTES_MAX (PROTOCOL_FRAME_BYTES_MAX - (1u << 20)) /* it comes back in an ADMIT, beside a request */
 #define PROTOCOL_TURN_BYTES (8u << 20) /* read at most in one go, so that one loud side cannot keep the other from its work */
 #define PROTOCOL_BUFFER_BYTES (8u << 20) /* a buffer that grew past this for one large frame is given back when it is empty */
 #define PROTOCOL_DROP_BYTES (256u << 10) /* unsent bytes above which previews are dropped */

@@ -102,13 +102,13 @@ static dn_status one_turn(worker *w, dn_error *error)
     wait_for_something(w);
     dn_status status = read_frames(w, error);
     if (status == DN_OK)
+        status = worker_take_coded(w, error); /* before lanes enter: a prepared one must not wait for the next wake-up */
+    if (status == DN_OK)
         status = worker_manage_models(w, error);
     if (status == DN_OK)
         status = worker_enter_waiting(w, error);
     if (status == DN_OK)
         status = worker_tick(w, error);
-    if (status == DN_OK)
-        status = worker_take_coded(w, error);
     if (status == DN_OK)
         status = worker_send_encoded(w, error);
     if (status == DN_OK)

@@ -1,7 +1,8 @@
 /* The codec thread: one thread that reads input pictures and runs autoencoders, so that a tick never waits for either.
  *
  * Invariant: a task belongs to exactly one of the submitter, the waiting list, the thread, the done list, the taker. Decoding shares
- * the device's threads with the ticks; what comes out depends on the task alone. */
+ * the device's threads with the ticks; what comes out depends on the task alone. The last few prepared pictures are kept, because a
+ * job's images come one after another with the same ones, and an autoencoder takes seconds for each. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -27,11 +28,74 @@ static dn_status decode(codec_task *task)
                         : dn_fail(&task->error, DN_NO_MEMORY, "out of memory for a picture");
 }
 
-static dn_status prepare(const worker_codec *codec, codec_task *task)
+static size_t plane_of(const codec_task *task)
 {
     const dn_codec_info *about = dn_codec_about(task->codec);
-    const size_t plane = (size_t)about->latent_height * about->latent_width;
+    return (size_t)about->latent_height * about->latent_width;
+}
+
+static float *copy_of(const float *floats, size_t count)
+{
+    float *copy = malloc(count * sizeof *copy);
+    if (copy)
+        memcpy(copy, floats, count * sizeof *copy);
+    return copy;
+}
+
+static void forget(codec_kept *kept)
+{
+    free(kept->init);
+    free(kept->mask);
+    *kept = (codec_kept){0};
+}
+
+/* True: the task has copies of what was prepared for it before. */
+static bool recall(worker_codec *codec, codec_task *task)
+{
+    const size_t plane = plane_of(task);
+    for (size_t i = 0; i < CODEC_KEPT; i++) {
+        codec_kept *kept = &codec->kept[i];
+        if (kept->load != task->load || strcmp(kept->init_sha256, task->init_sha256) != 0 || strcmp(kept->mask_sha256, task->mask_sha256) != 0)
+            continue;
+        task->init = copy_of(kept->init, plane * dn_codec_about(task->codec)->latent_channels);
+        task->mask = kept->mask ? copy_of(kept->mask, plane) : NULL;
+        kept->used = ++codec->uses;
+        return task->init && (task->mask || !kept->mask);
+    }
+    return false;
+}
+
+/* In the place of the one used longest ago; without memory for it nothing is kept. */
+static void keep(worker_codec *codec, const codec_task *task)
+{
+    codec_kept *kept = &codec->kept[0];
+    for (size_t i = 1; i < CODEC_KEPT; i++)
+        if (codec->kept[i].used < kept->used)
+            kept = &codec->kept[i];
+    forget(kept);
+    const size_t plane = plane_of(task);
+    kept->init = copy_of(task->init, plane * dn_codec_about(task->codec)->latent_channels);
+    kept->mask = task->mask ? copy_of(task->mask, plane) : NULL;
+    if (!kept->init || (task->mask && !kept->mask)) {
+        forget(kept);
+        return;
+    }
+    kept->load = task->load;
+    kept->used = ++codec->uses;
+    memcpy(kept->init_sha256, task->init_sha256, sizeof kept->init_sha256);
+    memcpy(kept->mask_sha256, task->mask_sha256, sizeof kept->mask_sha256);
+}
+
+static dn_status prepare(worker_codec *codec, codec_task *task)
+{
+    const dn_codec_info *about = dn_codec_about(task->codec);
+    const size_t plane = plane_of(task);
     uint8_t *picture = NULL, *mask = NULL;
+    if (recall(codec, task))
+        return DN_OK;
+    free(task->init);
+    free(task->mask);
+    task->init = task->mask = NULL;
     dn_status status = worker_read_input(&picture, codec->folder, task->job, false, task->init_sha256, about, &task->error);
     if (status == DN_OK && task->mask_sha256[0])
         status = worker_read_input(&mask, codec->folder, task->job, true, task->mask_sha256, about, &task->error);
@@ -43,6 +107,8 @@ static dn_status prepare(const worker_codec *codec, codec_task *task)
     }
     if (status == DN_OK)
         status = dn_prepare_init(task->engine, task->codec, picture, mask, task->init, task->mask, &task->error);
+    if (status == DN_OK)
+        keep(codec, task);
     free(picture);
     free(mask);
     return status;
@@ -107,6 +173,8 @@ void worker_codec_stop(worker_codec *codec)
     pthread_join(codec->thread, NULL);
     free_list(codec->waiting);
     free_list(codec->done);
+    for (size_t i = 0; i < CODEC_KEPT; i++)
+        forget(&codec->kept[i]);
     pthread_cond_destroy(&codec->work);
     pthread_mutex_destroy(&codec->lock);
     codec->started = false;

@@ -31,7 +31,11 @@ dn_status worker_read_input(uint8_t **out, const char *folder, const char *job, 
     input_name(name, job, mask);
     if (!folder || snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
         return dn_fail(error, DN_INTERNAL, "there is no folder of input pictures");
-    dn_status status = dn_file_read(&bytes, &count, path, API_BODY_IMAGE_BYTES_MAX, error);
+    dn_status status = dn_file_read(&bytes, &count, path, API_BODY_IMAGE_BYTES_MAX, &why);
+    if (status != DN_OK) { /* The operator is told where, the client what. */
+        fprintf(stderr, "worker: %s\n", why.message);
+        status = dn_fail(error, status == DN_NO_MEMORY ? status : DN_IO, "the stored %s cannot be read", what);
+    }
     if (status == DN_OK)
         status = check_hash(bytes, count, sha256, what, error);
     if (status == DN_OK && (status = input_picture_decode(out, bytes, count, about->width, about->height, mask ? 1 : about->channels, &why)) != DN_OK)

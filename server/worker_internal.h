@@ -93,8 +93,9 @@ typedef enum codec_kind { CODEC_PREPARE, CODEC_DECODE } codec_kind;
 typedef struct codec_task {
     struct codec_task *next;
     codec_kind kind;
-    uint64_t lane, seed;
+    uint64_t lane;
     struct worker_model *model; /* main thread; its codec stays while `coding` counts this task */
+    uint64_t load; /* which of all loads made the engine: what was prepared for another is no use */
     const dn_engine *engine; /* with the codec: outlives the task */
     dn_codec *codec;
     char job[API_ID_BYTES + 1];
@@ -107,11 +108,21 @@ typedef struct codec_task {
     uint8_t *pixels; /* DECODE: owned */
 } codec_task;
 
+#define CODEC_KEPT 4 /* prepared pictures: the images of a job share theirs */
+
+typedef struct codec_kept {
+    uint64_t load, used; /* load 0: free; used: by order of use */
+    char init_sha256[65], mask_sha256[65];
+    float *init, *mask; /* owned; mask NULL: none */
+} codec_kept;
+
 typedef struct worker_codec {
     pthread_t thread;
     bool started;
     int wake_fd; /* borrowed eventfd */
     const char *folder; /* of input pictures */
+    codec_kept kept[CODEC_KEPT]; /* the thread's own, with `uses` */
+    uint64_t uses;
     pthread_mutex_t lock; /* all below */
     pthread_cond_t work;
     codec_task *waiting, **waiting_tail, *done, **done_tail;
@@ -131,6 +142,7 @@ dn_status worker_read_input(uint8_t **out, const char *folder, const char *job, 
 typedef struct worker_model {
     const char *name, *folder;
     protocol_model_state state; /* as last said to the daemon */
+    uint64_t load; /* number of the load that made its engine */
     bool described, loading; /* loading: the loader has it */
     unsigned coding; /* tasks of the codec thread that use it */
     bool held; /* its waiting lanes do not enter: it is to make room for another model */
@@ -179,7 +191,7 @@ typedef struct worker {
     api_model *old_descriptions[WORKER_OLD_DESCRIPTIONS_MAX]; /* pictures being encoded may still name them */
     unsigned old_description_count;
     worker_lane lanes[WORKER_CREDIT];
-    uint64_t next_order;
+    uint64_t next_order, loads;
     double virtual_now; /* the time had of the model that ticked last: turns begin there */
     double last_sent, last_retry, tick_seconds, snapshot_seconds;
     bool draining, drained;

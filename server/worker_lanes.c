@@ -220,7 +220,7 @@ dn_status worker_snapshot_lane(worker *w, worker_lane *lane, dn_error *error)
     if (dn_batch_snapshot(lane->model->batch, lane->id, &bytes, &count, NULL) != DN_OK)
         return DN_OK;
     dn_status status = DN_OK;
-    if (count + 64 < PROTOCOL_FRAME_BYTES_MAX && protocol_unsent(&w->pipe) < PROTOCOL_FRAME_BYTES_MAX) {
+    if (count < PROTOCOL_SNAPSHOT_BYTES_MAX && protocol_unsent(&w->pipe) < PROTOCOL_FRAME_BYTES_MAX) {
         const protocol_message m = {.type = PROTOCOL_SNAPSHOT,
                                     .lane = lane->id,
                                     .steps_done = lane->steps_done,

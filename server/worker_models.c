@@ -3,7 +3,8 @@
  *
  * Invariant: an engine is closed only while no lane of its model is anywhere in this process; what the loader has is nobody else's.
  * A model in use that must make room is held: its running lanes end, its waiting lanes wait, at most once in
- * WORKER_RESIDENCE_SECONDS, so that two models that do not fit together take turns. Main thread. */
+ * WORKER_RESIDENCE_SECONDS, so that two models that do not fit together take turns. What a model takes is only known once it is in
+ * memory: then the others make room for what was not foreseen. Main thread. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,20 @@ dn_status worker_models_start(worker *w, dn_error *error)
     return status;
 }
 
+/* A lane that waits for a model is prepared anew for the next load of it, which may be of another folder by then. */
+static void unprepare_lanes(worker *w, const worker_model *model)
+{
+    for (unsigned i = 0; i < WORKER_CREDIT; i++) {
+        worker_lane *lane = &w->lanes[i];
+        if (lane->state != LANE_WAITING || lane->model != model)
+            continue;
+        free(lane->init);
+        free(lane->mask);
+        lane->init = lane->mask = NULL;
+        lane->prepared = false;
+    }
+}
+
 static void close_engine(worker_model *model)
 {
     dn_batch_free(model->batch);
@@ -94,8 +109,19 @@ static int64_t stamp_of(const char *folder)
 
 /* ---- What the loader has finished */
 
+static bool same_description(const api_model *a, const api_model *b)
+{
+    char *first = api_model_to_json(a), *second = api_model_to_json(b);
+    const bool same = first && second && strcmp(first, second) == 0;
+    free(first);
+    free(second);
+    return same;
+}
+
 static void keep_description(worker *w, worker_model *model, load_task *task)
 {
+    if (model->description && same_description(model->description, task->description))
+        return; /* The task frees its own. */
     if (model->description) {
         if (w->old_description_count < WORKER_OLD_DESCRIPTIONS_MAX)
             w->old_descriptions[w->old_description_count++] = model->description;
@@ -140,6 +166,7 @@ static dn_status take_loaded(worker *w, load_task *task, dn_error *error)
     model->bytes = task->bytes;
     if (task->kind == LOAD_DESCRIPTION)
         return say(w, model, PROTOCOL_MODEL_UNLOADED, error);
+    model->load = ++w->loads;
     model->engine = task->engine;
     model->batch = task->batch;
     model->codec = task->codec;
@@ -204,17 +231,18 @@ static worker_model *choose_victim(worker *w, double now)
     return idle;
 }
 
-/* False: there is no room yet. */
-static bool make_room(worker *w, const worker_model *model, double now, dn_status *status, dn_error *error)
+/* Puts models out of memory until `more` bytes fit. False: there is no room yet. */
+static bool make_room(worker *w, uint64_t more, const char *reason, double now, dn_status *status, dn_error *error)
 {
     const uint64_t limit = w->options.memory_limit;
-    while (limit && resident_bytes(w) + model->bytes > limit) {
+    while (limit && resident_bytes(w) + more > limit) {
         worker_model *victim = choose_victim(w, now);
         if (!victim)
             return resident_bytes(w) == 0; /* an estimate may be too high: the load itself will tell */
+        unprepare_lanes(w, victim);
         close_engine(victim);
         victim->held = false;
-        fprintf(stderr, "worker: model %s makes room for %s\n", victim->name, model->name);
+        fprintf(stderr, "worker: model %s makes room for %s\n", victim->name, reason);
         *status = say(w, victim, PROTOCOL_MODEL_UNLOADED, error);
         if (*status != DN_OK)
             return false;
@@ -235,10 +263,11 @@ static dn_status load_wanted(worker *w, double now, dn_error *error)
         if (waits && !model->loading && (!first || model->wanted_since < first->wanted_since))
             first = model;
     }
-    for (unsigned i = 0; !first && i < w->options.model_count; i++)
-        w->models[i].held = false;
     dn_status status = DN_OK;
-    if (!first || loads || !make_room(w, first, now, &status, error))
+    const bool fits = make_room(w, 0, "what is in memory", now, &status, error);
+    for (unsigned i = 0; !first && fits && i < w->options.model_count; i++)
+        w->models[i].held = false;
+    if (!first || loads || status != DN_OK || !fits || !make_room(w, first->bytes, first->name, now, &status, error))
         return status;
     status = say(w, first, PROTOCOL_MODEL_LOADING, error);
     return status == DN_OK ? submit(w, first, LOAD_ENGINE, error) : status;

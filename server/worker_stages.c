@@ -21,6 +21,7 @@ static dn_status fail(worker *w, worker_lane *lane, const dn_error *why, protoco
 static void submit(worker *w, const worker_lane *lane, codec_task *task)
 {
     task->model = lane->model;
+    task->load = lane->model->load;
     task->engine = lane->model->engine;
     task->codec = lane->model->codec;
     lane->model->coding++;
@@ -41,7 +42,7 @@ dn_status worker_prepare_lane(worker *w, worker_lane *lane, dn_error *error)
     codec_task *task = calloc(1, sizeof *task);
     if (!task)
         return worker_fail_lane(w, lane, PROTOCOL_FAILED_MEMORY, "out of memory for an input picture", error);
-    *task = (codec_task){.kind = CODEC_PREPARE, .lane = lane->id, .seed = lane->seed};
+    *task = (codec_task){.kind = CODEC_PREPARE, .lane = lane->id};
     memcpy(task->job, lane->job, sizeof task->job);
     memcpy(task->init_sha256, r->init_image.sha256, sizeof task->init_sha256);
     memcpy(task->mask_sha256, r->mask_image.sha256, sizeof task->mask_sha256);

@@ -157,12 +157,48 @@ def a_damaged_file_is_noticed():
 
 
 @test
+def a_file_that_is_gone_is_not_told_by_its_path():
+    with Daemon("--rows-max", "2") as daemon:
+        blocker = daemon.post({"steps": 1000, "n": 64}).json["id"]
+        job_id = daemon.post(SPEC).json["id"]
+        os.unlink(os.path.join(daemon.data, "inputs", f"{job_id}-init.png"))
+        daemon.call("DELETE", f"/jobs/{blocker}")
+        job = daemon.wait(job_id)
+        same((job["state"], job["error"]), ("failed", {"code": "engine", "detail": "the stored init_image cannot be read"}), "end")
+        check("cannot open" in daemon.tail(), "the log tells the path")
+
+
+@test
 def a_backup_takes_them_along():
     with Daemon() as daemon:
         job = daemon.make(**SPEC)
         target = os.path.join(scratch("backup"), "copy")
         same(subprocess.run([PROGRAM, "backup", "--data", daemon.data, target], capture_output=True, check=False).returncode, 0, "status")
         same(os.listdir(os.path.join(target, "inputs")), [f"{job['id']}-init.png"], "files of the copy")
+
+
+@test
+def a_picture_is_no_reason_to_wait():
+    with Daemon() as daemon:
+        daemon.make(**SPEC)
+        took = []
+        for seed in range(5):
+            started = time.monotonic()
+            answer = daemon.post({**SPEC, "seed": seed, "steps": 2}, Prefer="wait=60")
+            took.append(time.monotonic() - started)
+            same(answer.status, 200, "status")
+        check(sorted(took)[2] < 0.6 * SLOW, f"two steps of an idle worker took {took}")
+
+
+@test
+def a_jobs_pictures_are_prepared_once_for_all_its_images():
+    with Daemon("--rows-max", "2") as daemon:
+        job_id = daemon.post({**SPEC, "mask_image": base(MASK), "steps": 300, "n": 12}).json["id"]
+        eventually(lambda: daemon.get(f"/jobs/{job_id}").json["progress"]["done"] > 0, what="the first of them computes")
+        for name in inputs_of(daemon):
+            os.unlink(os.path.join(daemon.data, "inputs", name))
+        job = daemon.wait(job_id, 120)
+        same(job["state"], "succeeded", f"its files are read for the first image alone: {job['error']}")
 
 
 @test

@@ -61,6 +61,17 @@ def both_are_served_while_they_push_each_other_out():
 
 
 @test
+def what_is_known_only_after_loading_counts_against_the_limit():
+    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "25M", "--preload") as daemon:
+        told(daemon, "b", "ready")
+        eventually(lambda: (state_of(daemon, "a"), state_of(daemon, "b")) == ("unloaded", "ready"), what="preloaded models make room for the last")
+        for name in ("a", "b", "a"):
+            same(daemon.make(model=name, class_label=1, steps=2)["state"], "succeeded", name)
+            states = [state_of(daemon, one) for one in ("a", "b")]
+            check(sorted(states) == ["ready", "unloaded"], f"states {states} after {name}: two take 26 MiB")
+
+
+@test
 def a_model_larger_than_the_limit_fails_with_the_figures():
     with Daemon("--model", f"big={BUILT_IN}", "--memory-limit", "4M") as daemon:
         job = daemon.make(model="big", class_label=1, steps=1)
