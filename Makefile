@@ -99,8 +99,8 @@ $(OUT)/%.o: %.c
 	@$(CC) $(CFLAGS) $(BASE) $(FLAGS) -c -o $@ $<
 
 # What states the sources or the commit is compiled again when they change.
-$(OUT)/engine/batch/loaded_engine.o: FLAGS = -DDN_SOURCES=\"$(SOURCES)\"
-$(OUT)/engine/batch/loaded_engine.o: $(OUT)/sources.stamp
+$(OUT)/engine/batch/engine_identity.o: FLAGS = -DDN_SOURCES=\"$(SOURCES)\"
+$(OUT)/engine/batch/engine_identity.o: $(OUT)/sources.stamp
 $(OUT)/server/command_serve.o $(OUT)/server/command_version.o: $(OUT)/commit.stamp
 $(OUT)/sources.stamp: STAMPED = $(SOURCES)
 $(OUT)/commit.stamp: STAMPED = $(COMMIT)

@@ -74,6 +74,7 @@ void dn_engine_set_classifier(dn_engine *engine, dn_gradient classifier)
     engine->classifier = classifier;
     if (engine->model->class_rows == 0)
         engine->class_count = classifier.class_count; /* the network takes none: classes are the classifier's */
+    dn_engine_add_to_build(engine, "classifier", classifier.weights_sha256);
     dn_engine_settle_fields(engine);
 }
 

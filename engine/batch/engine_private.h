@@ -10,5 +10,9 @@ dn_status dn_engine_settle_classes(dn_engine *engine, dn_error *error);
 dn_status dn_engine_settle_defaults(dn_engine *engine, dn_error *error);
 /* guidance_methods and the table of fields. Again whenever guide or classifier change. */
 void dn_engine_settle_fields(dn_engine *engine);
+/* device_text and build (engine_identity.c). Wants device, folder, model, guide and codec; a described engine has no build. */
+dn_status dn_engine_settle_build(dn_engine *engine, bool described, dn_error *error);
+/* Something else that its pictures come from, after the build was settled. */
+void dn_engine_add_to_build(dn_engine *engine, const char *label, const char *sha256);
 
 #endif

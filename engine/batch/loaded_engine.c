@@ -2,13 +2,9 @@
  *
  * An engine is immutable once open: any number of threads may read it. It owns everything it points to; the weights in
  * float are dropped as soon as the back end has packed them. */
-#include <png.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
-#include "base/sha256.h"
 #include "batch/engine_private.h"
 #include "diffusion/family.h"
 
@@ -43,19 +39,6 @@ static dn_status check_output(const dn_engine *engine, dn_error *error)
         return DN_OK;
     return dn_fail(error, DN_UNSUPPORTED, "%s: a denoiser of %u channels must answer with %u or %u channels, not %u", engine->folder->path,
                    model->channels, model->channels, 2 * model->channels, model->out_channels);
-}
-
-/* Everything that may change an image's bytes for the same spec, and the PNG's too. */
-static void settle_build(dn_engine *engine)
-{
-    char text[512];
-    unsigned char digest[DN_SHA256_BYTES];
-    int bytes = snprintf(text, sizeof text, "sources %s numerics %d %s %s libpng %s zlib %s%s", DN_SOURCES, DN_NUMERICS_VERSION,
-                         engine->backend->name, engine->backend->device_isa(engine->device), png_get_libpng_ver(NULL), zlibVersion(),
-                         engine->vae_tiling && engine->codec_path != NULL ? " tiles" : "");
-    dn_sha256_of(digest, text, (size_t)bytes);
-    dn_sha256_hex(engine->build, digest);
-    snprintf(engine->device_text, sizeof engine->device_text, "%s %s", engine->backend->name, engine->backend->device_isa(engine->device));
 }
 
 static dn_status open_model(dn_model **out, const char *folder, bool described, dn_error *error)
@@ -130,7 +113,7 @@ static dn_status open_guide(dn_engine *engine, bool described, dn_error *error)
 }
 
 /* The size of the pictures, and where the autoencoder is that makes them. */
-static dn_status read_codec(dn_engine *engine, dn_error *error)
+static dn_status read_codec(dn_engine *engine, bool described, dn_error *error)
 {
     const char *vae = engine->folder->vae_path;
     engine->image_width = engine->model->width;
@@ -149,7 +132,10 @@ static dn_status read_codec(dn_engine *engine, dn_error *error)
     engine->image_width = picture.w;
     engine->image_height = picture.h;
     engine->image_channels = picture.c;
+    memcpy(engine->codec_config_sha256, decoder->config_sha256, sizeof engine->codec_config_sha256);
     dn_model_free(decoder);
+    if (status == DN_OK && !described)
+        status = dn_model_hash_weights(engine->codec_sha256, vae, error);
     if (status == DN_OK && (engine->codec_path = strdup(vae)) == NULL)
         status = dn_fail(error, DN_NO_MEMORY, "%s: out of memory", vae);
     return status;
@@ -169,7 +155,7 @@ static dn_status open_files(dn_engine *engine, const char *folder, bool describe
     if (status == DN_OK && engine->folder->guide_path != NULL)
         status = open_guide(engine, described, error);
     if (status == DN_OK)
-        status = read_codec(engine, error);
+        status = read_codec(engine, described, error);
     if (status == DN_OK)
         status = dn_engine_settle_defaults(engine, error);
     return status;
@@ -208,12 +194,13 @@ dn_status dn_engine_load(dn_engine **out, const char *folder, const dn_engine_op
     dn_status status = open_files(engine, folder, options->describe_only, error);
     if (status == DN_OK)
         status = open_device(engine, options, error);
+    if (status == DN_OK)
+        status = dn_engine_settle_build(engine, options->describe_only, error);
     if (status != DN_OK) {
         dn_engine_close(engine);
         return status;
     }
     dn_engine_settle_fields(engine);
-    settle_build(engine);
     *out = engine;
     return DN_OK;
 }

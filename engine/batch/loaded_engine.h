@@ -13,7 +13,7 @@ typedef struct dn_engine_options {
     unsigned threads; /* 0: all available */
     const char *isa; /* NULL: best */
     bool vae_tiling; /* pictures larger than the autoencoder's tile are decoded in tiles: less memory, slightly other pictures */
-    bool describe_only; /* no weights are read: everything but the networks (NULL) and the weights' hash (""); no batch on it */
+    bool describe_only; /* no weights are read: everything but the networks (NULL) and the hashes of weights and build (""); no batch on it */
 } dn_engine_options;
 
 /* Something that answers rows with the gradient, by the sample, of log p(class | sample, time): classifier guidance. The room that
@@ -40,6 +40,7 @@ typedef struct dn_engine {
     dn_gradient classifier; /* run NULL: none */
     bool vae_tiling; /* as the options said */
     char *codec_path; /* folder of the autoencoder whose latents the network denoises; NULL: it denoises pixels */
+    char codec_sha256[65], codec_config_sha256[65]; /* of the autoencoder's weights and of its configuration; "": none, or not read */
     uint32_t image_width, image_height, image_channels; /* of the pictures */
     uint32_t guidance_methods; /* bit dn_guidance_method: those this engine can follow */
     uint32_t class_count; /* classes a request may name */
@@ -50,7 +51,9 @@ typedef struct dn_engine {
     dn_option_field fields[DN_OPT_COUNT]; /* see dn_engine_field_at */
     uint32_t field_count;
     char device_text[64]; /* "cpu avx512": stands in pictures, so never the number of threads */
-    char build[65]; /* hex sha256 over the sources' hash, numerics version, backend, instruction set, libpng and zlib versions */
+    /* Hex sha256 over the sources' hash, numerics version, backend, instruction set, libpng and zlib versions, the configurations of
+     * network and scheduler, and the weights of all that helps it: autoencoder, guide, classifier. */
+    char build[65];
 } dn_engine;
 
 /* All but the classifier: dn_engine_open in engine.h is the whole. FOLDER/guide, where it is, holds autoguidance's network. */

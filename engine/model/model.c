@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/limits.h"
+#include "base/sha256.h"
 #include "format/json.h"
 #include "format/weight_files.h"
 #include "model/autoencoder_kl.h"
@@ -168,22 +169,28 @@ static dn_status find_config(char out[PATH_BYTES], const char *path, dn_error *e
     return status;
 }
 
+static dn_status open_weights(dn_tensors **out, const char *folder, dn_error *error)
+{
+    char *path = NULL;
+    dn_status status = dn_weight_file_find(&path, folder, error);
+    if (status == DN_OK)
+        status = dn_tensors_open(out, path, error);
+    free(path);
+    return status;
+}
+
 static dn_status open_source(source *from, const char *folder, dn_error *error)
 {
-    char *weight_path = NULL;
     dn_status status = find_config(from->config_path, folder, error);
     bool has_config = from->config_path[0] != '\0';
     if (status == DN_OK && has_config)
         status = dn_json_read_file(&from->config, from->config_path, DN_CONFIG_BYTES_MAX, error);
     if (status == DN_OK)
-        status = dn_weight_file_find(&weight_path, folder, error);
-    if (status == DN_OK)
-        status = dn_tensors_open(&from->tensors, weight_path, error);
+        status = open_weights(&from->tensors, folder, error);
     if (status == DN_OK && has_config)
         enter_as_configured(from);
     else if (status == DN_OK)
         status = recognise(from, error);
-    free(weight_path);
     return status;
 }
 
@@ -194,6 +201,28 @@ static dn_status read_weights(dn_model *model, const dn_tensors *tensors, dn_err
     if (status == DN_OK)
         status = dn_tensors_sha256(tensors, model->weights_sha256, error);
     return status == DN_OK ? dn_weights_read(&model->weights, model, tensors, error) : status;
+}
+
+dn_status dn_model_hash_weights(char out[65], const char *folder, dn_error *error)
+{
+    dn_tensors *tensors = NULL;
+    dn_status status = open_weights(&tensors, folder, error);
+    if (status == DN_OK)
+        status = dn_tensors_sha256(tensors, out, error);
+    dn_tensors_close(tensors);
+    return status;
+}
+
+static dn_status hash_config(dn_model *model, const source *from, dn_error *error)
+{
+    unsigned char digest[DN_SHA256_BYTES];
+    char *text = cJSON_PrintUnformatted(from->config);
+    if (text == NULL)
+        return dn_fail(error, DN_NO_MEMORY, "%s: out of memory", from->config_path);
+    dn_sha256_of(digest, text, strlen(text));
+    dn_sha256_hex(model->config_sha256, digest);
+    cJSON_free(text);
+    return DN_OK;
 }
 
 /* Where the weights cannot be opened, what the configuration says of itself comes first: a network that cannot be built has no use
@@ -223,6 +252,8 @@ static dn_status open_model(dn_model **out, const char *folder, dn_build_input w
         status = build(&model, &wanted, error);
     else
         status = prefer_build_error(&wanted, status, error);
+    if (status == DN_OK)
+        status = hash_config(model, &from, error);
     if (status == DN_OK)
         status = with_weights ? read_weights(model, from.tensors, error) : dn_weights_check(model, from.tensors, error);
     if (status == DN_OK) {

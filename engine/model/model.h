@@ -55,6 +55,7 @@ typedef struct dn_model {
     dn_plan *plan;
     dn_weights *weights;
     char weights_sha256[65]; /* of the weight files' bytes */
+    char config_sha256[65]; /* of the configuration it was opened with, as text without blanks; "" where it was not opened */
     dn_naming *naming; /* NULL: diffusers' names */
     dn_leftover *leftover; /* NULL: none but those that every format may hold */
     dn_convention convention;
@@ -98,6 +99,8 @@ dn_status dn_model_open_part(dn_model **out, const char *folder, const char *par
 /* The same as dn_model_open without reading weights: configuration and headers alone, every tensor's name, type and shape checked.
  * weights stays NULL, weights_sha256 empty, and the checksums of a torch file are not looked at. */
 dn_status dn_model_describe(dn_model **out, const char *folder, uint32_t height, uint32_t width, dn_error *error);
+/* What dn_model_open of FOLDER would give as weights_sha256. */
+dn_status dn_model_hash_weights(char out[65], const char *folder, dn_error *error);
 /* The plan alone, for training from scratch and for inspect. */
 dn_status dn_model_from_config(dn_model **out, const cJSON *config, const char *config_path, dn_error *error);
 void dn_model_free(dn_model *model);

@@ -187,7 +187,8 @@ static void described_without_weights(void)
     CHECK(told->network == NULL && told->guide == NULL && told->guide_model != NULL && told->model->weights_sha256[0] == '\0');
     CHECK(told->class_count == loaded->class_count && told->null_class == loaded->null_class);
     CHECK(told->guidance_methods == loaded->guidance_methods && told->field_count == loaded->field_count);
-    CHECK(strcmp(told->default_sampler, loaded->default_sampler) == 0 && strcmp(told->build, loaded->build) == 0);
+    CHECK(strcmp(told->default_sampler, loaded->default_sampler) == 0);
+    CHECK(told->build[0] == '\0' && strlen(loaded->build) == 64); /* the build is of weights too */
     CHECK(dn_batch_create(&batch, told, 4, &error) != DN_OK && batch == NULL);
     dn_engine_close(told);
     dn_engine_close(loaded);
