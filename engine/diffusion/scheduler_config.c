@@ -259,6 +259,28 @@ static void read_solver(dn_config_reader *reader, dn_scheduler_config *out)
     snprintf(out->timestep_type, sizeof out->timestep_type, "%s", times[CHOICE(reader, "timestep_type", times, 0)]);
 }
 
+/* Keys that a class does not have say nothing, whatever a file carried over from another class holds (diffusers ignores them). */
+static void drop_foreign_keys(dn_scheduler_config *out)
+{
+    static const char *const plain =
+        "HeunDiscreteScheduler LMSDiscreteScheduler KDPM2DiscreteScheduler KDPM2AncestralDiscreteScheduler DPMSolverSDEScheduler";
+    bool ancestral = strcmp(out->class_name, "EulerAncestralDiscreteScheduler") == 0;
+    if (ancestral || has_word(plain, out->class_name)) {
+        out->final_sigma_min = false;
+        out->sigma_min = out->sigma_max = NAN;
+        snprintf(out->interpolation_type, sizeof out->interpolation_type, "linear");
+        snprintf(out->timestep_type, sizeof out->timestep_type, "discrete");
+    }
+    if (ancestral)
+        out->use_karras_sigmas = out->use_exponential_sigmas = out->use_beta_sigmas = false;
+    if (!has_word("DPMSolverMultistepScheduler", out->class_name))
+        out->use_lu_lambdas = false;
+    if (!has_word("DPMSolverMultistepScheduler EDMDPMSolverMultistepScheduler", out->class_name))
+        out->euler_at_final = false;
+    if (!has_word("DPMSolverMultistepScheduler DPMSolverSinglestepScheduler SASolverScheduler", out->class_name))
+        out->lambda_min_clipped = -INFINITY;
+}
+
 dn_status dn_scheduler_config_from_json(dn_scheduler_config *out, const cJSON *config, const char *path, dn_error *error)
 {
     if (config == NULL)
@@ -274,6 +296,7 @@ dn_status dn_scheduler_config_from_json(dn_scheduler_config *out, const cJSON *c
         read_tables(&reader, &read);
         read_clipping(&reader, &read, row);
         read_solver(&reader, &read);
+        drop_foreign_keys(&read);
         dn_scheduler_config_read_family(&reader, &read);
     }
     status = dn_config_reader_end(&reader, error);

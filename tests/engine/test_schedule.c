@@ -102,6 +102,24 @@ static void classes_have_their_own_defaults(void)
                          "\"lambda_min_clipped\":-1e308}"),
              error);
     CHECK(config.spacing == DN_SPACING_LINSPACE && !config.clip_sample && config.solver_order == 2 && !config.final_sigma_min);
+    CHECK_OK(read_config(&config, "{\"_class_name\":\"HeunDiscreteScheduler\",\"final_sigmas_type\":\"sigma_min\",\"use_lu_lambdas\":true,"
+                                  "\"sigma_max\":5,\"lambda_min_clipped\":-3,\"interpolation_type\":\"log_linear\"}"),
+             error);
+    CHECK(!config.final_sigma_min && !config.use_lu_lambdas && isnan(config.sigma_max) && isinf(config.lambda_min_clipped));
+    CHECK(strcmp(config.interpolation_type, "linear") == 0);
+    CHECK_OK(read_config(&config, "{\"_class_name\":\"EulerAncestralDiscreteScheduler\",\"use_karras_sigmas\":true}"), error);
+    CHECK(!config.use_karras_sigmas);
+    CHECK_OK(read_config(&config, "{\"_class_name\":\"UniPCMultistepScheduler\",\"solver_type\":\"midpoint\",\"disable_corrector\":[0,3]}"),
+             error);
+    CHECK(strcmp(config.solver_type, "bh2") == 0 && config.disable_corrector == 9 && config.solver_order == 2);
+    CHECK_OK(read_config(&config, "{\"_class_name\":\"DEISMultistepScheduler\",\"algorithm_type\":\"dpmsolver++\"}"), error);
+    CHECK(strcmp(config.algorithm_type, "deis") == 0 && config.final_sigma_min);
+    CHECK_OK(read_config(&config, "{\"_class_name\":\"DPMSolverSinglestepScheduler\",\"timestep_spacing\":\"leading\"}"), error);
+    CHECK(config.spacing == DN_SPACING_LINSPACE && !config.lower_order_final);
+    CHECK_OK(read_config(&config, "{\"_class_name\":\"PNDMScheduler\",\"skip_prk_steps\":true}"), error);
+    CHECK(strcmp(config.algorithm_type, "plms") == 0);
+    CHECK_OK(read_config(&config, "{\"_class_name\":\"SASolverScheduler\",\"predictor_order\":3,\"corrector_order\":4}"), error);
+    CHECK(config.solver_order == 3 && config.corrector_order == 4);
     CHECK_OK(read_training(&schedule, "{\"_class_name\":\"HeunDiscreteScheduler\"}"), error);
     CHECK(near(schedule->betas[0], 0.00085, 1e-6) && near(schedule->betas[999], 0.012, 1e-6));
     dn_training_schedule_free(schedule);
