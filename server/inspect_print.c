@@ -80,7 +80,12 @@ static void print_abilities(const inspect_facts *f)
     for (uint32_t i = 0; methods[i]; i++)
         if (model->guidance_methods >> i & 1u)
             printf(" %s", methods[i]);
-    printf("%s\nsamplers     ", model->guidance_methods ? "" : " none");
+    printf("%s\n", model->guidance_methods ? "" : " none");
+    if (f->engine->folder->guide_path)
+        printf("guide         %s, for autoguidance\n", f->engine->folder->guide_path);
+    if (f->engine->folder->classifier_path)
+        printf("classifier    %s, for classifier guidance\n", f->engine->folder->classifier_path);
+    printf("samplers     ");
     for (uint32_t i = 0; (sampler = dn_sampler_at(i)) != NULL; i++)
         if (api_model_serves(model, sampler))
             printf(" %s", sampler->name);
@@ -205,6 +210,10 @@ char *inspect_json(const inspect_facts *f)
     api_text_string(&text, engine->scheduler.class_name);
     api_text_add(&text, ",\"codec\":");
     api_text_string(&text, engine->codec_path);
+    api_text_add(&text, ",\"guide\":");
+    api_text_string(&text, engine->folder->guide_path);
+    api_text_add(&text, ",\"classifier\":");
+    api_text_string(&text, engine->folder->classifier_path);
     add_weights(&text, &f->weights);
     add_costs(&text, f);
     api_text_add(&text, ",\"model\":");
