@@ -264,7 +264,7 @@ def every_sampler_of_the_table_makes_a_picture():
     for name in daemon.get("/models/tiny").json["samplers"]:
         if name in needy:  # conditioning_test.py gives them one
             continue
-        same(daemon.make(sampler=name, steps=3, seed=1, class_label=1, guidance_scale=1.5)["state"], "succeeded", name)
+        same(daemon.make(sampler=name, steps=4, seed=1, class_label=1, guidance_scale=1.5)["state"], "succeeded", name)
 
 
 run(__name__)
