@@ -197,16 +197,39 @@ static dn_status find_shared(dn_dit_config *config, const dn_tensors *tensors, d
     return status;
 }
 
+/* What the model keeps of its configuration. */
+typedef struct embedders {
+    uint32_t depth;
+    bool shared[DN_DIT_DEPTH_MAX]; /* block i reads block 0's */
+} embedders;
+
 /* Later blocks' embedders: the plan that shares block 0's does not ask for them. */
 static bool is_shared_embedder(const dn_model *model, const char *tensor)
 {
-    const uint32_t *depth = model->private_config;
+    const embedders *kept = model->private_config;
     char *end = NULL;
     if (strncmp(tensor, "transformer_blocks.", 19) != 0)
         return false;
     unsigned long index = strtoul(tensor + 19, &end, 10);
-    return index > 0 && index < *depth &&
+    return index > 0 && index < kept->depth &&
            (strncmp(end, ".norm1.emb.timestep_embedder.", 29) == 0 || strncmp(end, ".norm1.emb.class_embedder.", 26) == 0);
+}
+
+/* diffusers asks for the embedders of every block. */
+static bool copy_embedder(const dn_model *model, const char *part, uint32_t index, char out[DN_TENSOR_NAME_BYTES_MAX])
+{
+    const embedders *kept = model->private_config;
+    module_name first = named(DN_DIT_EMBEDDER, 0u);
+    size_t bytes = strlen(first.text);
+    if (strncmp(part, first.text, bytes) != 0)
+        return false;
+    for (uint32_t block = 1; block < kept->depth; block++) {
+        if (kept->shared[block] && index-- == 0) {
+            snprintf(out, DN_TENSOR_NAME_BYTES_MAX, DN_DIT_EMBEDDER "%s", block, part + bytes);
+            return true;
+        }
+    }
+    return false;
 }
 
 dn_status dn_dit_build(dn_model *out, const dn_build_input *input, dn_error *error)
@@ -219,11 +242,13 @@ dn_status dn_dit_build(dn_model *out, const dn_build_input *input, dn_error *err
         status = dn_dit_check_positions(&config, input, "pos_embed.pos_embed", error);
     if (status != DN_OK)
         return status;
-    uint32_t *depth = malloc(sizeof *depth);
-    if (depth == NULL)
+    embedders *kept = malloc(sizeof *kept);
+    if (kept == NULL)
         return dn_fail(error, DN_NO_MEMORY, "%s: out of memory", input->config_path);
-    *depth = config.depth;
-    out->private_config = depth;
+    kept->depth = config.depth;
+    memcpy(kept->shared, config.shared, sizeof kept->shared);
+    out->private_config = kept;
     out->leftover = is_shared_embedder;
+    out->copies = copy_embedder;
     return dn_dit_build_plan(out, &config, input->config_path, error);
 }

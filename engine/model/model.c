@@ -299,10 +299,13 @@ dn_status dn_model_save(const dn_model *model, const cJSON *config, const char *
         status = join_path(weight_path, folder, WEIGHT_FILE, error);
     if (status == DN_OK && model->weights == NULL)
         status = dn_fail(error, DN_INVALID, "%s: the model has no weights to save", folder);
+    if (status == DN_OK && model->naming != NULL)
+        status = dn_fail(error, DN_UNSUPPORTED, "%s: a %s keeps its tensors under names of its own format, which are not written", folder,
+                         model->architecture);
     if (status == DN_OK)
         status = dn_make_folder(folder, error);
     if (status == DN_OK)
-        status = dn_weights_write(model->plan, model->weights, weight_path, dtype, error);
+        status = dn_weights_write(model, weight_path, dtype, error);
     if (status != DN_OK)
         goto done;
     text = cJSON_Print(config);

@@ -36,6 +36,9 @@ typedef bool dn_naming(const struct dn_model *model, const char *part, dn_source
  * what only training needs. */
 typedef bool dn_leftover(const struct dn_model *model, const char *tensor);
 
+/* Further names under which diffusers wants a part stored: out is the index-th of them. False: there are no more. */
+typedef bool dn_copies(const struct dn_model *model, const char *part, uint32_t index, char out[DN_TENSOR_NAME_BYTES_MAX]);
+
 /* What a network's times and answers mean when no scheduler of the folder says it: formats from before diffusers. */
 typedef enum dn_convention {
     DN_CONVENTION_DIFFUSERS, /* the scheduler's configuration says it */
@@ -58,6 +61,7 @@ typedef struct dn_model {
     char config_sha256[65]; /* of the configuration it was opened with, as text without blanks; "" where it was not opened */
     dn_naming *naming; /* NULL: diffusers' names */
     dn_leftover *leftover; /* NULL: none but those that every format may hold */
+    dn_copies *copies; /* NULL: every part is stored once */
     dn_convention convention;
     uint32_t guided_channels; /* channels that classifier-free guidance works on by this format's own convention; 0: all */
     uint32_t null_rows; /* the format says which embedding row is the null class: 1 the last one; 0: by count (see DESIGN) */
@@ -105,7 +109,8 @@ dn_status dn_model_hash_weights(char out[65], const char *folder, dn_error *erro
 dn_status dn_model_from_config(dn_model **out, const cJSON *config, const char *config_path, dn_error *error);
 void dn_model_free(dn_model *model);
 
-/* Saves config and weights (F32, F16 or BF16) as a diffusers component folder; each file is written atomically. */
+/* Saves config and weights (F32, F16 or BF16) as a diffusers component folder; each file is written atomically. A model whose format
+ * has names of its own is refused: under diffusers' names its configuration would not open. */
 dn_status dn_model_save(const dn_model *model, const cJSON *config, const char *folder, int dtype, dn_error *error);
 
 #endif

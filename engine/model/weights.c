@@ -228,7 +228,23 @@ static dn_status check_storable(const float *values, uint64_t count, int dtype, 
     return DN_OK;
 }
 
-dn_status dn_weights_write(const dn_plan *plan, const dn_weights *weights, const char *path, int dtype, dn_error *error)
+/* One part under its own name and under the further ones that diffusers wants. */
+static dn_status add_part(dn_safetensors_writer *writer, const dn_model *model, uint32_t w, uint32_t p, dn_dtype dtype, dn_error *error)
+{
+    const dn_weight_info *weight = &model->plan->weights[w];
+    uint64_t dims[4] = {0}, count = weight->count / weight->part_count;
+    uint32_t rank = part_dims(dims, weight);
+    const float *values = model->weights->data[w] + p * count;
+    char copy[DN_TENSOR_NAME_BYTES_MAX];
+    dn_status status = check_storable(values, count, dtype, weight->parts[p], error);
+    if (status == DN_OK)
+        status = dn_safetensors_writer_add_f32(writer, weight->parts[p], dtype, rank, dims, values, error);
+    for (uint32_t i = 0; status == DN_OK && model->copies != NULL && model->copies(model, weight->parts[p], i, copy); i++)
+        status = dn_safetensors_writer_add_f32(writer, copy, dtype, rank, dims, values, error);
+    return status;
+}
+
+dn_status dn_weights_write(const dn_model *model, const char *path, int dtype, dn_error *error)
 {
     if (dtype != DN_F32 && dtype != DN_F16 && dtype != DN_BF16)
         return dn_fail(error, DN_INVALID, "%s: weights are saved as F32, F16 or BF16", path);
@@ -236,17 +252,9 @@ dn_status dn_weights_write(const dn_plan *plan, const dn_weights *weights, const
     dn_status status = dn_safetensors_writer_create(&writer, error);
     if (status == DN_OK)
         status = dn_safetensors_writer_metadata(writer, "format", "pt", error);
-    for (uint32_t w = 0; w < plan->weight_count && status == DN_OK; w++) {
-        const dn_weight_info *weight = &plan->weights[w];
-        uint64_t dims[4] = {0}, part_count = weight->count / weight->part_count;
-        uint32_t rank = part_dims(dims, weight);
-        for (uint32_t p = 0; p < weight->part_count && status == DN_OK; p++) {
-            const float *values = weights->data[w] + p * part_count;
-            status = check_storable(values, part_count, dtype, weight->parts[p], error);
-            if (status == DN_OK)
-                status = dn_safetensors_writer_add_f32(writer, weight->parts[p], (dn_dtype)dtype, rank, dims, values, error);
-        }
-    }
+    for (uint32_t w = 0; w < model->plan->weight_count && status == DN_OK; w++)
+        for (uint32_t p = 0; p < model->plan->weights[w].part_count && status == DN_OK; p++)
+            status = add_part(writer, model, w, p, (dn_dtype)dtype, error);
     if (status == DN_OK)
         status = dn_safetensors_writer_save(writer, path, true, error);
     dn_safetensors_writer_free(writer);

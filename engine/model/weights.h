@@ -12,8 +12,8 @@ dn_status dn_weights_check(const dn_model *model, const dn_tensors *tensors, dn_
 /* dn_weights_check, then reads: every number must be finite. The caller owns *out. */
 dn_status dn_weights_read(dn_weights **out, const dn_model *model, const dn_tensors *tensors, dn_error *error);
 
-/* Writes atomically; dtype is a dn_dtype: DN_F32, DN_F16 or DN_BF16. */
-dn_status dn_weights_write(const dn_plan *plan, const dn_weights *weights, const char *path, int dtype, dn_error *error);
+/* Writes atomically, under diffusers' names; dtype is a dn_dtype: DN_F32, DN_F16 or DN_BF16. */
+dn_status dn_weights_write(const dn_model *model, const char *path, int dtype, dn_error *error);
 
 /* One part of a plan's weight: where it lies, and what shape it has there (weights_layout.c). dims: of the part. */
 typedef struct dn_part {
