@@ -118,6 +118,44 @@ static void pictures_for_latents(void)
     dn_engine_close(engine);
 }
 
+static uint8_t to_pixel(float x)
+{
+    return (uint8_t)rintf(255.0f * fminf(fmaxf(x, 0.0f), 1.0f));
+}
+
+/* The score-based pipelines of variance-exploding training make and take pictures in [0, 1]. */
+static void pictures_in_the_unit_range(void)
+{
+    static const char scheduler[] = "{\"_class_name\": \"ScoreSdeVeScheduler\", \"sigma_max\": 50.0}";
+    static uint8_t pixels[16 * 8 * 3], made[16 * 8 * 3];
+    static float init[16 * 8 * 3], floats[16 * 8 * 3];
+    dn_engine *engine = NULL;
+    char folder[] = "/tmp/denoised-unit-XXXXXX", path[128];
+    CHECK(mkdtemp(folder) != NULL);
+    CHECK_OK(made_folder(folder, "tests/golden/unet_ncsnpp", &error), error);
+    snprintf(path, sizeof path, "%s/scheduler_config.json", folder);
+    CHECK_OK(dn_file_write(path, scheduler, sizeof scheduler - 1, false, &error), error);
+    dn_status status = open_at(&engine, folder, false);
+    (void)unlink(path);
+    made_folder_remove(folder);
+    CHECK_OK(status, error);
+    CHECK(engine->training->family == DN_FAMILY_VE);
+    for (int i = 0; i < 16 * 8 * 3; i++)
+        pixels[i] = (uint8_t)(i * 7 % 256);
+    CHECK_OK(dn_engine_prepare_init(engine, pixels, NULL, init, NULL, &error), error);
+    for (int i = 0; i < 16 * 8 * 3; i++)
+        CHECK(fabs((double)init[i % 3 * 128 + i / 3] - pixels[i] / 255.0) < 1e-6);
+    dn_lane_spec spec = {.seed = 3, .guidance_scale = 1.0, .steps = 3, .sampler = "model", .init = init};
+    dn_option_set(&spec.options, DN_OPT_STRENGTH, 0.0);
+    CHECK_OK(dn_generate(engine, &spec, 1, made, NULL, NULL, NULL, &error), error);
+    CHECK(memcmp(made, pixels, sizeof made) == 0);
+    dn_option_set(&spec.options, DN_OPT_STRENGTH, 0.7);
+    CHECK_OK(dn_generate(engine, &spec, 1, made, floats, NULL, NULL, &error), error);
+    for (int i = 0; i < 16 * 8 * 3; i++)
+        CHECK_MSG(made[i] == to_pixel(floats[i % 3 * 128 + i / 3]), "%g became %u", (double)floats[i % 3 * 128 + i / 3], made[i]);
+    dn_engine_close(engine);
+}
+
 static void original_checkpoints(void)
 {
     static const struct {
@@ -296,6 +334,7 @@ int main(void)
     RUN(a_dit_pipeline);
     RUN(named_samplers_leave_latents_whole);
     RUN(pictures_for_latents);
+    RUN(pictures_in_the_unit_range);
     RUN(original_checkpoints);
     RUN(samplers_that_serve);
     RUN(described_without_weights);
