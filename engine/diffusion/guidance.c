@@ -43,7 +43,10 @@ uint32_t dn_guidance_rows(const dn_guidance *guidance, const dn_level *level)
     /* alpha may be 0 */
     bool above = guidance->sigma_min == 0.0 || level->sigma > guidance->sigma_min * level->alpha;
     bool below = isinf(guidance->sigma_max) || level->sigma <= guidance->sigma_max * level->alpha;
-    return above && below ? dn_guidance_rows_most(guidance) : DN_ROW_COND;
+    if (above && below)
+        return dn_guidance_rows_most(guidance);
+    bool unconditional = guidance->conditional && guidance->method == DN_GUIDE_CLASSIFIER && guidance->scale == 0.0;
+    return unconditional ? DN_ROW_NULL : DN_ROW_COND; /* where the classifier alone knows the class, it stays so */
 }
 
 /* The linear part of the parametrisation: x0 = x0_by_x * x + x0_by_raw * raw, and the noise likewise. */

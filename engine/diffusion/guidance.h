@@ -7,7 +7,7 @@
  *   autoguidance  g + s (c - g), g a weaker network's answer         Karras et al. 2024, eq. 3
  *   classifier    cfg, and eps - sigma scale grad log p(class | x)   Dhariwal and Nichol 2021, algorithm 2
  * A negative class takes the null class's place. Any of them may be confined to an interval of noise levels (Kynkaanniemi et al.
- * 2024): outside it one conditional row is all. Pure functions, any thread. */
+ * 2024): outside it one conditional row is all (one null row, where a classifier guides at s = 0). Pure functions, any thread. */
 #ifndef DN_DIFFUSION_GUIDANCE_H
 #define DN_DIFFUSION_GUIDANCE_H
 

@@ -355,6 +355,9 @@ static void rows_that_are_asked_for(void)
           .classifier_scale = 0.0},
          0.5,
          BOTH},
+        {{.method = DN_GUIDE_CLASSIFIER, .conditional = true, .scale = 0.0, .sigma_min = 0.0, .sigma_max = 0.3, .classifier_scale = 1.0},
+         0.5,
+         DN_ROW_NULL},
         {{.method = DN_GUIDE_CFG, .conditional = true, .scale = 2.0, .sigma_min = 0.0, .sigma_max = INFINITY},
          1.0,
          BOTH}, /* no signal: the ratio is infinite */
