@@ -61,6 +61,9 @@ bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes)
     const char *name = models_name(d->options.models, 0);
     char cause[256] = "";
     const model_state state = name ? models_state(d->options.models, name, cause, sizeof cause) : MODEL_FAILED;
+    for (size_t i = 1; state == MODEL_READY && d->options.preload && i < models_count(d->options.models); i++)
+        if (models_state(d->options.models, models_name(d->options.models, i), NULL, 0) == MODEL_LOADING)
+            name = models_name(d->options.models, i); /* the one to be named */
     const bool up = atomic_load(&d->worker_up), ready = up && atomic_load(&d->settled) && state != MODEL_FAILED && !atomic_load(&d->draining);
     if (!reason || !reason_bytes)
         return ready;
@@ -75,12 +78,22 @@ bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes)
     return ready;
 }
 
-double dispatcher_eta(dispatcher *d, uint64_t cost_ahead, uint64_t cost)
+double dispatcher_row_seconds(const dispatcher *d, size_t model_index)
+{
+    const bool known = model_index < models_count(d->options.models);
+    const double own = known ? atomic_load(&d->paces[model_index].row_seconds) : 0;
+    return own > 0 ? own : atomic_load(&d->row_seconds);
+}
+
+double dispatcher_eta(dispatcher *d, const char *model, uint64_t cost_ahead, uint64_t cost)
 {
     const double row_seconds = atomic_load(&d->row_seconds);
+    size_t index = 0;
+    while (index < models_count(d->options.models) && strcmp(models_name(d->options.models, index), model) != 0)
+        index++;
     if (row_seconds <= 0)
         return -1;
-    return ((double)cost_ahead + (double)cost + atomic_load(&d->outstanding_cost)) * row_seconds;
+    return (double)cost_ahead * row_seconds + (double)cost * dispatcher_row_seconds(d, index) + atomic_load(&d->outstanding_seconds);
 }
 
 void dispatcher_drain(dispatcher *d, double grace_seconds)
@@ -299,11 +312,13 @@ static void dispatcher_free(dispatcher *d)
     }
     while (d->jobs)
         job_remove(d, d->jobs, false);
+    dispatcher_forget_strangers(d);
     protocol_pipe_done(&d->pipe);
     if (d->event_fd >= 0)
         close(d->event_fd);
     pthread_mutex_destroy(&d->lock);
     free(d->models);
+    free(d->paces);
     free(d->program);
     free(d);
 }
@@ -323,14 +338,16 @@ dn_status dispatcher_start(dispatcher **out, const dispatcher_options *options, 
     protocol_pipe_init(&d->pipe, -1);
     d->program = strdup(options->program ? options->program : "/proc/self/exe");
     d->models = calloc(models_count(options->models) + 1, sizeof *d->models);
+    d->paces = calloc(models_count(options->models) + 1, sizeof *d->paces);
     d->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     dn_status status = DN_OK;
-    if (!d->program || !d->models)
+    if (!d->program || !d->models || !d->paces)
         status = dn_fail(error, DN_NO_MEMORY, "out of memory for the dispatcher");
     else if (d->event_fd < 0)
         status = dn_fail(error, DN_IO, "cannot make an eventfd: %s", strerror(errno));
     if (status == DN_OK) {
         remember_models(d);
+        dispatcher_find_strangers(d);
         status = files_start(&d->files, d, error);
     }
     const int failed = status == DN_OK ? pthread_create(&d->thread, NULL, dispatcher_main, d) : 0;

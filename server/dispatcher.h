@@ -33,8 +33,8 @@ dn_status dispatcher_start(dispatcher **out, const dispatcher_options *options, 
 void dispatcher_kick(dispatcher *d);                            /* something was enqueued */
 void dispatcher_cancel(dispatcher *d, const char *job_id);      /* after the store committed cancel_requested */
 bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes);
-/* Seconds until a job of this cost would end, given the cost before it; < 0: not measured yet. */
-double dispatcher_eta(dispatcher *d, uint64_t cost_ahead, uint64_t cost);
+/* Seconds until a job of this model and cost would end, given the cost before it (of whatever models); < 0: not measured yet. */
+double dispatcher_eta(dispatcher *d, const char *model, uint64_t cost_ahead, uint64_t cost);
 /* Drain: no more claims. Finishes what runs within grace_seconds, then snapshots and requeues without spending an attempt.
  * hurry: snapshot at once. dispatcher_drained tells when it is over. */
 void dispatcher_drain(dispatcher *d, double grace_seconds);

@@ -18,6 +18,36 @@ static double rows_of_model(const dispatcher *d, size_t model_index)
     return rows;
 }
 
+/* ---- Jobs that an earlier run accepted for models that this one does not have */
+
+void dispatcher_forget_strangers(dispatcher *d)
+{
+    for (char **name = d->strangers; name && *name; name++)
+        free(*name);
+    free(d->strangers);
+    d->strangers = NULL;
+}
+
+void dispatcher_find_strangers(dispatcher *d)
+{
+    size_t kept = 0;
+    d->strangers = store_queued_models(d->options.store);
+    for (char **name = d->strangers; name && *name; name++) {
+        if (models_known(d->options.models, *name)) {
+            free(*name);
+        } else {
+            fprintf(stderr, "dispatcher: queued jobs are of model %s, which is not configured: they fail once a model is ready\n", *name);
+            d->strangers[kept++] = *name;
+        }
+    }
+    if (d->strangers)
+        d->strangers[kept] = NULL;
+    if (!kept)
+        dispatcher_forget_strangers(d);
+}
+
+/* ---- What may be claimed */
+
 /* Fills claim_models; returns the free rows of them all. A model that cannot be loaded is claimed too, beside one that can: its jobs
  * fail with the cause. Where none can, the daemon is about to end, and its jobs wait for a better start. */
 static double choose_models(dispatcher *d)
@@ -57,14 +87,15 @@ void dispatcher_claim(dispatcher *d, double now)
     if (d->claiming || now < d->next_claim || !d->hello || suspicion(d))
         return;
     const double room = choose_models(d);
-    pending *item = room > 0 ? dispatcher_pending(d, STORE_CLAIM) : NULL;
+    const bool strange = d->strangers && dispatcher_any_ready(d);
+    pending *item = room > 0 || strange ? dispatcher_pending(d, STORE_CLAIM) : NULL;
     if (!item)
         return;
-    const double jobs = room / d->rows_per_job;
+    const double jobs = strange ? DISPATCHER_CLAIM_MAX : room / d->rows_per_job;
     item->request->claim_max = jobs < 1 ? 1 : jobs > DISPATCHER_CLAIM_MAX ? DISPATCHER_CLAIM_MAX : (uint32_t)jobs;
-    item->request->models = d->claim_models;
+    item->request->models = strange ? (const char *const *)d->strangers : d->claim_models;
     item->request->resumed_done = snapshot_resumed_done;
-    const api_model *first = models_lookup(d->options.models, d->claim_models[0]);
+    const api_model *first = models_lookup(d->options.models, item->request->models[0]);
     item->request->device = first ? first->device : "";
     d->claiming = true;
     d->claim_again = false;
@@ -140,6 +171,11 @@ static void begin_job(dispatcher *d, running_job *job)
 void dispatcher_claimed(dispatcher *d, store_request *request)
 {
     d->claiming = false;
+    if (request->result == STORE_OK && !request->claimed_count && request->models == (const char *const *)d->strangers) {
+        dispatcher_forget_strangers(d); /* All of them have failed. */
+        d->next_claim = 0;
+        return;
+    }
     if (request->result != STORE_OK || !request->claimed_count) {
         d->next_claim = d->claim_again ? 0 : dn_now_seconds() + (request->result == STORE_OK ? DISPATCHER_CLAIM_SECONDS : 0.1);
         return;

@@ -32,6 +32,17 @@ static void keep_description(dispatcher *d, const char *name, protocol_bytes jso
     dispatcher_submit(d, item);
 }
 
+/* Once said, it holds until the worker is gone: a model that comes back later makes nobody unready. */
+static void settle(dispatcher *d)
+{
+    const size_t count = d->options.preload ? models_count(d->options.models) : 1;
+    size_t known = 0;
+    while (known < count && (d->models[known].ready || d->models[known].failed))
+        known++;
+    if (known == count)
+        atomic_store(&d->settled, true);
+}
+
 /* Described: it takes lanes, which wait in the worker while it is loaded. */
 static dn_status model_known(dispatcher *d, size_t index, const protocol_message *m, dn_error *error)
 {
@@ -50,8 +61,9 @@ static dn_status model_known(dispatcher *d, size_t index, const protocol_message
     d->models[index] = (worker_side_model){.ready = true, .rows_max = m->rows < 2 ? 2 : m->rows};
     if (atomic_load(&d->row_seconds) <= 0)
         atomic_store(&d->row_seconds, m->seconds);
-    if (index == 0)
-        atomic_store(&d->settled, true);
+    if (atomic_load(&d->paces[index].row_seconds) <= 0)
+        atomic_store(&d->paces[index].row_seconds, m->seconds);
+    settle(d);
     d->ever_ready = true;
     d->backoff = 0;
     d->next_claim = 0;
@@ -78,8 +90,7 @@ static dn_status hear_model(dispatcher *d, const protocol_message *m, dn_error *
         protocol_copy_text(cause, sizeof cause, m->data);
         models_set_state(d->options.models, name, MODEL_FAILED, cause);
         d->models[index] = (worker_side_model){.failed = true};
-        if (index == 0)
-            atomic_store(&d->settled, true);
+        settle(d);
         d->next_claim = 0;
         fprintf(stderr, "denoised: model %s cannot be loaded: %s\n", name, cause);
         return DN_OK;
@@ -98,6 +109,29 @@ static void set_steps(dispatcher *d, const outstanding_lane *out, uint32_t done,
     out->job->changed = true;
 }
 
+static void approach(_Atomic double *value, double now)
+{
+    const double before = atomic_load(value);
+    atomic_store(value, before > 0 ? before + 0.1 * (now - before) : now);
+}
+
+/* All lanes of a tick are of one model: the first that is still known says which. */
+static void measure_pace(dispatcher *d, const protocol_message *m)
+{
+    if (!m->rows)
+        return;
+    approach(&d->row_seconds, m->seconds / m->rows);
+    for (uint32_t i = 0; i < m->lane_count; i++) {
+        const outstanding_lane *out = outstanding_find(d, protocol_lane_at(m, i).lane);
+        if (!out || !out->job)
+            continue;
+        model_pace *pace = &d->paces[out->job->model_index];
+        approach(&pace->row_seconds, m->seconds / m->rows);
+        pace->tick_seconds += pace->tick_seconds > 0 ? 0.2 * (m->seconds - pace->tick_seconds) : m->seconds;
+        return;
+    }
+}
+
 static void hear_tick(dispatcher *d, const protocol_message *m)
 {
     metrics *counted = d->options.metrics;
@@ -105,11 +139,7 @@ static void hear_tick(dispatcher *d, const protocol_message *m)
     metrics_add(counted, METRIC_ROWS, m->rows);
     metrics_observe(counted, METRIC_TICK_SECONDS, m->seconds);
     metrics_observe(counted, METRIC_TICK_ROWS, m->rows);
-    if (m->rows) {
-        const double row_seconds = atomic_load(&d->row_seconds), now = m->seconds / m->rows;
-        atomic_store(&d->row_seconds, row_seconds > 0 ? row_seconds + 0.1 * (now - row_seconds) : now);
-        d->tick_seconds += d->tick_seconds > 0 ? 0.2 * (m->seconds - d->tick_seconds) : m->seconds;
-    }
+    measure_pace(d, m);
     if (m->seconds > d->slowest_tick)
         d->slowest_tick = m->seconds;
     for (uint32_t i = 0; i < m->lane_count; i++) {
@@ -298,19 +328,35 @@ dn_status dispatcher_read_frames(dispatcher *d, dn_error *error)
 
 /* ---- Progress */
 
-/* Seconds until the job's images are made: with all its lanes running, the slowest of them at the pace of ticks; else everything
- * that is here at the pace of rows. */
+/* Models that have lanes with the worker: they take turns, by time. */
+static uint32_t models_at_work(const dispatcher *d)
+{
+    uint64_t seen = 0;
+    uint32_t count = 0;
+    for (const running_job *job = d->jobs; job; job = job->next) {
+        const uint64_t bit = 1ull << job->model_index % 64;
+        if ((seen & bit) || !job_count_lanes(job, PLACE_SENT))
+            continue;
+        seen |= bit;
+        count++;
+    }
+    return count ? count : 1;
+}
+
+/* Seconds until the job's images are made: with all its lanes running, the slowest of them at the pace of its model's ticks, every
+ * other of which is another model's where two are at work; else everything that is here at the pace of rows. */
 static double eta_of(const dispatcher *d, const running_job *job)
 {
+    const double tick_seconds = d->paces[job->model_index].tick_seconds;
     uint32_t most = 0;
     for (uint32_t i = 0; i < job->n; i++) {
         const job_lane *lane = &job->lanes[i];
-        if (lane->place == PLACE_WAITING || d->tick_seconds <= 0)
-            return atomic_load(&d->outstanding_cost) * atomic_load(&d->row_seconds);
+        if (lane->place == PLACE_WAITING || tick_seconds <= 0)
+            return atomic_load(&d->outstanding_seconds);
         if (lane->place == PLACE_SENT && lane->steps_total > lane->steps_done && lane->steps_total - lane->steps_done > most)
             most = lane->steps_total - lane->steps_done;
     }
-    return most * (job->cost_per_step / job->rows) * d->tick_seconds;
+    return most * (job->cost_per_step / job->rows) * tick_seconds * models_at_work(d);
 }
 
 /* Previews cost the worker time: they are asked for only while somebody watches. */

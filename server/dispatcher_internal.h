@@ -124,6 +124,12 @@ typedef struct worker_side_model {
     uint32_t rows_max;
 } worker_side_model;
 
+/* What a model's work has cost: kept over workers. */
+typedef struct model_pace {
+    _Atomic double row_seconds; /* of a row among others, 0: not yet; any thread reads */
+    double tick_seconds;
+} model_pace;
+
 struct dispatcher {
     dispatcher_options options; /* read-only after start */
     char *program;
@@ -135,12 +141,13 @@ struct dispatcher {
     pthread_mutex_t lock; /* the inbox */
     pending *inbox, **inbox_tail;
 
-    atomic_bool settled; /* the default model has been loaded, or has failed, since the worker started */
+    atomic_bool settled; /* the default model, with preload every one, has been loaded or has failed since the worker started */
     atomic_bool kicked, stop, hurry, drained, worker_up, store_gone;
     atomic_bool draining;
     _Atomic double drain_deadline; /* monotonic */
-    _Atomic double row_seconds; /* measured, 0: not yet */
-    _Atomic double outstanding_cost; /* rows still to run for the jobs that are here */
+    _Atomic double row_seconds; /* of any model, as they come; 0: not yet */
+    _Atomic double outstanding_seconds; /* to run what is still to run of the jobs that are here */
+    model_pace *paces; /* [models_count] */
 
     /* the worker */
     pid_t pid; /* 0: none */
@@ -149,7 +156,7 @@ struct dispatcher {
     bool hello, ever_ready, drain_sent, worker_drained;
     uint32_t credit;
     double started, last_heard, last_ping, respawn_at, backoff, drain_sent_at;
-    double tick_seconds, slowest_tick;
+    double slowest_tick;
     worker_side_model *models; /* [models_count] */
     unsigned starts;
 
@@ -164,6 +171,7 @@ struct dispatcher {
     bool claiming, claim_again;
     double next_claim, rows_per_job;
     const char *claim_models[WORKER_MODELS_MAX + 1];
+    char **strangers; /* models of queued jobs that are not configured, NULL-terminated; NULL: none, or dealt with */
     bool queue_moved;
     double last_queue_moved;
 };
@@ -181,6 +189,8 @@ void dispatcher_retry_deferred(dispatcher *d, double now);
 /* dispatcher_claim.c */
 void dispatcher_claim(dispatcher *d, double now);
 void dispatcher_claimed(dispatcher *d, store_request *request);
+void dispatcher_find_strangers(dispatcher *d); /* at start */
+void dispatcher_forget_strangers(dispatcher *d);
 
 /* dispatcher_jobs.c */
 running_job *job_find(dispatcher *d, const char *id, int64_t token); /* token 0: any */
@@ -198,6 +208,7 @@ void dispatcher_acknowledge(dispatcher *d, uint64_t number);
 /* dispatcher_frames.c */
 dn_status dispatcher_read_frames(dispatcher *d, dn_error *error);
 void dispatcher_publish_progress(dispatcher *d, double now);
+double dispatcher_row_seconds(const dispatcher *d, size_t model_index); /* 0: not measured yet; any thread */
 
 /* dispatcher_worker.c */
 void worker_start(dispatcher *d, double now);

@@ -216,16 +216,17 @@ static void fail_unloadable(dispatcher *d)
 
 void dispatcher_feed(dispatcher *d)
 {
-    double cost = 0;
+    double seconds = 0;
     fail_unloadable(d);
     for (running_job *job = d->jobs, *next; job; job = next) {
         next = job->next;
+        const double pace = job->cost_per_step * dispatcher_row_seconds(d, job->model_index);
         for (uint32_t i = 0; i < job->n; i++)
             if (job->lanes[i].place <= PLACE_SENT && job->lanes[i].steps_total > job->lanes[i].steps_done)
-                cost += job->cost_per_step * (job->lanes[i].steps_total - job->lanes[i].steps_done);
+                seconds += pace * (job->lanes[i].steps_total - job->lanes[i].steps_done);
         job_try_end(d, job);
     }
-    atomic_store(&d->outstanding_cost, cost);
+    atomic_store(&d->outstanding_seconds, seconds);
     if (!d->hello || d->drain_sent)
         return;
     const unsigned group = current_group(d);

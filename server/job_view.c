@@ -25,7 +25,7 @@ static void show_progress(job_view *held, service *s)
         uint64_t ahead = 0;
         if (store_queue_place(s->store, job->id, &position, &ahead) == STORE_OK) {
             view->queue_position = position;
-            view->eta_seconds = dispatcher_eta(s->dispatcher, ahead, job->cost);
+            view->eta_seconds = dispatcher_eta(s->dispatcher, job->model, ahead, job->cost);
         }
     } else if (job->state == API_STATE_RUNNING) {
         hub_read(s->hub, job->id, &live);

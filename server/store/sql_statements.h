@@ -37,6 +37,7 @@
     X(SQL_LEVEL, "SELECT jobs,cost FROM total WHERE state=0 AND priority=?1")                                                              \
     X(SQL_HIGHER, "SELECT coalesce(sum(jobs),0),coalesce(sum(cost),0) FROM total WHERE state=0 AND priority>?1")                           \
     X(SQL_TOTALS, "SELECT state,sum(jobs),sum(cost) FROM total GROUP BY state")                                                            \
+    X(SQL_QUEUED_MODELS, "SELECT DISTINCT model FROM job WHERE state=0")                                                                   \
     X(SQL_QUEUED, "SELECT sum(jobs),sum(cost) FROM total WHERE state=0")                                                                   \
     X(SQL_IMAGE_BYTES, "SELECT bytes FROM image_total")                                                                                    \
     /* Enqueue */                                                                                                                          \

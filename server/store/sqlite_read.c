@@ -231,6 +231,33 @@ store_result store_get_stats(store *s, store_stats *out)
     return STORE_OK;
 }
 
+char **store_queued_models(store *s)
+{
+    size_t count = 0;
+    char **names = calloc(1, sizeof *names);
+    sql *c = borrow(s);
+    sqlite3_stmt *statement = sql_row(c, SQL_QUEUED_MODELS, "");
+    for (bool more = statement != NULL; more && names; more = sql_next(c, statement)) {
+        char **grown = realloc(names, (count + 2) * sizeof *names);
+        char *name = grown ? sql_column_copy(c, statement, 0) : NULL;
+        names = grown ? grown : names;
+        if (!name) {
+            break;
+        }
+        names[count++] = name;
+        names[count] = NULL;
+    }
+    sql_end(statement);
+    if (!give_back(s, c)) {
+        for (size_t i = 0; i < count; i++) {
+            free(names[i]);
+        }
+        free(names);
+        return NULL;
+    }
+    return names;
+}
+
 store_result store_model(store *s, const char *name, char **json)
 {
     sql *c = borrow(s);

@@ -172,6 +172,8 @@ typedef struct store_stats {
     uint64_t image_bytes;
 } store_stats;
 store_result store_get_stats(store *s, store_stats *out);
+/* Models that queued jobs name, each once; NULL-terminated, each malloc'd like the list; NULL: it cannot be read. */
+char **store_queued_models(store *s);
 /* Model descriptions kept from earlier runs. *json malloc'd. */
 store_result store_model(store *s, const char *name, char **json);
 

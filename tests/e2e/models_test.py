@@ -72,6 +72,50 @@ def what_is_known_only_after_loading_counts_against_the_limit():
 
 
 @test
+def jobs_of_a_model_that_is_no_longer_there_fail_and_do_not_wait_for_ever():
+    options = ["--model", f"second={tiny_model()}"]
+    with Daemon(*options) as daemon:
+        blocker = daemon.post({"steps": 1000, "n": 64}).json["id"]
+        jobs = [daemon.post({"model": "second", "steps": 1000, "n": 64, "seed": seed}).json["id"] for seed in range(30)]
+        kept = daemon.post({"steps": 2}).json["id"]
+        daemon.kill()
+        daemon.options = []
+        daemon.start()
+        for job_id in jobs:
+            job = daemon.wait(job_id)
+            same((job["state"], job["error"]), ("failed", {"code": "model-load", "detail": "the model is not configured"}), "end")
+        daemon.call("DELETE", f"/jobs/{blocker}")
+        same(daemon.wait(kept)["state"], "succeeded", "a job of the model that stayed")
+        with open(daemon.log_path, encoding="utf8") as log:
+            check("model second, which is not configured" in log.read(), "the log says so at the start")
+
+
+@test
+def with_preload_ready_means_all_of_them():
+    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--preload", ready=False) as daemon:
+        line = daemon.read_line()
+        check(line.startswith("denoised ready on"), line)
+        daemon.address = line.split()[3]
+        same([state_of(daemon, name) for name in ("tiny", "a", "b")], ["ready"] * 3, "states when ready is said")
+
+
+@test
+def each_model_has_its_own_pace():
+    with Daemon("--model", f"slow={BUILT_IN}", "--rows-max", "2") as daemon:
+        daemon.make(model="slow", steps=20, class_label=1)
+        daemon.make(steps=20)
+        blockers = [daemon.post({"model": name, "steps": 1000, "n": 64}).json["id"] for name in ("tiny", "slow")]
+        for job_id in blockers:
+            eventually(lambda: daemon.get(f"/jobs/{job_id}").json["progress"]["done"] > 0, what="it runs")
+        etas = {}
+        for name in ("tiny", "slow"):
+            job_id = daemon.post({"steps": 1000, "n": 64, "model": name}).json["id"]
+            etas[name] = daemon.get(f"/jobs/{job_id}").json["eta_seconds"]
+            daemon.call("DELETE", f"/jobs/{job_id}")
+        check(etas["slow"] > 1.5 * etas["tiny"], f"{etas}: behind the same jobs, a row of one takes many times a row of the other")
+
+
+@test
 def a_model_larger_than_the_limit_fails_with_the_figures():
     with Daemon("--model", f"big={BUILT_IN}", "--memory-limit", "4M") as daemon:
         job = daemon.make(model="big", class_label=1, steps=1)
