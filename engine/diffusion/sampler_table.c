@@ -44,7 +44,11 @@ static const dn_sampler *const table[] = {
 /* Classes whose sampler follows another class's defaults. */
 static const struct {
     const char *class_name, *sampler;
-} aliases[] = {{"EDMDPMSolverMultistepScheduler", "dpmpp_2m"}};
+} aliases[] = {
+    {"EDMDPMSolverMultistepScheduler", "dpmpp_2m"},
+    {"DDPMParallelScheduler", "ddpm"},
+    {"DDIMParallelScheduler", "ddim"},
+};
 
 const dn_sampler *dn_sampler_at(uint32_t index)
 {

@@ -388,6 +388,8 @@ static void the_folder_has_the_last_word_of_standards(void)
     snprintf(folder.algorithm_type, sizeof folder.algorithm_type, "sde-dpmsolver++");
     CHECK_OK(dn_sampler_context_init(&context, "model", 10, &none, 1, training, &folder, &error), error);
     CHECK(strcmp(context.sampler->name, "dpmpp_2m_sde") == 0);
+    CHECK(strcmp(dn_sampler_for_scheduler("DDIMParallelScheduler")->name, "ddim") == 0);
+    CHECK(strcmp(dn_sampler_for_scheduler("PNDMScheduler")->name, "pndm") == 0 && dn_sampler_for_scheduler("NoSuchScheduler") == NULL);
     dn_options order = one(DN_OPT_SOLVER_ORDER, 1.0);
     CHECK_OK(dn_sampler_context_init(&context, "model", 10, &order, 1, training, &folder, &error), error);
     CHECK(context.config.solver_order == 1 && context.config.use_karras_sigmas);

@@ -193,6 +193,7 @@ def list_cases():
     case("DDPMScheduler", "sigmoid", dict(beta_schedule="sigmoid", clip_sample=False))
     case("DDPMScheduler", "fixed_large_log", dict(variance_type="fixed_large_log", clip_sample=False))
     case("DDIMScheduler", "clip2", dict(clip_sample_range=2.0))
+    case("LCMScheduler", "small_scaling", dict(timestep_scaling=0.01), SCALED, steps=(4,))
 
 
 def clean(value):
