@@ -162,12 +162,14 @@ static dn_level dpm_level(double time, double ratio)
     return (dn_level){.time = time, .alpha = alpha, .sigma = ratio * alpha};
 }
 
-/* A whole timestep: DPMSolverMultistepScheduler cuts those of cosine tables off, the others round. */
+/* A whole timestep: rounded, but cut off for exponential and beta levels (as later releases of diffusers do; 0.31 raises there), and by
+ * DPMSolverMultistepScheduler for cosine tables. The slack keeps the table's last entry what it is. */
 static double whole_time_of(const dn_sampler_context *context, double ratio)
 {
     double time = dn_network_time(context->training, ratio);
-    bool cut = context->training->cosine && strcmp(context->config.class_name, "DPMSolverMultistepScheduler") == 0;
-    return cut ? floor(time) : rint(time);
+    bool cosine = context->training->cosine && strcmp(context->config.class_name, "DPMSolverMultistepScheduler") == 0;
+    bool cut = cosine || context->config.use_exponential_sigmas || context->config.use_beta_sigmas;
+    return cut ? floor(time + 1e-6) : rint(time);
 }
 
 dn_status dn_levels_dpm(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error)

@@ -354,6 +354,15 @@ static void options_override_the_configuration(void)
     CHECK(fabs(context.schedule.level[2].sigma - 0.05) < 1e-9 && context.schedule.level[3].sigma == 0.0);
     CHECK_OK(begin(dn_sampler_find("unipc"), 3, &options, training), error);
     CHECK(fabs(context.schedule.level[1].sigma / context.schedule.level[1].alpha - middle) < 1e-9);
+    options = one(DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_EXPONENTIAL);
+    CHECK_OK(begin(dn_sampler_find("unipc"), 4, &options, training), error);
+    double high = dn_training_sigma(training, 999.0), low = dn_training_sigma(training, 0.0);
+    for (uint32_t i = 0; i < 4; i++) { /* even in their logarithms, at whole timesteps */
+        const dn_level *level = &context.schedule.level[i];
+        double ratio = high * pow(low / high, i / 3.0);
+        CHECK(fabs(level->sigma / level->alpha / ratio - 1.0) < 1e-9);
+        CHECK(level->time == floor(dn_network_time(training, ratio) + 1e-5));
+    }
     options = one(DN_OPT_RESCALE_ZERO_SNR, 1.0);
     dn_option_set(&options, DN_OPT_TIMESTEP_SPACING, DN_SPACING_TRAILING);
     CHECK_OK(begin(dn_sampler_find("ddim"), 10, &options, training), error);
