@@ -32,7 +32,8 @@ static api_image_view image(void)
                             .sha256 = "aa",
                             .pixels_sha256 = "bb",
                             .device = "cpu",
-                            .build = "cc", .evaluations = 20};
+                            .build = "cc",
+                            .evaluations = 20};
 }
 
 static api_job_view queued_job(void)
