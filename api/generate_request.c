@@ -151,8 +151,9 @@ static bool read_guidance(api_reader *r, api_request *out)
 {
     const api_member *m = &r->members[API_FIELD_GUIDANCE_SCALE];
     if (!m->value) {
-        /* Without a class there is nothing to be guided to: one row instead of two, the same picture. */
-        out->guidance_scale = out->has_class && r->model->guidance_methods ? r->model->default_guidance : 1;
+        /* Without something to be guided to, and away from, there is one row instead of two, and the same picture. */
+        bool away = r->model->guidance || out->has_negative || (r->model->guidance_methods >> DN_GUIDE_AUTO & 1u);
+        out->guidance_scale = out->has_class && away ? r->model->default_guidance : 1;
         return true;
     }
     if (!cJSON_IsNumber(m->value) || !(fabs(m->value->valuedouble) <= API_GUIDANCE_MAX)) {

@@ -159,7 +159,8 @@ static dn_status settle_count(generation *g, uint32_t classes, dn_error *error)
 static dn_lane_spec common_spec(const generation *g)
 {
     const dn_engine *engine = g->engine;
-    bool guided = (g->classes != NULL || g->mixture_count > 0) && engine->guidance_methods != 0;
+    bool away = engine->null_class != DN_NONE || g->has_negative || (engine->guidance_methods >> DN_GUIDE_AUTO & 1u);
+    bool guided = (g->classes != NULL || g->mixture_count > 0) && away;
     dn_lane_spec spec = {
         .has_class = g->mixture_count > 0,
         .mixture = {.count = g->mixture_count},

@@ -95,7 +95,7 @@ static api_model bare = {.name = "bare",
                          .class_names = fashion_names,
                          .default_sampler = "ddim",
                          .default_steps = 10,
-                         .default_guidance = 1};
+                         .default_guidance = 2};
 
 /* A sampler's bit in api_model.samplers, wherever it stands in the table. */
 static inline uint64_t sampler_bit(const char *name)

@@ -326,6 +326,8 @@ static void defaults_are_the_models(void)
     CHECK(strcmp(r.model, "fashion-mnist") == 0 && r.has_class && r.class_index == 7 && strcmp(r.class_name, "Sneaker") == 0);
     CHECK(r.guidance_scale == 2 && r.steps == 20 && strcmp(r.sampler, "dpmpp_2m") == 0 && r.n == 1 && r.priority == 0 && !r.has_seed);
     CHECK(r.options.given == 0);
+    CHECK(parse_one(&r, "{\"model\":\"bare\",\"class_label\":1}"));
+    CHECK(r.guidance_scale == 1); /* nothing to be guided away from */
     CHECK(parse_one(&r, "{}"));
     CHECK(!r.has_class && r.guidance_scale == 1 && !r.class_name[0]);
     CHECK(parse_one(&r, "{\"model\":\"birds\",\"class_label\":0}"));
