@@ -152,7 +152,8 @@ static bool read_guidance(api_reader *r, api_request *out)
     const api_member *m = &r->members[API_FIELD_GUIDANCE_SCALE];
     if (!m->value) {
         /* Without something to be guided to, and away from, there is one row instead of two, and the same picture. */
-        bool away = r->model->guidance || out->has_negative || (r->model->guidance_methods >> DN_GUIDE_AUTO & 1u);
+        uint32_t methods = r->model->guidance_methods;
+        bool away = methods && (r->model->guidance || out->has_negative || (methods >> DN_GUIDE_AUTO & 1u));
         out->guidance_scale = out->has_class && away ? r->model->default_guidance : 1;
         return true;
     }
