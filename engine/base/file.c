@@ -252,6 +252,12 @@ dn_status dn_make_folder(const char *path, dn_error *error)
     return make_one_folder(prefix, error);
 }
 
+bool dn_path_exists(const char *path)
+{
+    struct stat info;
+    return lstat(path, &info) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
 static bool write_all(int fd, const unsigned char *bytes, size_t count)
 {
     while (count > 0) {

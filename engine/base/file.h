@@ -35,4 +35,8 @@ dn_status dn_file_check_target(const char *path, dn_error *error);
 
 dn_status dn_make_folder(const char *path, dn_error *error); /* like mkdir -p, mode 0755; an existing folder is fine */
 
+/* Whether anything goes by this name, be it a link that leads nowhere or what may not be looked at: a file that was meant to be there
+ * and cannot be read is no file that is missing. */
+bool dn_path_exists(const char *path);
+
 #endif

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/file.h"
 #include "base/limits.h"
 #include "format/json.h"
 
@@ -20,11 +20,6 @@ static char *join(const char *folder, const char *name)
         snprintf(path, bytes, "%s/%s", folder, name);
     }
     return path;
-}
-
-static bool exists(const char *path)
-{
-    return access(path, F_OK) == 0;
 }
 
 static dn_status no_memory(const dn_model_folder *folder, dn_error *error)
@@ -170,7 +165,7 @@ static dn_status read_bare(dn_model_folder *folder, cJSON *root, const char *fil
         if (!path) {
             return no_memory(folder, error);
         }
-        if (exists(path)) {
+        if (dn_path_exists(path)) {
             folder->scheduler_path = path;
         } else {
             free(path);
@@ -208,7 +203,7 @@ static dn_status check_component(const dn_model_folder *folder, const char *comp
     if (!config) {
         return no_memory(folder, error);
     }
-    dn_status status = exists(config) ? DN_OK : dn_fail(error, DN_IO, "%s: %s", config, strerror(errno));
+    dn_status status = dn_path_exists(config) ? DN_OK : dn_fail(error, DN_IO, "%s: %s", config, strerror(ENOENT));
     free(config);
     return status;
 }
@@ -220,7 +215,7 @@ static dn_status find_part(char **out, const dn_model_folder *folder, const char
     if (!path) {
         return no_memory(folder, error);
     }
-    if (exists(path)) {
+    if (dn_path_exists(path)) {
         *out = path;
     } else {
         free(path);
@@ -245,17 +240,17 @@ static dn_status read_root(dn_model_folder *folder, dn_error *error)
     dn_status status;
     if (!index || !config) {
         status = no_memory(folder, error);
-    } else if (exists(index)) {
+    } else if (dn_path_exists(index)) {
         status = read_object(&root, index, error);
         if (status == DN_OK) {
             status = read_pipeline(folder, root, index, error);
         }
-    } else if (exists(config)) {
+    } else if (dn_path_exists(config)) {
         status = read_object(&root, config, error);
         if (status == DN_OK) {
             status = read_bare(folder, root, config, error);
         }
-    } else if (exists(folder->path)) {
+    } else if (dn_path_exists(folder->path)) {
         status = read_bare(folder, NULL, folder->path, error);
     } else {
         status = dn_fail(error, DN_IO, "%s: no such folder", folder->path);

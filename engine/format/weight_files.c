@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/file.h"
+
 static const char *const known_names[] = {
     "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.bin",         "diffusion_pytorch_model.bin.index.json",   "model.safetensors",
@@ -74,7 +76,7 @@ dn_status dn_weight_file_find(char **out, const char *path, dn_error *error)
         char *known = join(path, known_names[i]);
         if (known == NULL)
             return dn_fail(error, DN_NO_MEMORY, "%s: out of memory", path);
-        if (stat(known, &info) == 0) {
+        if (dn_path_exists(known)) {
             *out = known;
             return DN_OK;
         }

@@ -164,7 +164,7 @@ static dn_status find_config(char out[PATH_BYTES], const char *path, dn_error *e
                      ? DN_OK
                      : dn_fail(error, DN_INVALID, "%.200s...: the path is longer than %d bytes", path, PATH_BYTES - 1);
     }
-    if (status == DN_OK && stat(out, &info) != 0)
+    if (status == DN_OK && !dn_path_exists(out))
         out[0] = '\0';
     return status;
 }

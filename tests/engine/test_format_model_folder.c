@@ -155,6 +155,25 @@ static void missing_parts_are_named(void)
     unlink(BARE "/config.json");
 }
 
+/* A cache of links that lost a file is no folder without it: another schedule would be taken in silence. */
+static void links_to_nowhere_are_named(void)
+{
+    static const char *const names[] = {"model_index.json", "config.json", "scheduler_config.json"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        dn_error error = {0};
+        dn_model_folder *folder = NULL;
+        char path[256];
+        make_folders();
+        snprintf(path, sizeof path, "%s/%s", BARE, names[i]);
+        unlink(path);
+        CHECK(symlink("../../blobs/nowhere", path) == 0);
+        dn_status status = dn_model_folder_open(&folder, BARE, &error);
+        unlink(path);
+        CHECK_MSG(status == DN_IO && folder == NULL && strstr(error.message, path) != NULL, "%s: %s", names[i], error.message);
+    }
+    make_folders();
+}
+
 int main(void)
 {
     RUN(a_pipeline_opens);
@@ -163,5 +182,6 @@ int main(void)
     RUN(wrong_indexes_are_refused);
     RUN(long_names_are_refused);
     RUN(missing_parts_are_named);
+    RUN(links_to_nowhere_are_named);
     return test_end();
 }

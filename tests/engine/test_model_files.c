@@ -248,6 +248,22 @@ static void several_files_are_refused_by_name(void)
     CHECK(dn_model_describe(&model, folder, 0, 0, &error) == DN_INVALID && strstr(error.message, "there is no " PLAIN));
 }
 
+/* Nor is the next one taken for a link that leads nowhere, or a guess for the configuration that it should lead to. */
+static void links_to_nowhere_are_named(void)
+{
+    static const char *const names[] = {PLAIN, "config.json"};
+    for (size_t i = 0; i < 2; i++) {
+        dn_error error = {DN_OK, ""};
+        dn_model *model = NULL;
+        clear_folder();
+        copy_config();
+        write_weights("diffusion_pytorch_model.bin", 2, true);
+        unlink(at(names[i]));
+        CHECK(symlink("../blobs/nowhere", at(names[i])) == 0);
+        CHECK_MSG(dn_model_open(&model, folder, 0, 0, &error) == DN_IO && strstr(error.message, at(names[i])), "%s", error.message);
+    }
+}
+
 /* A configuration that cannot be built is the reason that is told, whether there are weights or not. */
 static void a_bad_configuration_without_weights(void)
 {
@@ -463,6 +479,7 @@ int main(void)
     RUN(shards_hold_the_same_weights);
     RUN(the_order_of_choice);
     RUN(several_files_are_refused_by_name);
+    RUN(links_to_nowhere_are_named);
     RUN(a_bad_configuration_without_weights);
     RUN(a_description_reads_headers_alone);
     RUN(damage_to_a_torch_file_is_found_before_it_is_a_weight);
