@@ -179,6 +179,18 @@ def pictures_that_cannot_be_are_refused():
 
 
 @test
+def a_body_with_a_picture_may_be_larger_than_others():
+    room = 2 << 20
+    body = json.dumps({"class_label": 7, "steps": 2, "init_image": base64_of(INIT)})
+    answer = daemon.post(body + " " * (room - len(body)))
+    same(answer.status, 202, f"2 MiB: {answer.body[:200]}")
+    same(daemon.wait(answer.json["id"])["state"], "succeeded", "its job")
+    for large in (body + " " * (room - len(body) + 1), '{"class_label": 7}' + " " * (64 << 10)):
+        answer = daemon.post(large)
+        same((answer.status, answer.json["code"]), (413, "too-large"), f"{len(large)} bytes")
+
+
+@test
 def a_picture_whose_data_is_broken_fails_its_job_by_name():
     at = INIT.index(b"IDAT") + 8
     broken = INIT[:at] + bytes([INIT[at] ^ 0xFF]) + INIT[at + 1:]

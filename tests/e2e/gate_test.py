@@ -19,7 +19,7 @@ CASES = [
     ("length with letters", POST + b"Content-Length: 4x\r\n\r\n{}  ", 400, True),
     ("length 2^63", POST + b"Content-Length: 9223372036854775808\r\n\r\n", 413, True),
     ("length 2^64", POST + b"Content-Length: 18446744073709551616\r\n\r\n", 413, True),
-    ("length over the limit", POST + b"Content-Length: 65537\r\n\r\n", 413, True),
+    ("length over the limit", POST + b"Content-Length: 2097153\r\n\r\n", 413, True),
     ("unknown coding", POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400, True),
     ("two codings", POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n", 400, True),
     ("HTTP/1.0 chunked", b"POST /generate HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, True),

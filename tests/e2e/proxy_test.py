@@ -140,8 +140,8 @@ def malformed_requests_get_a_problem_and_reach_nobody():
     is_problem(send(nginx, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 40000 + b"\r\n\r\n"), 431, "malformed-http", "40 KB header")
     is_problem(send(nginx, b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"), 414, "malformed-http", "40 KB target")
     is_problem(send(nginx, b"GET /.problem HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), 404, "not-found", "nginx's own location")
-    body = b" " * (2 << 20)
-    is_problem(send(nginx, POST + b"Content-Length: %d\r\n\r\n" % len(body) + body), 413, "too-large", "2 MiB body")
+    body = b" " * ((2 << 20) + 1)
+    is_problem(send(nginx, POST + b"Content-Length: %d\r\n\r\n" % len(body) + body), 413, "too-large", "a byte over 2 MiB")
     same(recorder.requests, [], "what passed nginx")
     nginx.stop()
 
