@@ -94,6 +94,7 @@ typedef struct dn_device_options {
 typedef struct dn_network_options {
     const dn_plan *plan;        /* borrowed; outlives the network */
     const dn_weights *weights;  /* read during the call only */
+    dn_weights *spent;          /* instead of weights: each one's memory is given back when it is packed; they are worth nothing then */
 } dn_network_options;
 
 typedef struct dn_workspace_options {

@@ -164,7 +164,7 @@ static dn_status open_files(dn_engine *engine, const char *folder, bool describe
 /* Packs the weights and lets the floats go. */
 static dn_status compile(dn_network **out, const dn_engine *engine, dn_model *model, dn_error *error)
 {
-    dn_network_options network = {.plan = model->plan, .weights = model->weights};
+    dn_network_options network = {.plan = model->plan, .spent = model->weights};
     dn_status status = engine->backend->network_create(out, engine->device, &network, error);
     dn_weights_free(model->weights);
     model->weights = NULL;

@@ -145,6 +145,8 @@ typedef struct dn_weights {
 
 dn_status dn_weights_create(dn_weights **out, const dn_plan *plan, dn_error *error);   /* zeroed */
 void dn_weights_free(dn_weights *weights);
+/* Gives the memory of weight w back before the others': its floats are lost. Different weights on any threads. */
+void dn_weights_release(dn_weights *weights, const dn_plan *plan, uint32_t w);
 
 static inline size_t dn_shape_count(dn_shape s)
 {

@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define LINE_FLOATS 16u
 
@@ -47,4 +49,13 @@ void dn_weights_free(dn_weights *weights)
     free(weights->storage);
     free(weights->data);
     free(weights);
+}
+
+/* Whole pages of it alone: the system takes them, and gives zeros if they are ever read again. */
+void dn_weights_release(dn_weights *weights, const dn_plan *plan, uint32_t w)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)weights->data[w];
+    uintptr_t first = (begin + page - 1) / page * page, end = (begin + plan->weights[w].count * sizeof(float)) / page * page;
+    if (end > first)
+        (void)madvise((void *)first, end - first, MADV_DONTNEED);
 }

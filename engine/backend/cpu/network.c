@@ -134,17 +134,15 @@ static void tabulate_positions(dn_network *network)
 typedef struct update_job {
     dn_network *network;
     const dn_weights *weights;
+    dn_weights *spent; /* the same, to be given back; NULL: they stay */
+    const uint8_t *users; /* [weight_count] nodes that multiply by it; more than one: it stays */
 } update_job;
 
-/* Task: one node's weight to panels. A conv's [O,I,kh,kw] becomes [kh,kw,I] x O: one pass for each tap. */
-static void pack_node(void *payload, unsigned index, unsigned worker)
+/* One node's weight to panels. A conv's [O,I,kh,kw] becomes [kh,kw,I] x O: one pass for each tap. */
+static void pack_weight(const update_job *job, unsigned index)
 {
-    (void)worker;
-    const update_job *job = payload;
     const dn_plan *plan = job->network->plan;
     const dn_node *node = &plan->nodes[index];
-    if (!multiplies(node))
-        return;
     const dn_weight_info *info = &plan->weights[node->weight];
     const dn_cpu_kernels *kernels = job->network->device->kernels;
     if (dn_cpu_winograd_fits(plan, node)) {
@@ -167,18 +165,54 @@ static void pack_node(void *payload, unsigned index, unsigned worker)
     }
 }
 
-dn_status dn_cpu_network_update(dn_network *network, const dn_weights *weights, dn_error *error)
+/* Task. */
+static void pack_node(void *payload, unsigned index, unsigned worker)
 {
+    (void)worker;
+    const update_job *job = payload;
+    const dn_node *node = &job->network->plan->nodes[index];
+    if (!multiplies(node))
+        return;
+    pack_weight(job, index);
+    if (job->spent && job->users[node->weight] == 1)
+        dn_weights_release(job->spent, job->network->plan, node->weight);
+}
+
+static dn_status pack_all(update_job *job, dn_error *error)
+{
+    const dn_network *network = job->network;
     const dn_plan *plan = network->plan;
-    if (weights->count != plan->weight_count)
-        return dn_fail(error, DN_INTERNAL, "%u weights for a plan of %u", weights->count, plan->weight_count);
+    if (job->weights->count != plan->weight_count)
+        return dn_fail(error, DN_INTERNAL, "%u weights for a plan of %u", job->weights->count, plan->weight_count);
     for (uint32_t w = 0; w < plan->weight_count; w++) {
         if (network->weights[w])
-            memcpy(network->weights[w], weights->data[w], (size_t)plan->weights[w].count * sizeof(float));
+            memcpy(network->weights[w], job->weights->data[w], (size_t)plan->weights[w].count * sizeof(float));
     }
-    update_job job = {.network = network, .weights = weights};
-    dn_pool_run(network->device->pool, plan->node_count, pack_node, &job);
+    dn_pool_run(network->device->pool, plan->node_count, pack_node, job);
     return DN_OK;
+}
+
+dn_status dn_cpu_network_update(dn_network *network, const dn_weights *weights, dn_error *error)
+{
+    return pack_all(&(update_job){.network = network, .weights = weights}, error);
+}
+
+/* The first packing, which may take the weights with it. */
+static dn_status pack_first(dn_network *network, const dn_network_options *options, dn_error *error)
+{
+    const dn_plan *plan = network->plan;
+    update_job job = {.network = network, .weights = options->spent ? options->spent : options->weights, .spent = options->spent};
+    uint8_t *users = calloc((size_t)plan->weight_count + 1, sizeof *users);
+    if (!users)
+        return dn_fail(error, DN_NO_MEMORY, "no memory for a network");
+    for (uint32_t n = 0; n < plan->node_count; n++) {
+        if (multiplies(&plan->nodes[n]) && users[plan->nodes[n].weight] < 2)
+            users[plan->nodes[n].weight]++;
+    }
+    job.users = users;
+    dn_status status = pack_all(&job, error);
+    free(users);
+    return status;
 }
 
 void dn_cpu_network_free(dn_network *network)
@@ -187,9 +221,18 @@ void dn_cpu_network_free(dn_network *network)
         return;
     free(network->nodes);
     free(network->weights);
-    free(network->storage);
+    free(network->allocation);
     free(network->frequencies);
     free(network);
+}
+
+/* Zeros that take no memory until something is written over them. */
+static void reserve_storage(dn_network *network)
+{
+    const size_t line = DN_CPU_LINE_FLOATS * sizeof(float);
+    network->allocation = calloc(1, network->bytes + line);
+    if (network->allocation)
+        network->storage = (float *)(((uintptr_t)network->allocation + line - 1) / line * line);
 }
 
 dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error)
@@ -209,17 +252,16 @@ dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_ne
     network->frequencies = calloc(count_frequencies(plan) + 1, sizeof *network->frequencies);
     mark_plain(plan, plain);
     size_t floats = place_weights(network, plain, NULL);
-    network->storage = dn_cpu_alloc(floats);
     network->bytes = floats * sizeof(float);
+    reserve_storage(network);
     if (!network->nodes || !network->weights || !network->frequencies || !network->storage) {
         status = dn_fail(error, DN_NO_MEMORY, "no memory for %zu MB of packed weights", network->bytes >> 20);
         goto done;
     }
-    memset(network->storage, 0, network->bytes);
     place_weights(network, plain, network->storage);
     tabulate_frequencies(network);
     tabulate_positions(network);
-    status = dn_cpu_network_update(network, options->weights, error);
+    status = pack_first(network, options, error);
 done:
     free(plain);
     if (status == DN_OK)

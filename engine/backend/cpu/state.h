@@ -24,7 +24,8 @@ struct dn_network {
     const dn_plan *plan; /* borrowed */
     dn_cpu_node *nodes; /* one per node of the plan */
     float **weights; /* per plan weight: a copy in checkpoint layout, NULL where only the packed form is read */
-    float *storage; /* what packed and weights point into */
+    float *storage; /* what packed and weights point into, 64-byte aligned */
+    void *allocation; /* what storage lies in */
     double *frequencies;
     size_t bytes; /* of storage */
 };
