@@ -20,18 +20,13 @@ int main(int argc, char **argv)
     }
     dn_status status = dn_engine_open(&engine, argv[1], NULL, &error);
     if (status == DN_OK) {
-        dn_lane_spec spec = {.seed = 42,
-                             .has_class = true,
-                             .class_index = 7,
-                             .guidance_scale = 2.0,
-                             .steps = 20,
-                             .sampler = "dpmpp_2m"};
+        dn_lane_spec spec = {.seed = 42, .has_class = true, .class_index = 7, .guidance_scale = 2.0, .steps = 20, .sampler = "dpmpp_2m"};
         pixels = malloc((size_t)engine->image_width * engine->image_height * engine->image_channels);
         status = pixels != NULL ? dn_generate(engine, &spec, 1, pixels, NULL, NULL, NULL, &error)
                                 : dn_fail(&error, DN_NO_MEMORY, "out of memory");
         if (status == DN_OK)
-            status = dn_png_encode(&png, &png_bytes, pixels, engine->image_width, engine->image_height, engine->image_channels, NULL, 0,
-                                   &error);
+            status =
+                dn_png_encode(&png, &png_bytes, pixels, engine->image_width, engine->image_height, engine->image_channels, NULL, 0, &error);
     }
     if (status == DN_OK)
         status = dn_file_write(argv[2], png, png_bytes, false, &error);

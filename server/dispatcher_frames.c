@@ -264,8 +264,9 @@ static void hear_failed(dispatcher *d, const protocol_message *m)
         return;
     char cause[512];
     protocol_copy_text(cause, sizeof cause, m->text);
-    const char *code = m->state == PROTOCOL_FAILED_MODEL ? "model-load" : m->state == PROTOCOL_FAILED_MEMORY  ? "out-of-memory"
-                       : m->state == PROTOCOL_FAILED_INPUT ? "bad-input-image"
+    const char *code = m->state == PROTOCOL_FAILED_MODEL    ? "model-load"
+                       : m->state == PROTOCOL_FAILED_MEMORY ? "out-of-memory"
+                       : m->state == PROTOCOL_FAILED_INPUT  ? "bad-input-image"
                                                             : "engine";
     if (job->end == END_NONE)
         job_end_with(d, job, END_FAILED, code, cause);

@@ -60,10 +60,26 @@ static bool arguments_init(worker_arguments *a, const dispatcher *d)
     a->values = calloc(FIXED_ARGUMENTS + 2 * count + 1, sizeof *a->values);
     if (!a->values)
         return false;
-    char *const fixed[FIXED_ARGUMENTS] = {d->program,  "worker",   "--fd",       "3",         "--parent",         a->parent,
-                                          "--threads", a->threads, "--rows-max", a->rows_max, "--snapshot-every", a->snapshot_every,
-                                          "--memory-limit", a->memory_limit, "--preload", o->preload ? "1" : "0",
-                                          "--vae-tiling", o->vae_tiling ? "1" : "0", "--inputs", a->inputs};
+    char *const fixed[FIXED_ARGUMENTS] = {d->program,
+                                          "worker",
+                                          "--fd",
+                                          "3",
+                                          "--parent",
+                                          a->parent,
+                                          "--threads",
+                                          a->threads,
+                                          "--rows-max",
+                                          a->rows_max,
+                                          "--snapshot-every",
+                                          a->snapshot_every,
+                                          "--memory-limit",
+                                          a->memory_limit,
+                                          "--preload",
+                                          o->preload ? "1" : "0",
+                                          "--vae-tiling",
+                                          o->vae_tiling ? "1" : "0",
+                                          "--inputs",
+                                          a->inputs};
     memcpy(a->values, fixed, sizeof fixed);
     a->count = FIXED_ARGUMENTS;
     for (size_t i = 0; i < count; i++) {

@@ -196,7 +196,8 @@ void inputs_submit(inputs *in, store_request *enqueue, const api_request *jobs)
     input_task *task = calloc(1, sizeof *task + 2 * enqueue->job_count * sizeof task->files[0]);
     bool fine = task != NULL;
     for (size_t i = 0; fine && i < enqueue->job_count; i++)
-        fine = add_file(task, &jobs[i].init_image, enqueue->jobs[i].id, false) && add_file(task, &jobs[i].mask_image, enqueue->jobs[i].id, true);
+        fine = add_file(task, &jobs[i].init_image, enqueue->jobs[i].id, false) &&
+               add_file(task, &jobs[i].mask_image, enqueue->jobs[i].id, true);
     if (fine && task->file_count) {
         task->enqueue = enqueue;
         push(in, task);

@@ -16,8 +16,7 @@
 static void fill_specs(const dn_engine *engine, dn_lane_spec *specs, uint32_t columns)
 {
     for (uint32_t i = 0; i < columns * SHEET_ROWS; i++) {
-        specs[i] =
-            (dn_lane_spec){.seed = i, .has_class = engine->class_count > 0, .class_index = i % columns};
+        specs[i] = (dn_lane_spec){.seed = i, .has_class = engine->class_count > 0, .class_index = i % columns};
         specs[i].guidance_scale = engine->default_guidance;
         specs[i].steps = engine->default_steps;
         snprintf(specs[i].sampler, sizeof specs[i].sampler, "%s", engine->default_sampler);

@@ -55,7 +55,8 @@ static bool recall(worker_codec *codec, codec_task *task)
     const size_t plane = plane_of(task);
     for (size_t i = 0; i < CODEC_KEPT; i++) {
         codec_kept *kept = &codec->kept[i];
-        if (kept->load != task->load || strcmp(kept->init_sha256, task->init_sha256) != 0 || strcmp(kept->mask_sha256, task->mask_sha256) != 0)
+        if (kept->load != task->load || strcmp(kept->init_sha256, task->init_sha256) != 0 ||
+            strcmp(kept->mask_sha256, task->mask_sha256) != 0)
             continue;
         task->init = copy_of(kept->init, plane * dn_codec_about(task->codec)->latent_channels);
         task->mask = kept->mask ? copy_of(kept->mask, plane) : NULL;

@@ -38,7 +38,8 @@ dn_status worker_read_input(uint8_t **out, const char *folder, const char *job, 
     }
     if (status == DN_OK)
         status = check_hash(bytes, count, sha256, what, error);
-    if (status == DN_OK && (status = input_picture_decode(out, bytes, count, about->width, about->height, mask ? 1 : about->channels, &why)) != DN_OK)
+    if (status == DN_OK &&
+        (status = input_picture_decode(out, bytes, count, about->width, about->height, mask ? 1 : about->channels, &why)) != DN_OK)
         status = dn_fail(error, status == DN_IO ? DN_INVALID : status, "%s: %.400s", what, why.message);
     free(bytes);
     return status;

@@ -45,7 +45,8 @@ static dn_status describe(load_task *task, dn_engine *engine)
 {
     dn_status status = dn_describe_model(&task->description, task->name, engine, &task->error);
     if (status == DN_OK && task->description->channels != 1 && task->description->channels != 3)
-        status = dn_fail(&task->error, DN_UNSUPPORTED, "%s makes %u channels: a picture has 1 or 3", task->folder, task->description->channels);
+        status =
+            dn_fail(&task->error, DN_UNSUPPORTED, "%s makes %u channels: a picture has 1 or 3", task->folder, task->description->channels);
     return status;
 }
 
@@ -56,7 +57,8 @@ static dn_status open_codec(load_task *task)
 
 static dn_status run_task(const worker_loader *loader, load_task *task)
 {
-    const dn_engine_options options = {.threads = loader->threads, .vae_tiling = loader->vae_tiling, .describe_only = task->kind == LOAD_DESCRIPTION};
+    const dn_engine_options options = {
+        .threads = loader->threads, .vae_tiling = loader->vae_tiling, .describe_only = task->kind == LOAD_DESCRIPTION};
     dn_status status = dn_engine_open(&task->engine, task->folder, &options, &task->error);
     if (status == DN_OK)
         status = describe(task, task->engine);
@@ -107,8 +109,8 @@ static void *loader_main(void *payload)
 
 dn_status worker_loader_start(worker_loader *loader, int wake_fd, const worker_options *options, dn_error *error)
 {
-    *loader = (worker_loader){
-        .wake_fd = wake_fd, .threads = options->threads, .rows_max = options->rows_max, .vae_tiling = options->vae_tiling};
+    *loader =
+        (worker_loader){.wake_fd = wake_fd, .threads = options->threads, .rows_max = options->rows_max, .vae_tiling = options->vae_tiling};
     loader->waiting_tail = &loader->waiting;
     loader->done_tail = &loader->done;
     pthread_mutex_init(&loader->lock, NULL);

@@ -176,8 +176,8 @@ static dn_status take_loaded(worker *w, load_task *task, dn_error *error)
     model->rows_max = task->rows_max;
     model->row_seconds = task->row_seconds;
     model->ready_since = model->last_used = dn_now_seconds();
-    fprintf(stderr, "worker: model %s is in memory: %zu MiB, %u rows a tick, %.1f ms a row\n", model->name, model->bytes >> 20, model->rows_max,
-            1e3 * model->row_seconds);
+    fprintf(stderr, "worker: model %s is in memory: %zu MiB, %u rows a tick, %.1f ms a row\n", model->name, model->bytes >> 20,
+            model->rows_max, 1e3 * model->row_seconds);
     return say(w, model, PROTOCOL_MODEL_READY, error);
 }
 
@@ -188,7 +188,8 @@ static bool in_use(const worker *w, const worker_model *model)
     if (model->coding)
         return true;
     for (unsigned i = 0; i < WORKER_CREDIT; i++)
-        if (w->lanes[i].model == model && w->lanes[i].state != LANE_FREE && w->lanes[i].state != LANE_WAITING && w->lanes[i].state != LANE_SENT)
+        if (w->lanes[i].model == model && w->lanes[i].state != LANE_FREE && w->lanes[i].state != LANE_WAITING &&
+            w->lanes[i].state != LANE_SENT)
             return true;
     return false;
 }

@@ -127,8 +127,12 @@ static dn_status send_image(worker *w, const encode_task *task, dn_error *error)
                                 task->error.message, error);
     if (task->png_bytes + 256 > PROTOCOL_FRAME_BYTES_MAX)
         return worker_fail_lane(w, lane, PROTOCOL_FAILED_ENGINE, "the PNG is larger than 64 MiB", error);
-    protocol_message m = {
-        .type = PROTOCOL_IMAGE, .lane = task->lane, .steps_done = lane->evaluations, .width = task->width, .height = task->height, .data = {task->png, task->png_bytes}};
+    protocol_message m = {.type = PROTOCOL_IMAGE,
+                          .lane = task->lane,
+                          .steps_done = lane->evaluations,
+                          .width = task->width,
+                          .height = task->height,
+                          .data = {task->png, task->png_bytes}};
     memcpy(m.sha256, task->sha256, 32);
     memcpy(m.pixels_sha256, task->pixels_sha256, 32);
     lane->state = LANE_SENT;

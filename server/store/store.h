@@ -135,7 +135,8 @@ typedef struct store_request {
      * limit. job_ended and state_after tell when it ended instead (canceled, or failed with code "crashed"). */
     char reason[24];
     bool crashed_alone;
-    /* STORE_PURGE, STORE_RETENTION: out: files of the data directory ("images/NAME", "inputs/NAME") to unlink after the commit. Purging a running job asks it to cancel and lets
+    /* STORE_PURGE, STORE_RETENTION: out: files of the data directory ("images/NAME", "inputs/NAME") to unlink after the commit. Purging a
+     * running job asks it to cancel and lets
      * the first retention after its end take the files (state_after). Retention takes a bounded number of jobs: again while `more`. */
     char **files;
     size_t file_count;

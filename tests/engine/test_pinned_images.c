@@ -22,11 +22,8 @@ static char written[4096];
 static dn_lane_spec image_spec(uint32_t index)
 {
     static const char *const samplers[] = {"dpmpp_2m", "ddim", "heun", "euler", "euler_ancestral", "ddpm", "model", "dpmpp_2m"};
-    dn_lane_spec spec = {.seed = 42 + index,
-                         .has_class = index != 5,
-                         .class_index = index % 10,
-                         .guidance_scale = index % 3 == 0 ? 2.0 : 1.0,
-                         .steps = 10};
+    dn_lane_spec spec = {
+        .seed = 42 + index, .has_class = index != 5, .class_index = index % 10, .guidance_scale = index % 3 == 0 ? 2.0 : 1.0, .steps = 10};
     snprintf(spec.sampler, sizeof spec.sampler, "%s", samplers[index]);
     return spec;
 }
