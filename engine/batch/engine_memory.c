@@ -7,7 +7,8 @@ static size_t network_bytes(const dn_engine *engine, const dn_network *network, 
 {
     if (model == NULL)
         return 0;
-    return network != NULL ? engine->backend->network_bytes(network) : PACKED_SHARE * sizeof(float) * (size_t)dn_plan_parameters(model->plan);
+    return network != NULL ? engine->backend->network_bytes(network)
+                           : PACKED_SHARE * sizeof(float) * (size_t)dn_plan_parameters(model->plan);
 }
 
 size_t dn_engine_weight_bytes(const dn_engine *engine)
