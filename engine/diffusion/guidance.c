@@ -129,13 +129,14 @@ static void finish_fold(const dn_guidance *guidance, dn_ops *out)
 }
 
 /* eps' = eps - sigma scale grad_x log p, hence x0' = x0 + sigma^2 / alpha scale grad_x log p: said of the raw answer. The classifier
- * saw in_scale x and gives the gradient by that. */
+ * saw in_scale x and gives the gradient by that. Where alpha is 0 the image has no part in x, and no class shows in it. */
 static void add_gradient(const dn_guidance *guidance, const dn_sampler_context *context, const dn_level *level, const dn_answer *answer,
                          dn_ops *out)
 {
+    if (level->alpha == 0.0 || answer->x0_by_raw == 0.0)
+        return;
     double shift = level->sigma * level->sigma / level->alpha * guidance->classifier_scale * dn_input_scale(context, level);
-    if (answer->x0_by_raw != 0.0)
-        dn_ops_linear(out, DN_REG_COND, 2, (const uint32_t[]){DN_REG_COND, DN_REG_GUIDE}, (const double[]){1.0, shift / answer->x0_by_raw});
+    dn_ops_linear(out, DN_REG_COND, 2, (const uint32_t[]){DN_REG_COND, DN_REG_GUIDE}, (const double[]){1.0, shift / answer->x0_by_raw});
 }
 
 void dn_guidance_fold(const dn_guidance *guidance, const dn_sampler_context *context, const dn_evaluation *evaluation, uint32_t rows,

@@ -101,7 +101,7 @@ static double distance(const double a[N], const double b[N])
 {
     double most = 0.0, size = 1.0;
     for (int i = 0; i < N; i++) {
-        most = fmax(most, fabs(a[i] - b[i]));
+        most = isfinite(a[i]) ? fmax(most, fabs(a[i] - b[i])) : (double)INFINITY;
         size = fmax(size, fabs(b[i]));
     }
     return most / size;
@@ -256,6 +256,28 @@ static void by_a_classifier(void)
     }
 }
 
+/* Where nothing of the image is left in x the classifier says nothing: neither of zero terminal signal nor of a flow's begin. */
+static void a_classifier_of_noise_alone(void)
+{
+    static const dn_family families[] = {DN_FAMILY_VP, DN_FAMILY_FLOW};
+    bench b;
+    for (int f = 0; f < 2; f++) {
+        double x0[N], eps[N], sigma = 1.0;
+        const dn_prediction p = families[f] == DN_FAMILY_FLOW ? DN_PREDICT_FLOW : DN_PREDICT_V;
+        const dn_guidance guidance = {
+            .method = DN_GUIDE_CLASSIFIER, .conditional = true, .scale = 1.0, .sigma_max = INFINITY, .classifier_scale = 3.0};
+        set_up(&b, p, sigma);
+        b.training.family = families[f];
+        for (int i = 0; i < N; i++) {
+            x0[i] = f == 0 ? -b.cond[i] : b.x[i] - b.cond[i];
+            eps[i] = b.x[i];
+        }
+        fold(&b, &guidance, DN_ROW_COND | DN_ROW_GRADIENT);
+        CLOSE(b.x0, x0);
+        CLOSE(b.eps, eps);
+    }
+}
+
 /* One answer alone: x0 and noise as the lane sees them. */
 static void alone(bench *b, const double raw[N], double x0[N], double eps[N])
 {
@@ -381,6 +403,7 @@ int main(void)
     RUN(plus_plus);
     RUN(projected);
     RUN(by_a_classifier);
+    RUN(a_classifier_of_noise_alone);
     RUN(other_families);
     RUN(rows_that_are_asked_for);
     dn_backend_cpu()->buffer_free(registers);
