@@ -44,6 +44,16 @@ static void start_noise(const dn_conditioning *c, const dn_sampler_context *cont
     append(out, DN_OP_SLERP, DN_REG_X, DN_REG_X, DN_REG_NOISE, 0)->ratio = (float)c->variation_strength;
 }
 
+/* The level that the sampler first asks at: that of its first step, but for edm_heun, whose first churn is part of the start. */
+static dn_level first_level(const dn_sampler_context *context)
+{
+    const dn_sampler_state state = {.step = context->first_step};
+    dn_evaluation evaluation;
+    if (context->sampler->next(context, &state, &evaluation) && evaluation.reg == DN_REG_X)
+        return evaluation.level;
+    return context->schedule.level[context->first_step];
+}
+
 void dn_conditioning_start(const dn_conditioning *conditioning, const dn_sampler_context *context, bool given, dn_ops *out)
 {
     const dn_schedule *schedule = &context->schedule;
@@ -53,12 +63,13 @@ void dn_conditioning_start(const dn_conditioning *conditioning, const dn_sampler
         return;
     }
     start_noise(conditioning, context, given, out);
+    const dn_level first = first_level(context);
     if (conditioning->from_init) {
-        noised(&schedule->level[context->first_step], DN_REG_X, DN_REG_X, out);
+        noised(&first, DN_REG_X, DN_REG_X, out);
         return;
     }
     if (conditioning->has_mask)
-        noised(&schedule->level[0], DN_REG_NOISE, DN_REG_X, out);
+        noised(&first, DN_REG_NOISE, DN_REG_X, out);
     dn_ops_linear(out, DN_REG_X, 1, &x, &schedule->start_scale);
     if (conditioning->has_mask)
         append(out, DN_OP_BLEND, DN_REG_X, DN_REG_X, DN_REG_NOISE, DN_REG_MASK);

@@ -127,6 +127,27 @@ static void pictures_are_noised_to_their_level(void)
     dn_engine_close(engine);
 }
 
+/* edm_heun's first churn is part of its start: a picture is noised to the churned level, where the network is asked first. */
+static void a_churned_start_is_noised_as_much(void)
+{
+    static dn_sampler_context context;
+    float noise[ELEMENTS], start[ELEMENTS];
+    dn_engine *engine = open_engine(1);
+    dn_lane_spec spec = spec_with("edm_heun", 10, "strength=1", "s_churn=3");
+    dn_sampler_state state = {0};
+    dn_evaluation asked;
+    spec.init = case_init();
+    CHECK_OK(dn_sampler_context_init(&context, spec.sampler, 10, &spec.options, 7, engine->training, &engine->scheduler, &error), error);
+    CHECK(context.sampler->next(&context, &state, &asked) && asked.level.sigma > 1.2 * context.schedule.level[0].sigma);
+    dn_noise_normal(noise, ELEMENTS, 0, spec.seed, DN_STREAM_START, 0);
+    read_start(start, engine, &spec);
+    for (int i = 0; i < ELEMENTS; i++) {
+        double x = (double)spec.init[i] + asked.level.sigma * (double)noise[i];
+        CHECK_MSG(fabs(x / context.schedule.start_scale - (double)start[i]) < 1e-5, "element %d starts at %g", i, (double)start[i]);
+    }
+    dn_engine_close(engine);
+}
+
 /* Where the mask is 0 the picture stays, bit for bit, whatever the sampler; where it is 1 it does not. */
 static void the_kept_part_is_kept(void)
 {
@@ -341,6 +362,7 @@ int main(void)
     RUN(variations_turn_the_start);
     RUN(strength_leaves_steps_out);
     RUN(pictures_are_noised_to_their_level);
+    RUN(a_churned_start_is_noised_as_much);
     RUN(the_kept_part_is_kept);
     RUN(ends_of_the_mask);
     RUN(resampling);
