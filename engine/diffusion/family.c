@@ -24,17 +24,16 @@ double dn_shifted(double shift, double time)
     return shift * time / (1.0 + (shift - 1.0) * time);
 }
 
-/* The (possibly fractional) index of a ratio in the table: linear in its logarithm between the entries. */
+/* The (possibly fractional) index of a ratio in the table: linear in its logarithm between the entries. Tables with zero terminal
+ * signal may fall at their end, where 2^-24 stands for 0; as in diffusers the last entry that is not above the ratio (but for
+ * rounding) counts. */
 static double index_of(const dn_training_schedule *training, double ratio)
 {
-    uint32_t low = 0, high = training->timesteps - 1;
-    while (high - low > 1) {
-        uint32_t middle = low + (high - low) / 2;
-        if (dn_training_sigma(training, middle) <= ratio)
-            low = middle;
-        else
-            high = middle;
-    }
+    uint32_t low = training->timesteps - 1;
+    double slack = training->zero_snr ? 1.0 + 1e-6 : 1.0;
+    while (low > 0 && dn_training_sigma(training, low) > ratio * slack)
+        low--;
+    low = low < training->timesteps - 1 ? low : training->timesteps - 2;
     double from = log(dn_training_sigma(training, low)), to = log(dn_training_sigma(training, low + 1));
     double part = (log(fmax(ratio, 1e-10)) - from) / (to - from);
     return low + fmin(fmax(part, 0.0), 1.0);

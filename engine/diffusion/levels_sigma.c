@@ -195,7 +195,7 @@ dn_status dn_levels_dpm(dn_schedule *out, const dn_sampler_context *context, uin
         if (dn_levels_respaced(config)) {
             ratio = dn_spaced_sigma(config, high, low, i, steps);
             time = whole_time_of(context, ratio);
-            last = config->final_sigma_min ? ratio : 0.0;
+            last = !config->final_sigma_min ? 0.0 : steps > 1 ? ratio : low;
         }
         if (time < 0.0)
             break; /* trailing with clipped lambdas has fewer steps than asked for */

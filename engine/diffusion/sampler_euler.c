@@ -4,6 +4,7 @@
  * With s_churn the network is asked at the level before the churn and its answer used after it: so do diffusers and,
  * for parity, this file; Karras et al. ask after it. */
 #include <math.h>
+#include <string.h>
 
 #include "diffusion/family.h"
 #include "diffusion/sampler_tools.h"
@@ -12,7 +13,9 @@ static double churn_of(const dn_sampler_context *context, double sigma)
 {
     if (sigma < dn_option_value(context, DN_OPT_S_TMIN) || sigma > dn_option_value(context, DN_OPT_S_TMAX))
         return 0.0;
-    return fmin(dn_option_value(context, DN_OPT_S_CHURN) / context->schedule.steps, sqrt(2.0) - 1.0);
+    /* Even in log sigma, diffusers' table has one level more than it visits, and the churn is spread over it. */
+    bool longer = strcmp(context->config.interpolation_type, "log_linear") == 0 && !dn_levels_respaced(&context->config);
+    return fmin(dn_option_value(context, DN_OPT_S_CHURN) / (context->schedule.steps + longer), sqrt(2.0) - 1.0);
 }
 
 /* How much of the added noise the denoised estimate takes along: x0' = x0 + share * (x' - x). */

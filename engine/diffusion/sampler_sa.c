@@ -1,7 +1,8 @@
 /* SA-Solver: Xue et al. 2023 (arXiv 2309.05019), algorithm 1: a stochastic Adams-Bashforth predictor and Adams-Moulton corrector, one
  * evaluation a step, by x0 or by noise, as SASolverScheduler of diffusers 0.31 does it. Pure functions, any thread.
  *
- * tau(t) is how random the path is: diffusers' default, 1 for the middle of the times (200 to 800 of 1000) and 0 outside, times eta.
+ * tau(t) is how random the path is: diffusers' default, 1 for times from 200 to 800 and 0 outside, times eta; these are
+ * timesteps as they are, of however many (a network of 100 timesteps is sampled without noise).
  * With c = 1 + tau^2, u = lambda - lambda' and l_j the Lagrange polynomials of the answers' lambdas, by x0:
  *   x' = sigma'/sigma e^{-tau^2 h} x + c alpha' sum_j m_j int_{-h}^0 e^{c u} l_j du + sigma' sqrt(1 - e^{-2 tau^2 h}) z   (eq. 14)
  * and by noise:
@@ -18,8 +19,8 @@
 #define LAST DN_REG_H4
 #define LAST_NOISE DN_REG_H5
 #define ORDER_MAX 4
-#define TAU_FROM 0.2 /* of the training timesteps */
-#define TAU_TO 0.8
+#define TAU_FROM 200.0
+#define TAU_TO 800.0
 
 typedef struct dn_sa_step {
     bool data;
@@ -42,8 +43,7 @@ static dn_sa_step step_from(const dn_sampler_context *context, uint32_t step)
 {
     const dn_level *level = &context->schedule.level[step];
     dn_sa_step s = {.data = by_data(context), .from = level, .to = level + 1};
-    double count = context->training->timesteps;
-    bool random = level->time >= TAU_FROM * count && level->time <= TAU_TO * count;
+    bool random = level->time >= TAU_FROM && level->time <= TAU_TO;
     s.h = dn_lambda(s.to) - dn_lambda(s.from);
     s.tau = random ? dn_option_value(context, DN_OPT_ETA) : 0.0;
     s.c = s.data ? 1.0 + s.tau * s.tau : -1.0;

@@ -194,6 +194,12 @@ def list_cases():
     case("DDPMScheduler", "fixed_large_log", dict(variance_type="fixed_large_log", clip_sample=False))
     case("DDIMScheduler", "clip2", dict(clip_sample_range=2.0))
     case("LCMScheduler", "small_scaling", dict(timestep_scaling=0.01), SCALED, steps=(4,))
+    case("SASolverScheduler", "of_500_times", dict(num_train_timesteps=500), steps=(10,))
+    case("EulerDiscreteScheduler", "zero_snr_karras_vpred",
+         dict(rescale_betas_zero_snr=True, use_karras_sigmas=True, prediction_type="v_prediction"), steps=(10,))
+    case("EulerDiscreteScheduler", "log_linear_churn_sample", dict(interpolation_type="log_linear", prediction_type="sample"),
+         kwargs=dict(s_churn=2.0), steps=(10,))
+    case(multi, "noise_karras_min", dict(algorithm_type="dpmsolver", use_karras_sigmas=True, final_sigmas_type="sigma_min"), steps=(1, 5))
 
 
 def clean(value):
