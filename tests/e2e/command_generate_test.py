@@ -170,7 +170,7 @@ def flags_of_conditioning_are_checked_together():
                              (("--init-image", os.path.join(ROOT, "models/fashion-mnist/grid.png")), "grid.png"),
                              (("--class", 1, "--guidance-method", "cfg_pp", "--sampler", "ddim", "--guidance-scale", 2), "--guidance-scale"),
                              (("--class", 1, "--guidance-method", "cfg_pp", "--guidance-scale", 0.5, "--sampler", "dpmpp_2m"), "--guidance-method"),
-                             (("--class", 1, "--guidance-method", "autoguidance"), "--guidance-method"),
+                             (("--class", 1, "--guidance-method", "auto"), "--guidance-method"),
                              (("--sampler", "flow_euler"), "--sampler"), (("--sampler", "edm_euler", "--sigma-min", 5, "--sigma-max", 1), "--sigma-min")]:
         path = file("refused.png")
         answer = generate(*arguments, "--output", path, "--steps", 2)
