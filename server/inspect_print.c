@@ -125,6 +125,14 @@ static void print_codec(const inspect_facts *f)
                f->codec.tiled ? ", in tiles" : "");
 }
 
+static const char *what_is_denoised(const inspect_facts *f)
+{
+    uint32_t channels = f->engine->model->channels;
+    if (f->has_codec)
+        return "latents";
+    return channels == 1 || channels == 3 ? "pixels" : "latents of an autoencoder that is not here";
+}
+
 void inspect_print_text(const inspect_facts *f)
 {
     const dn_engine *engine = f->engine;
@@ -133,9 +141,8 @@ void inspect_print_text(const inspect_facts *f)
     printf("model         %s\n", engine->folder->path);
     printf("architecture  %s, %s%s; the format is that of %s\n", model->architecture, pipeline ? "in a " : "alone",
            pipeline ? pipeline : "", convention_name(model->convention));
-    printf("sample        %u x %u %s, %u channels; answers %u channels%s\n", model->width, model->height,
-           f->has_codec ? "latents" : "pixels", model->channels, model->out_channels,
-           f->description->learned_variance ? ", half of them its variance" : "");
+    printf("sample        %u x %u %s, %u channels; answers %u channels%s\n", model->width, model->height, what_is_denoised(f),
+           model->channels, model->out_channels, f->description->learned_variance ? ", half of them its variance" : "");
     printf("parameters    %" PRIu64 " in %u weights of %u nodes\n", f->weights.needed, model->plan->weight_count, model->plan->node_count);
     print_weights(&f->weights);
     if (model->weights_sha256[0])

@@ -8,7 +8,19 @@
 #define DN_DEFAULT_STEPS 20u
 #define DN_DEFAULT_SAMPLER "dpmpp_2m" /* where the folder says nothing and it serves the model */
 
-/* Null class: the row the format names; else one embedding row more than names: the last row; as many: none; no names: the last. */
+/* Whether the last row of the class table is the null class: the row the format names; else one embedding row more than names; no names:
+ * yes, but for consistency models, whose students are trained with classes alone. */
+static bool last_is_null(const dn_engine *engine)
+{
+    uint32_t names = engine->folder->class_count, rows = engine->model->class_rows, said = engine->model->null_rows;
+    const char *pipeline = engine->folder->pipeline_class;
+    if (said != 0)
+        return said != DN_NULL_ROWS_NONE;
+    if (names == 0 && pipeline != NULL && strcmp(pipeline, "ConsistencyModelPipeline") == 0)
+        return false;
+    return names != rows;
+}
+
 dn_status dn_engine_settle_classes(dn_engine *engine, dn_error *error)
 {
     const dn_model *model = engine->model;
@@ -17,8 +29,11 @@ dn_status dn_engine_settle_classes(dn_engine *engine, dn_error *error)
     if (names != 0 && names != rows && names + 1 != rows)
         return dn_fail(error, DN_INVALID, "%s: id2label has %u classes, but the network's class embedding has %u rows",
                        engine->folder->path, names, rows);
-    bool last = model->null_rows == 0 ? names != rows : model->null_rows != DN_NULL_ROWS_NONE;
-    if (rows != 0 && last)
+    const cJSON *told = cJSON_GetObjectItemCaseSensitive(engine->folder->defaults, "null_class");
+    if (told != NULL && (!cJSON_IsBool(told) || (cJSON_IsTrue(told) ? names == rows : names != 0 && names != rows)))
+        return dn_fail(error, DN_INVALID, "%s: denoised.null_class must say true or false, as the names of classes do",
+                       engine->folder->path);
+    if (rows != 0 && (told != NULL ? cJSON_IsTrue(told) : last_is_null(engine)))
         engine->null_class = rows - 1;
     engine->class_count = engine->null_class == DN_NONE ? rows : rows - 1;
     return DN_OK;

@@ -38,7 +38,10 @@ static dn_status say_folder(dn_sha256 *hash, const dn_engine *engine, dn_error *
     char *scheduler = engine->folder->scheduler != NULL ? cJSON_PrintUnformatted(engine->folder->scheduler) : NULL;
     if (engine->folder->scheduler != NULL && scheduler == NULL)
         return dn_fail(error, DN_NO_MEMORY, "%s: out of memory", engine->folder->scheduler_path);
+    char null_row[16];
+    snprintf(null_row, sizeof null_row, "%u", engine->null_class);
     say(hash, "config", engine->model->config_sha256);
+    say(hash, "null row", null_row);
     dn_sha256_update(hash, "scheduler ", 10);
     if (scheduler != NULL)
         dn_sha256_update(hash, scheduler, strlen(scheduler));

@@ -126,7 +126,10 @@ static dn_status read_codec(dn_engine *engine, bool described, dn_error *error)
     if (status != DN_OK)
         return status;
     dn_shape picture = decoder->plan->values[decoder->plan->output].shape;
-    if (decoder->channels != engine->model->channels)
+    if (strcmp(decoder->architecture, "AutoencoderKL") != 0)
+        status =
+            dn_fail(error, DN_UNSUPPORTED, "%s: a %s is no autoencoder that is supported (AutoencoderKL is)", vae, decoder->architecture);
+    else if (decoder->channels != engine->model->channels)
         status = dn_fail(error, DN_INVALID, "%s: the autoencoder's latents have %u channels, the denoiser's %u", vae, decoder->channels,
                          engine->model->channels);
     engine->image_width = picture.w;

@@ -126,6 +126,36 @@ static bool names_component(const cJSON *root, const char *key)
     return cJSON_IsArray(pair) && cJSON_GetArraySize(pair) == 2 && cJSON_IsString(cJSON_GetArrayItem(pair, 1));
 }
 
+/* Components between network and picture that are not read: without them latents would be shown as pixels. */
+static dn_status refuse_components(const cJSON *root, const char *file, dn_error *error)
+{
+    static const char *const keys[] = {"vqvae", "movq", "vqmodel", "text_encoder", "prior", "image_encoder"};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        if (names_component(root, keys[i])) {
+            const cJSON *pair = cJSON_GetObjectItemCaseSensitive(root, keys[i]);
+            return dn_fail(error, DN_UNSUPPORTED, "%s: \"%s\": a component of class %.60s is not supported", file, keys[i],
+                           cJSON_GetArrayItem(pair, 1)->valuestring);
+        }
+    }
+    return DN_OK;
+}
+
+/* PATH/name/file, or PATH/file where there is no such folder: the first pipelines of the hub lie flat, and diffusers loads them so. */
+static char *find_component(const dn_model_folder *folder, const char *name, const char *file, bool whole_path)
+{
+    char *place = join(folder->path, name), *inside = place ? join(place, file) : NULL, *flat = join(folder->path, file);
+    char *found = NULL;
+    if (place && inside && flat && !dn_path_exists(place) && dn_path_exists(flat)) {
+        found = whole_path ? strdup(flat) : strdup(folder->path);
+    } else if (place && inside && flat) {
+        found = whole_path ? strdup(inside) : strdup(place);
+    }
+    free(flat);
+    free(inside);
+    free(place);
+    return found;
+}
+
 static dn_status read_pipeline(dn_model_folder *folder, cJSON *root, const char *file, dn_error *error)
 {
     const cJSON *class_name = cJSON_GetObjectItemCaseSensitive(root, "_class_name");
@@ -137,9 +167,13 @@ static dn_status read_pipeline(dn_model_folder *folder, cJSON *root, const char 
         return dn_fail(error, DN_UNSUPPORTED, "%s: %s has %s (one of \"unet\" and \"transformer\" is needed)", file,
                        class_name->valuestring, has_unet ? "two denoisers" : "no denoiser");
     }
+    dn_status status = refuse_components(root, file, error);
+    if (status != DN_OK) {
+        return status;
+    }
     folder->pipeline_class = strdup(class_name->valuestring);
-    folder->network_path = join(folder->path, has_unet ? "unet" : "transformer");
-    folder->scheduler_path = join(folder->path, "scheduler/scheduler_config.json");
+    folder->network_path = find_component(folder, has_unet ? "unet" : "transformer", "config.json", false);
+    folder->scheduler_path = find_component(folder, "scheduler", "scheduler_config.json", true);
     if (!folder->pipeline_class || !folder->network_path || !folder->scheduler_path) {
         return no_memory(folder, error);
     }

@@ -12,7 +12,7 @@
 typedef struct dn_model_folder {
     char *path;
     char *pipeline_class;        /* "DDPMPipeline", ... ; NULL for a bare component folder (config.json beside the weights) */
-    char *network_path;          /* folder of the denoiser: PATH/unet, PATH/transformer, or PATH itself */
+    char *network_path;          /* folder of the denoiser: PATH/unet, PATH/transformer, or PATH itself (a flat pipeline, too) */
     char *vae_path;              /* PATH/vae: the autoencoder whose latents the denoiser works on; NULL: none */
     char *guide_path;            /* PATH/guide: autoguidance's weaker denoiser; NULL: none */
     char *classifier_path;       /* PATH/classifier: classifier guidance's classifier; NULL: none */
@@ -20,7 +20,7 @@ typedef struct dn_model_folder {
     char *scheduler_path;
     uint32_t class_count;        /* id2label's entries; 0: none given */
     char **class_names;          /* [class_count], comma-separated synonyms as stored */
-    cJSON *defaults;             /* "denoised" object of model_index.json: {"sampler","steps","guidance_scale"}; NULL: none */
+    cJSON *defaults;             /* "denoised" object of model_index.json: {"sampler","steps","guidance_scale","null_class"}; NULL: none */
 } dn_model_folder;
 
 /* PATH may also be a checkpoint of an original format, or a folder that holds nothing else: what it is the tensors say then.

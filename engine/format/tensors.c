@@ -17,6 +17,7 @@
 #define READ_CHUNK_BYTES (64u << 10)
 #define HASH_CHUNK_BYTES (1u << 20)
 #define INDEX_ENDING ".index.json"
+#define INDEX_HALF_ENDING ".index.fp16.json" /* as diffusers names a variant's */
 
 static bool ends_with(const char *text, const char *ending)
 {
@@ -136,7 +137,7 @@ dn_status dn_tensors_open(dn_tensors **out, const char *path, dn_error *error)
     tensors->files = calloc(FILES_MAX, sizeof *tensors->files);
     if (tensors->path == NULL || tensors->files == NULL)
         status = dn_fail(error, DN_NO_MEMORY, "%s: out of memory", path);
-    else if (ends_with(path, INDEX_ENDING))
+    else if (ends_with(path, INDEX_ENDING) || ends_with(path, INDEX_HALF_ENDING))
         status = dn_tensors_read_index(tensors, path, error);
     else
         status = dn_tensors_add_file(tensors, path, error);

@@ -12,8 +12,13 @@
 #include "base/file.h"
 
 static const char *const known_names[] = {
-    "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.bin",         "diffusion_pytorch_model.bin.index.json",   "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
+    "model.safetensors",
 };
 
 static const char *const endings[] = {".safetensors", ".pt", ".pth", ".bin", ".ckpt"};

@@ -108,7 +108,7 @@ static cJSON *ask_architectures(const dn_tensors *tensors)
 /* A training checkpoint holds several copies of the network, one dictionary each: its average is what samples well. */
 static bool enter_dictionary(dn_tensors *tensors)
 {
-    static const char *const prefixes[] = {"ema.", "model.", "module.", "state_dict."};
+    static const char *const prefixes[] = {"ema.", "ema_model.", "model.", "module.", "state_dict.", "_orig_mod.", "net."};
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
         if (dn_tensors_enter(tensors, prefixes[i]))
             return true;
@@ -121,13 +121,14 @@ static dn_status recognise(source *from, dn_error *error)
     int length = snprintf(from->config_path, PATH_BYTES, "%s", dn_tensors_path(from->tensors));
     if (length < 0 || length >= PATH_BYTES)
         return dn_fail(error, DN_INVALID, "%.200s...: the path is longer than %d bytes", from->config_path, PATH_BYTES - 1);
+    const char *first = dn_tensors_count(from->tensors) > 0 ? dn_tensors_at(from->tensors, 0)->name : "none";
     do
         from->config = ask_architectures(from->tensors);
     while (from->config == NULL && enter_dictionary(from->tensors));
     if (from->config != NULL)
         return DN_OK;
-    return dn_fail(error, DN_UNSUPPORTED, "%s: there is no " CONFIG_FILE ", and its tensors are of no network known here",
-                   dn_tensors_path(from->tensors));
+    return dn_fail(error, DN_UNSUPPORTED, "%s: there is no " CONFIG_FILE ", and its tensors (%.100s, ...) are of no network known here",
+                   dn_tensors_path(from->tensors), first);
 }
 
 /* NULL: the configuration names none that is known here. */

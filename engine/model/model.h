@@ -96,7 +96,7 @@ const dn_architecture *dn_architecture_find(const char *class_name); /* NULL: un
 /* Reads FOLDER/config.json and its weight file (format/weight_files.h says which), strictly: every tensor the plan names must be
  * there with its shape; a tensor the plan does not know is refused too, but for a short list of known leftovers. `folder`
  * may itself be a file of weights, with its config.json beside it. Without a config.json the architectures are asked whether they
- * recognise the tensors; of a training checkpoint "ema." is taken before "model.", "module." and "state_dict.". */
+ * recognise the tensors; of a training checkpoint "ema." is taken before "model.", "module.", "state_dict." and the like. */
 dn_status dn_model_open(dn_model **out, const char *folder, uint32_t height, uint32_t width, dn_error *error);
 /* One network of a component that holds several (dn_build_input.part: AutoencoderKL's "decoder" or "encoder"). */
 dn_status dn_model_open_part(dn_model **out, const char *folder, const char *part, uint32_t height, uint32_t width, dn_error *error);
