@@ -142,10 +142,11 @@ static void add_gradient(const dn_guidance *guidance, const dn_sampler_context *
 void dn_guidance_fold(const dn_guidance *guidance, const dn_sampler_context *context, const dn_evaluation *evaluation, uint32_t rows,
                       bool *moving, dn_ops *out)
 {
-    bool both = (rows & DN_ROW_COND) && (rows & (DN_ROW_NULL | DN_ROW_GUIDE)), projected = both && guidance->method == DN_GUIDE_APG;
+    bool both = (rows & DN_ROW_COND) && (rows & (DN_ROW_NULL | DN_ROW_GUIDE)), apg = both && guidance->method == DN_GUIDE_APG;
     dn_answer answer = {0};
-    if (projected || (rows & DN_ROW_GRADIENT))
+    if (apg || (rows & DN_ROW_GRADIENT))
         answer = answer_at(context, evaluation);
+    bool projected = apg && answer.x0_by_raw != 0.0; /* without noise (inversion begins there) the estimates are one and the same */
     if (!(rows & DN_ROW_COND))
         copy(out, DN_REG_COND, DN_REG_UNCOND);
     if (projected)

@@ -236,6 +236,22 @@ static void projected(void)
     }
 }
 
+/* Inversion begins at the picture, where both estimates are the picture itself: nothing is projected, the noise is guided as by cfg. */
+static void projected_without_noise(void)
+{
+    bench b;
+    double eps[N], sigma = 0.0;
+    const dn_prediction p = DN_PREDICT_EPSILON;
+    const dn_guidance guidance = {
+        .method = DN_GUIDE_APG, .conditional = true, .scale = 2.0, .sigma_max = INFINITY, .apg_eta = 0.3, .apg_norm = 2.0};
+    set_up(&b, p, sigma);
+    for (int i = 0; i < N; i++)
+        eps[i] = b.uncond[i] + 2.0 * (b.cond[i] - b.uncond[i]);
+    fold(&b, &guidance, BOTH);
+    CLOSE(b.x0, b.x);
+    CLOSE(b.eps, eps);
+}
+
 /* eps - sigma s grad, x0 + sigma^2 / alpha s grad. */
 static void by_a_classifier(void)
 {
@@ -402,6 +418,7 @@ int main(void)
     RUN(rescaled);
     RUN(plus_plus);
     RUN(projected);
+    RUN(projected_without_noise);
     RUN(by_a_classifier);
     RUN(a_classifier_of_noise_alone);
     RUN(other_families);
