@@ -284,6 +284,7 @@ static int run_until_drained(serve_run *run)
         }
         if (now >= retention_at) {
             retention_at = now + RETENTION_EVERY_SECONDS;
+            store_drop_inputs(s->store);
             start_retention(run);
         }
     }

@@ -1,7 +1,8 @@
 /* Pictures that come with requests, as files of the data directory: inputs/<job>-init.png and inputs/<job>-mask.png.
  *
  * A job that names a picture is only enqueued once its files are durable; files of a job that was not enqueued after all are removed,
- * and those that a crash left behind are swept at the next start. The worker reads them; the API never hands them out. */
+ * those of a job that has ended within a minute, and those that a crash left behind at the next start. The worker reads them; the API
+ * never hands them out. */
 #ifndef SERVER_INPUTS_H
 #define SERVER_INPUTS_H
 

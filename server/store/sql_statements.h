@@ -76,7 +76,7 @@
     X(SQL_FILES_OF, "SELECT 'images/'||file FROM image WHERE job=?1"                                                                       \
       " UNION ALL SELECT 'inputs/'||id||'-init.png' FROM job WHERE row=?1 AND instr(request,'\"init_image\"')"                             \
       " UNION ALL SELECT 'inputs/'||id||'-mask.png' FROM job WHERE row=?1 AND instr(request,'\"mask_image\"')")                            \
-    X(SQL_INPUT_KNOWN, "SELECT 1 FROM job WHERE id=?1 AND expired=0")                                                                 \
+    X(SQL_JOB_STATE, "SELECT state FROM job WHERE id=?1")                                                                                  \
     X(SQL_IMAGES_DROP, "DELETE FROM image WHERE job=?1")                                                                                   \
     X(SQL_EVENTS_DROP, "DELETE FROM event WHERE job=?1")                                                                                   \
     X(SQL_EXPIRE, "UPDATE job SET expired=1,request=NULL,error_detail=NULL,expires_ms=?2 WHERE row=?1")                                    \

@@ -112,7 +112,7 @@ static dn_status copy_images(sql *copy, const char *folder, const char *destinat
     return status;
 }
 
-/* Input pictures of the jobs that the copy remembers; they never change either. */
+/* Input pictures of the jobs that wait or run in the copy. They go first: once such a job has ended, its own are removed. */
 static dn_status copy_inputs(sql *copy, const char *folder, const char *destination, dn_error *error)
 {
     dn_status status = DN_OK;
@@ -122,7 +122,8 @@ static dn_status copy_inputs(sql *copy, const char *folder, const char *destinat
         char id[API_ID_BYTES + 1] = "";
         size_t length = strlen(entry->d_name);
         memcpy(id, entry->d_name, length < API_ID_BYTES ? length : API_ID_BYTES);
-        if (!api_id_valid(id) || strstr(entry->d_name, ".tmp") || sql_integer(copy, SQL_INPUT_KNOWN, 0, "t", id) != 1) {
+        if (!api_id_valid(id) || strstr(entry->d_name, ".tmp") ||
+            sql_integer(copy, SQL_JOB_STATE, API_STATE_CANCELED, "t", id) > API_STATE_RUNNING) {
             continue;
         }
         bool gone = false;
@@ -182,10 +183,10 @@ dn_status store_backup(const char *folder, const char *destination, size_t *imag
         status = sql_open(&copy, target, false, error);
     }
     if (status == DN_OK) {
-        status = copy_images(&copy, folder, destination, &copied, &gone, error);
+        status = copy_inputs(&copy, folder, destination, error);
     }
     if (status == DN_OK) {
-        status = copy_inputs(&copy, folder, destination, error);
+        status = copy_images(&copy, folder, destination, &copied, &gone, error);
     }
     sql_close(&copy);
     sql_close(&from);

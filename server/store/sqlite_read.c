@@ -231,6 +231,13 @@ store_result store_get_stats(store *s, store_stats *out)
     return STORE_OK;
 }
 
+void store_drop_inputs(store *s)
+{
+    sql *c = borrow(s);
+    store_sweep_inputs(s, c, false);
+    give_back(s, c);
+}
+
 char **store_queued_models(store *s)
 {
     size_t count = 0;

@@ -91,26 +91,6 @@ static void sweep(store *s, const char *folder, const names *known)
     free(path);
 }
 
-/* Input pictures are kept while a job of their name is remembered: a crash between file and COMMIT leaves some that no row knows. */
-static void sweep_inputs(store *s)
-{
-    char *path = store_path(s, "inputs", "");
-    DIR *listing = path ? opendir(path) : NULL;
-    for (struct dirent *entry; listing && (entry = readdir(listing));) {
-        char id[API_ID_BYTES + 1] = "";
-        size_t length = strlen(entry->d_name);
-        memcpy(id, entry->d_name, length < API_ID_BYTES ? length : API_ID_BYTES);
-        bool known = api_id_valid(id) && sql_integer(&s->writer, SQL_INPUT_KNOWN, 0, "t", id) == 1;
-        if (entry->d_name[0] != '.' && (strstr(entry->d_name, ".tmp") || (api_id_valid(id) && !known)) && !s->writer.code) {
-            unlinkat(dirfd(listing), entry->d_name, 0);
-        }
-    }
-    if (listing) {
-        closedir(listing);
-    }
-    free(path);
-}
-
 static bool requeue_all(store *s)
 {
     sql *c = &s->writer;
@@ -140,7 +120,7 @@ static bool sweep_all(store *s)
         }
         sweep(s, "images", &files);
         sweep(s, "snapshots", &pending);
-        sweep_inputs(s);
+        store_sweep_inputs(s, &s->writer, true);
     }
     names_free(&files);
     names_free(&pending);

@@ -91,6 +91,9 @@ store_result store_do_model(store *s, store_request *r);
 void store_request_clear(store_request *r); /* frees what an attempt put out, before another */
 bool store_add_file(store_request *r, sql *c, const char *name);
 
+/* sqlite_inputs.c: files of jobs that have ended go; strays: those of no job too. */
+void store_sweep_inputs(store *s, sql *c, bool strays);
+
 /* sqlite_writer.c */
 dn_status store_writer_start(store *s, dn_error *error);
 void store_writer_stop(store *s);

@@ -173,6 +173,8 @@ typedef struct store_stats {
     uint64_t image_bytes;
 } store_stats;
 store_result store_get_stats(store *s, store_stats *out);
+/* Removes the input pictures of jobs that have ended: nothing reads them any more, and they count against no limit. */
+void store_drop_inputs(store *s);
 /* Models that queued jobs name, each once; NULL-terminated, each malloc'd like the list; NULL: it cannot be read. */
 char **store_queued_models(store *s);
 /* Model descriptions kept from earlier runs. *json malloc'd. */
