@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "format/json.h"
 #include "format/tensors.h"
 #include "format/weight_files.h"
 #include "server/describe_model.h"
@@ -18,31 +17,6 @@
 
 /* ---- What is stored */
 
-/* Files behind an index: the different values of its weight_map. */
-static dn_status count_shards(uint32_t *out, const char *path, dn_error *error)
-{
-    size_t length = strlen(path);
-    cJSON *index = NULL;
-    const cJSON *item, *other;
-    *out = 1;
-    if (length < 11 || strcmp(path + length - 11, ".index.json") != 0)
-        return DN_OK;
-    dn_status status = dn_json_read_file(&index, path, DN_CONFIG_BYTES_MAX, error);
-    if (status != DN_OK)
-        return status;
-    const cJSON *map = cJSON_GetObjectItemCaseSensitive(index, "weight_map");
-    *out = 0;
-    cJSON_ArrayForEach(item, map)
-    {
-        bool known = false;
-        for (other = map->child; other != item && !known; other = other->next)
-            known = cJSON_IsString(other) && cJSON_IsString(item) && strcmp(other->valuestring, item->valuestring) == 0;
-        *out += !known;
-    }
-    cJSON_Delete(index);
-    return DN_OK;
-}
-
 static dn_status read_stored(inspect_weights *out, const char *folder, dn_error *error)
 {
     char *path = NULL;
@@ -50,10 +24,9 @@ static dn_status read_stored(inspect_weights *out, const char *folder, dn_error 
     dn_status status = dn_weight_file_find(&path, folder, error);
     if (status == DN_OK)
         status = dn_tensors_open(&tensors, path, error);
-    if (status == DN_OK)
-        status = count_shards(&out->shards, path, error);
     if (status != DN_OK)
         goto done;
+    out->shards = dn_tensors_shards(tensors);
     snprintf(out->path, sizeof out->path, "%s", path);
     out->tensors = (uint32_t)dn_tensors_count(tensors);
     for (size_t i = 0; i < dn_tensors_count(tensors); i++) {

@@ -156,6 +156,14 @@ const char *dn_tensors_path(const dn_tensors *tensors)
     return tensors->path;
 }
 
+uint32_t dn_tensors_shards(const dn_tensors *tensors)
+{
+    uint32_t shards = 0;
+    for (uint32_t i = 0; i < tensors->file_count; i++)
+        shards += tensors->files[i].safetensors != NULL || tensors->files[i].zip != NULL;
+    return shards;
+}
+
 size_t dn_tensors_count(const dn_tensors *tensors)
 {
     return tensors->count;

@@ -12,11 +12,12 @@ typedef struct dn_tensors dn_tensors;
 /* path: NAME.safetensors, NAME.safetensors.index.json (its shards lie in the same folder), or torch's zip (.bin, .pt, .pth, .ckpt).
  * Tensors of nested dictionaries have their keys joined by dots ("ema.blocks.0.attn.qkv.weight"). Refusals name file, part, rule. */
 dn_status dn_tensors_open(dn_tensors **out, const char *path, dn_error *error);
-void dn_tensors_close(dn_tensors *tensors);                                    /* accepts NULL */
+void dn_tensors_close(dn_tensors *tensors); /* accepts NULL */
 const char *dn_tensors_path(const dn_tensors *tensors);
+uint32_t dn_tensors_shards(const dn_tensors *tensors); /* files that hold tensors, an index not counted */
 size_t dn_tensors_count(const dn_tensors *tensors);
 const dn_tensor_info *dn_tensors_at(const dn_tensors *tensors, size_t index);
-const dn_tensor_info *dn_tensors_find(const dn_tensors *tensors, const char *name);        /* NULL: not there */
+const dn_tensor_info *dn_tensors_find(const dn_tensors *tensors, const char *name); /* NULL: not there */
 /* Only the tensors whose names begin with `prefix` stay, without it ("ema."); false, and no change, when there are none. */
 bool dn_tensors_enter(dn_tensors *tensors, const char *prefix);
 
