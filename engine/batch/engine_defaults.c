@@ -5,6 +5,7 @@
 
 #include "batch/engine_private.h"
 
+#define CONSISTENCY_PIPELINE "ConsistencyModelPipeline"
 #define DN_DEFAULT_STEPS 20u
 #define DN_DEFAULT_SAMPLER "dpmpp_2m" /* where the folder says nothing and it serves the model */
 
@@ -16,7 +17,7 @@ static bool last_is_null(const dn_engine *engine)
     const char *pipeline = engine->folder->pipeline_class;
     if (said != 0)
         return said != DN_NULL_ROWS_NONE;
-    if (names == 0 && pipeline != NULL && strcmp(pipeline, "ConsistencyModelPipeline") == 0)
+    if (names == 0 && pipeline != NULL && strcmp(pipeline, CONSISTENCY_PIPELINE) == 0)
         return false;
     return names != rows;
 }
@@ -73,7 +74,8 @@ static void usual_defaults(dn_engine *engine)
     const char *pipeline = engine->folder->pipeline_class;
     bool dit = pipeline != NULL && strcmp(pipeline, "DiTPipeline") == 0;
     bool original = engine->model->convention != DN_CONVENTION_DIFFUSERS && engine->model->convention != DN_CONVENTION_EDM;
-    engine->default_steps = dit || original ? 50 : DN_DEFAULT_STEPS;
+    bool consistency = pipeline != NULL && strcmp(pipeline, CONSISTENCY_PIPELINE) == 0;
+    engine->default_steps = dit || original ? 50 : consistency ? 1 : DN_DEFAULT_STEPS;
     engine->default_guidance = engine->null_class == DN_NONE ? 1.0 : dit || original ? 4.0 : 1.0;
 }
 

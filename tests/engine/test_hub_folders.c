@@ -119,6 +119,7 @@ static void networks_without_a_null_class(void)
         CHECK_OK(open_index(&engine, cases[i].pipeline, cases[i].more), error);
         CHECK_MSG(engine->class_count == cases[i].classes, "%s%s: %u classes", cases[i].pipeline, cases[i].more, engine->class_count);
         CHECK((engine->null_class == DN_NONE) == (cases[i].classes == 11));
+        CHECK(engine->default_steps == (cases[i].pipeline[0] == 'C' ? 1 : 20)); /* that pipeline's own number */
         dn_engine_close(engine);
     }
     CHECK(open_index(&engine, "DDPMPipeline", ", \"denoised\": {\"null_class\": \"no\"}") == DN_INVALID);
