@@ -80,7 +80,7 @@ void dn_engine_set_classifier(dn_engine *engine, dn_gradient classifier)
 
 dn_status dn_engine_serves(const dn_engine *engine, const dn_sampler *sampler, dn_error *error)
 {
-    if (sampler->families >> engine->training->family & 1u)
+    if (dn_sampler_serves(sampler, engine->training))
         return DN_OK;
     return dn_fail(error, DN_INVALID, "sampler \"%s\" does not serve this model, which was trained by %s", sampler->name,
                    dn_family_title(engine->training->family));

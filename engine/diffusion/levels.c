@@ -85,7 +85,8 @@ dn_status dn_levels_vp(dn_schedule *out, const dn_sampler_context *context, uint
     }
     out->level[steps] = vp_level(0.0, bar_at(context, -1.0));
     if (out->level[0].alpha == 0.0 && context->training->prediction == DN_PREDICT_EPSILON)
-        return dn_fail(error, DN_INVALID,
-                       "a schedule with zero terminal signal cannot start from an epsilon prediction: choose another timestep_spacing");
+        return dn_fail(
+            error, DN_INVALID,
+            "timestep_spacing must be another: at the first timestep no signal is left, where an epsilon prediction says nothing");
     return DN_OK;
 }

@@ -118,7 +118,7 @@ dn_status dn_levels_sigma(dn_schedule *out, const dn_sampler_context *context, u
     if (steps > training->timesteps)
         return dn_fail(error, DN_INVALID, "steps must be at most %u, the timesteps this model was trained on", training->timesteps);
     if (strcmp(context->config.timestep_type, "continuous") == 0 && training->prediction == DN_PREDICT_V)
-        return dn_fail(error, DN_UNSUPPORTED, "timestep_type \"continuous\" is not supported");
+        return dn_fail(error, DN_UNSUPPORTED, "timestep_type \"continuous\" with prediction_type v_prediction is not supported");
     out->steps = steps;
     for (uint32_t i = 0; i < steps; i++) {
         double time = euler_time(context, steps, i);
@@ -185,6 +185,9 @@ dn_status dn_levels_dpm(dn_schedule *out, const dn_sampler_context *context, uin
     double high = isnan(config->sigma_max) ? dn_training_sigma(training, training->timesteps - 1) : config->sigma_max;
     double low = isnan(config->sigma_min) ? dn_training_sigma(training, 0.0) : config->sigma_min;
     double last = last_sigma(context);
+    /* DEIS and SA-Solver end at the level visited last, which is the lowest, but for a single step: diffusers then leaves the noise. */
+    bool keeps_last =
+        steps > 1 || strcmp(config->class_name, "DEISMultistepScheduler") == 0 || strcmp(config->class_name, "SASolverScheduler") == 0;
     if (dn_levels_respaced(config) && check_range(high, low, error) != DN_OK)
         return DN_INVALID;
     out->steps = 0;
@@ -195,7 +198,7 @@ dn_status dn_levels_dpm(dn_schedule *out, const dn_sampler_context *context, uin
         if (dn_levels_respaced(config)) {
             ratio = dn_spaced_sigma(config, high, low, i, steps);
             time = whole_time_of(context, ratio);
-            last = !config->final_sigma_min ? 0.0 : steps > 1 ? ratio : low;
+            last = !config->final_sigma_min ? 0.0 : keeps_last ? ratio : low;
         }
         if (time < 0.0)
             break; /* trailing with clipped lambdas has fewer steps than asked for */

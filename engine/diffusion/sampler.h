@@ -80,6 +80,8 @@ typedef struct dn_sampler {
     bool memoryless; /* one evaluation a step and nothing remembered between steps: a step can be taken again (RePaint) */
     bool inverts; /* goes from a given picture to noise: needs one */
     uint32_t families; /* bit dn_family: trainings it can serve */
+    bool consistency_only; /* of these, consistency models alone */
+    bool score_only; /* of these, no consistency models: their score is 0 at the last level */
     const dn_option_field *fields;
     uint32_t field_count;
     dn_status (*schedule)(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error);
@@ -96,6 +98,9 @@ typedef struct dn_sampler {
     /* Why `next` has answered false although the image is not done. NULL: it never does. */
     const char *(*failure)(const dn_sampler_context *context, const dn_sampler_state *state);
 } dn_sampler;
+
+/* Whether it can sample a network of this training. */
+bool dn_sampler_serves(const dn_sampler *sampler, const dn_training_schedule *training);
 
 /* How far the image is, 0 to 1: what progress is made of where the number of evaluations is not known beforehand (adaptive). */
 double dn_sampler_fraction(const dn_sampler_context *context, const dn_sampler_state *state);

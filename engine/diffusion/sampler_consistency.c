@@ -9,8 +9,6 @@
 static dn_status schedule(dn_schedule *out, const dn_sampler_context *context, uint32_t steps, dn_error *error)
 {
     const dn_training_schedule *training = context->training;
-    if (training->boundary == 0.0)
-        return dn_fail(error, DN_INVALID, "sampler \"consistency\" serves consistency models only");
     if (steps > training->timesteps)
         return dn_fail(error, DN_INVALID, "steps must be at most %u for this sampler and model", training->timesteps);
     dn_scheduler_config karras = {.use_karras_sigmas = true, .rho = context->config.rho};
@@ -45,6 +43,7 @@ const dn_sampler dn_sampler_consistency = {
     .scheduler_class = "CMStochasticIterativeScheduler",
     .source = "Song et al. 2023, arXiv 2303.01469, algorithm 1",
     .families = 1u << DN_FAMILY_EDM,
+    .consistency_only = true,
     .order = 1,
     .evaluations_per_step = 1,
     .stochastic = true,

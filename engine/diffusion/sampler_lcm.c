@@ -26,7 +26,9 @@ static dn_status schedule(dn_schedule *out, const dn_sampler_context *context, u
     out->level[steps] = dn_level_vp(context, -1.0);
     out->level[steps].time = 0.0;
     if (out->level[0].alpha == 0.0 && context->training->prediction == DN_PREDICT_EPSILON)
-        return dn_fail(error, DN_INVALID, "a schedule with zero terminal signal cannot start from an epsilon prediction");
+        return dn_fail(error, DN_INVALID,
+                       "rescale_betas_zero_snr must be false: at the first timestep no signal is left, where an epsilon prediction "
+                       "says nothing");
     return DN_OK;
 }
 

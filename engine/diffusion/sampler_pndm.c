@@ -160,7 +160,10 @@ static dn_status schedule(dn_schedule *out, const dn_sampler_context *context, u
     if (runge_kutta(context) && steps <= RUNGE_KUTTA_STEPS)
         return dn_fail(error, DN_INVALID, "steps must be at least %d: the first three are Runge-Kutta steps (plms has none)",
                        RUNGE_KUTTA_STEPS + 1);
-    return dn_levels_vp(out, context, steps, error);
+    dn_status status = dn_levels_vp(out, context, steps, error);
+    if (status == DN_OK && out->level[0].alpha == 0.0) /* eq. 11 divides by it */
+        return dn_fail(error, DN_INVALID, "timestep_spacing must be another: at the first timestep no signal is left to step from");
+    return status;
 }
 
 static const dn_option_field fields[] = {

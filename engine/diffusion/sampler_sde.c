@@ -17,15 +17,17 @@
 
 #define DN_FLOW_LAST_STEP 0.04 /* SiT: the length in t of the last, noiseless step */
 
-/* Even times over the table's whole range, fractional; then the image. */
+/* Even times over the table's whole range, fractional; then the image. Tables with zero terminal signal may fall at their end, where
+ * 2^-24 stands for 0: there nothing moves. */
 static void levels_vp(dn_schedule *out, const dn_sampler_context *context, uint32_t steps)
 {
-    double top = context->training->timesteps - 1.0;
+    double top = context->training->timesteps - 1.0, highest = INFINITY;
     out->steps = steps;
     out->start_scale = 1.0;
     for (uint32_t i = 0; i < steps; i++) {
         double time = steps == 1 ? top : top * (steps - 1 - i) / (steps - 1);
-        double ratio = dn_training_sigma(context->training, time), alpha = 1.0 / sqrt(1.0 + ratio * ratio);
+        double ratio = fmin(dn_training_sigma(context->training, time), highest), alpha = 1.0 / sqrt(1.0 + ratio * ratio);
+        highest = ratio;
         out->level[i] = (dn_level){.time = time, .alpha = alpha, .sigma = ratio * alpha};
     }
     out->level[steps] = (dn_level){.time = 0.0, .alpha = 1.0, .sigma = 0.0};
@@ -158,6 +160,7 @@ const dn_sampler dn_sampler_predictor_corrector = {
     .scheduler_class = "ScoreSdeVeScheduler",
     .source = "Song et al. 2021, arXiv 2011.13456, algorithms 2 to 5",
     .families = DN_FAMILIES_ALL,
+    .score_only = true, /* a Langevin step divides by the score */
     .order = 1,
     .evaluations_per_step = 2,
     .stochastic = true,

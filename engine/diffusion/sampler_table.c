@@ -82,6 +82,12 @@ const dn_option_field *dn_sampler_field_of(const dn_sampler *sampler, dn_option_
     return NULL;
 }
 
+bool dn_sampler_serves(const dn_sampler *sampler, const dn_training_schedule *training)
+{
+    bool consistency = training->boundary > 0.0;
+    return (sampler->families >> training->family & 1u) && !(consistency ? sampler->score_only : sampler->consistency_only);
+}
+
 /* Options up to this one belong to samplers, those behind it to guidance and conditioning. */
 #define SAMPLER_OPTIONS_END DN_OPT_GUIDANCE_METHOD
 
@@ -134,9 +140,10 @@ dn_status dn_sampler_context_init(dn_sampler_context *out, const char *sampler, 
     if (steps < 1 || steps > DN_STEPS_MAX)
         return dn_fail(error, DN_INVALID, "steps must be an integer from 1 to %u", DN_STEPS_MAX);
     dn_status status = resolve_config(out, sampler, folder_config, error);
-    if (status == DN_OK && !(out->sampler->families >> training->family & 1u))
-        return dn_fail(error, DN_INVALID, "sampler \"%s\" does not serve models trained by %s", out->sampler->name,
-                       dn_family_title(training->family));
+    if (status == DN_OK && !dn_sampler_serves(out->sampler, training))
+        return dn_fail(error, DN_INVALID, "sampler \"%s\" does not serve %s%s", out->sampler->name,
+                       training->boundary > 0.0 ? "consistency models" : "models trained by ",
+                       training->boundary > 0.0 ? "" : dn_family_title(training->family));
     if (status == DN_OK)
         status = check_known(options, out->sampler, error);
     if (status == DN_OK)

@@ -340,6 +340,35 @@ static void options_without_effect_are_refused_by_name(void)
     dn_training_schedule_free(training);
 }
 
+/* Tables rescaled to zero terminal signal have a last entry that no step can divide by, and may fall towards it. */
+static void tables_without_signal_make_no_nan(void)
+{
+    static const uint32_t counts[] = {4, 5, 60, 300, 999};
+    dn_options rescaled = {0};
+    cJSON *json = cJSON_Parse("{\"prediction_type\":\"v_prediction\",\"rescale_betas_zero_snr\":true}");
+    dn_training_schedule *training = NULL;
+    CHECK_OK(dn_training_schedule_from_json(&training, json, "test", &error), error);
+    for (uint32_t s = 0; dn_sampler_at(s) != NULL && !test_failed; s++)
+        for (size_t c = 0; c < sizeof counts / sizeof counts[0] && !test_failed; c++)
+            if (dn_sampler_serves(dn_sampler_at(s), training))
+                check_sound(dn_sampler_at(s), &rescaled, counts[c], "zero terminal signal", training);
+    for (int i = 0; i < 2 && !test_failed; i++)
+        check_refused(i == 0 ? "pndm" : "plms", one(DN_OPT_TIMESTEP_SPACING, DN_SPACING_TRAILING), "timestep_spacing must be", training);
+    dn_training_schedule_free(training);
+    cJSON_Delete(json);
+}
+
+static void consistency_models_have_no_score_at_their_end(void)
+{
+    dn_training_schedule *consistency = open_class("CMStochasticIterativeScheduler", NULL);
+    dn_training_schedule *edm = open_family(DN_FAMILY_EDM, NULL);
+    check_refused("predictor_corrector", (dn_options){0}, "does not serve consistency models", consistency);
+    if (!test_failed)
+        check_refused("consistency", (dn_options){0}, "does not serve models trained by EDM", edm);
+    dn_training_schedule_free(consistency);
+    dn_training_schedule_free(edm);
+}
+
 /* Options reach what they mirror: levels, configuration and training schedule. */
 static void options_override_the_configuration(void)
 {
@@ -481,7 +510,9 @@ int main(int argc, char **argv)
     RUN(options_without_effect_are_refused_by_name);
     RUN(live_registers_are_all_that_is_needed);
     RUN(nothing_makes_nan);
+    RUN(tables_without_signal_make_no_nan);
     RUN(repeated_levels_make_no_nan);
+    RUN(consistency_models_have_no_score_at_their_end);
     RUN(every_sampler_starts_in_the_middle);
     RUN(the_readme_lists_the_table);
     return test_end();
