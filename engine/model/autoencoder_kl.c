@@ -4,37 +4,20 @@
  * attention's last node is the block's. Values are [H,W,C] per row. Every group norm's epsilon is 1e-6. Pure; any thread. */
 #include "model/autoencoder_kl.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "plan/plan.h"
+#include "model/plan_tools.h"
 
-#define MODULE_BYTES 128
 #define EPSILON 1e-6f
-
-typedef struct module_name {
-    char text[MODULE_BYTES];
-} module_name;
 
 typedef struct autoencoder {
     const dn_autoencoder_kl_config *config;
     dn_plan_builder *plan;
 } autoencoder;
 
-static module_name named(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static module_name named(const char *format, ...)
-{
-    module_name name;
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(name.text, sizeof name.text, format, arguments);
-    va_end(arguments);
-    return name;
-}
-
-static dn_value conv3(const autoencoder *a, dn_value in, module_name module, uint32_t out_channels, dn_value residual, const char *name)
+static dn_value conv3(const autoencoder *a, dn_value in, dn_module_name module, uint32_t out_channels, dn_value residual, const char *name)
 {
     dn_conv_options options = DN_CONV_INIT;
     options.module = module.text;
@@ -44,7 +27,7 @@ static dn_value conv3(const autoencoder *a, dn_value in, module_name module, uin
     return dn_plan_conv(a->plan, in, &options);
 }
 
-static dn_value pointwise(const autoencoder *a, dn_value in, module_name module, uint32_t out_channels)
+static dn_value pointwise(const autoencoder *a, dn_value in, dn_module_name module, uint32_t out_channels)
 {
     dn_conv_options options = {.module = module.text,
                                .out_channels = out_channels,
@@ -56,31 +39,32 @@ static dn_value pointwise(const autoencoder *a, dn_value in, module_name module,
     return dn_plan_conv(a->plan, in, &options);
 }
 
-static dn_value norm(const autoencoder *a, dn_value in, module_name module, const char *suffix, dn_activation activation)
+static dn_value norm(const autoencoder *a, dn_value in, dn_module_name module, const char *suffix, dn_activation activation)
 {
-    return dn_plan_group_norm(a->plan, in, module.text, named("%s%s", module.text, suffix).text, a->config->groups, EPSILON, DN_NONE,
-                              activation);
+    return dn_plan_group_norm(a->plan, in, module.text, dn_module_named("%s%s", module.text, suffix).text, a->config->groups, EPSILON,
+                              DN_NONE, activation);
 }
 
-static dn_value resnet(const autoencoder *a, dn_value in, module_name module, uint32_t out_channels)
+static dn_value resnet(const autoencoder *a, dn_value in, dn_module_name module, uint32_t out_channels)
 {
     const char *m = module.text;
-    dn_value h = norm(a, in, named("%s.norm1", m), "+act", a->config->activation);
-    h = conv3(a, h, named("%s.conv1", m), out_channels, DN_NONE, NULL);
-    h = norm(a, h, named("%s.norm2", m), "+act", a->config->activation);
+    dn_value h = norm(a, in, dn_module_named("%s.norm1", m), "+act", a->config->activation);
+    h = conv3(a, h, dn_module_named("%s.conv1", m), out_channels, DN_NONE, NULL);
+    h = norm(a, h, dn_module_named("%s.norm2", m), "+act", a->config->activation);
     dn_value x = in;
     if (dn_plan_shape(a->plan, in).c != out_channels)
-        x = pointwise(a, in, named("%s.conv_shortcut", m), out_channels);
-    return conv3(a, h, named("%s.conv2", m), out_channels, x, m);
+        x = pointwise(a, in, dn_module_named("%s.conv_shortcut", m), out_channels);
+    return conv3(a, h, dn_module_named("%s.conv2", m), out_channels, x, m);
 }
 
 /* One head over all pixels. */
-static dn_value attention(const autoencoder *a, dn_value in, module_name module)
+static dn_value attention(const autoencoder *a, dn_value in, dn_module_name module)
 {
     const char *m = module.text;
     uint32_t channels = dn_plan_shape(a->plan, in).c;
-    dn_value h = norm(a, in, named("%s.group_norm", m), "", DN_ACT_NONE);
-    module_name q = named("%s.to_q", m), k = named("%s.to_k", m), v = named("%s.to_v", m), qkv = named("%s.to_q+to_k+to_v", m);
+    dn_value h = norm(a, in, dn_module_named("%s.group_norm", m), "", DN_ACT_NONE);
+    dn_module_name q = dn_module_named("%s.to_q", m), k = dn_module_named("%s.to_k", m), v = dn_module_named("%s.to_v", m),
+                   qkv = dn_module_named("%s.to_q+to_k+to_v", m);
     const char *stacked[] = {q.text, k.text, v.text};
     dn_linear_options project = DN_LINEAR_INIT;
     project.modules = stacked;
@@ -88,8 +72,8 @@ static dn_value attention(const autoencoder *a, dn_value in, module_name module)
     project.name = qkv.text;
     project.out_channels = 3 * channels;
     h = dn_plan_linear(a->plan, h, &project);
-    h = dn_plan_attention(a->plan, h, named("%s.attention", m).text, 1);
-    module_name to_out = named("%s.to_out.0", m);
+    h = dn_plan_attention(a->plan, h, dn_module_named("%s.attention", m).text, 1);
+    dn_module_name to_out = dn_module_named("%s.to_out.0", m);
     const char *last[] = {to_out.text};
     dn_linear_options out = DN_LINEAR_INIT;
     out.modules = last;
@@ -102,34 +86,34 @@ static dn_value attention(const autoencoder *a, dn_value in, module_name module)
 static dn_value mid_block(const autoencoder *a, dn_value h, const char *part)
 {
     uint32_t channels = a->config->channels[a->config->levels - 1];
-    h = resnet(a, h, named("%s.mid_block.resnets.0", part), channels);
+    h = resnet(a, h, dn_module_named("%s.mid_block.resnets.0", part), channels);
     if (a->config->mid_attention)
-        h = attention(a, h, named("%s.mid_block.attentions.0", part));
-    return resnet(a, h, named("%s.mid_block.resnets.1", part), channels);
+        h = attention(a, h, dn_module_named("%s.mid_block.attentions.0", part));
+    return resnet(a, h, dn_module_named("%s.mid_block.resnets.1", part), channels);
 }
 
 /* conv_norm_out, SiLU whatever act_fn says, conv_out. */
 static dn_value end(const autoencoder *a, dn_value h, const char *part, uint32_t out_channels)
 {
-    h = norm(a, h, named("%s.conv_norm_out", part), "+silu", DN_ACT_SILU);
-    return conv3(a, h, named("%s.conv_out", part), out_channels, DN_NONE, NULL);
+    h = norm(a, h, dn_module_named("%s.conv_norm_out", part), "+silu", DN_ACT_SILU);
+    return conv3(a, h, dn_module_named("%s.conv_out", part), out_channels, DN_NONE, NULL);
 }
 
 static dn_value decoder(const autoencoder *a, dn_value h)
 {
     const dn_autoencoder_kl_config *c = a->config;
     if (c->post_quant_conv)
-        h = pointwise(a, h, named("post_quant_conv"), c->latent_channels);
-    h = conv3(a, h, named("decoder.conv_in"), c->channels[c->levels - 1], DN_NONE, NULL);
+        h = pointwise(a, h, dn_module_named("post_quant_conv"), c->latent_channels);
+    h = conv3(a, h, dn_module_named("decoder.conv_in"), c->channels[c->levels - 1], DN_NONE, NULL);
     h = mid_block(a, h, "decoder");
     for (uint32_t b = 0; b < c->levels; b++) {
         for (uint32_t l = 0; l <= c->layers_per_block; l++)
-            h = resnet(a, h, named("decoder.up_blocks.%u.resnets.%u", b, l), c->channels[c->levels - 1 - b]);
+            h = resnet(a, h, dn_module_named("decoder.up_blocks.%u.resnets.%u", b, l), c->channels[c->levels - 1 - b]);
         if (b + 1 == c->levels)
             break;
-        module_name up = named("decoder.up_blocks.%u.upsamplers.0", b);
-        h = dn_plan_upsample_nearest2(a->plan, h, named("%s+nearest", up.text).text);
-        h = conv3(a, h, named("%s.conv", up.text), c->channels[c->levels - 1 - b], DN_NONE, up.text);
+        dn_module_name up = dn_module_named("decoder.up_blocks.%u.upsamplers.0", b);
+        h = dn_plan_upsample_nearest2(a->plan, h, dn_module_named("%s+nearest", up.text).text);
+        h = conv3(a, h, dn_module_named("%s.conv", up.text), c->channels[c->levels - 1 - b], DN_NONE, up.text);
     }
     return end(a, h, "decoder", c->out_channels);
 }
@@ -137,14 +121,14 @@ static dn_value decoder(const autoencoder *a, dn_value h)
 static dn_value encoder(const autoencoder *a, dn_value h)
 {
     const dn_autoencoder_kl_config *c = a->config;
-    h = conv3(a, h, named("encoder.conv_in"), c->channels[0], DN_NONE, NULL);
+    h = conv3(a, h, dn_module_named("encoder.conv_in"), c->channels[0], DN_NONE, NULL);
     for (uint32_t b = 0; b < c->levels; b++) {
         for (uint32_t l = 0; l < c->layers_per_block; l++)
-            h = resnet(a, h, named("encoder.down_blocks.%u.resnets.%u", b, l), c->channels[b]);
+            h = resnet(a, h, dn_module_named("encoder.down_blocks.%u.resnets.%u", b, l), c->channels[b]);
         if (b + 1 == c->levels)
             break;
         /* Zeros at the bottom and right alone: F.pad(0, 1, 0, 1) before a convolution without padding. */
-        module_name down = named("encoder.down_blocks.%u.downsamplers.0", b), conv = named("%s.conv", down.text);
+        dn_module_name down = dn_module_named("encoder.down_blocks.%u.downsamplers.0", b), conv = dn_module_named("%s.conv", down.text);
         dn_conv_options halve = DN_CONV_INIT;
         halve.module = conv.text;
         halve.name = down.text;
@@ -154,7 +138,7 @@ static dn_value encoder(const autoencoder *a, dn_value h)
         h = dn_plan_conv(a->plan, h, &halve);
     }
     h = end(a, mid_block(a, h, "encoder"), "encoder", 2 * c->latent_channels);
-    return c->quant_conv ? pointwise(a, h, named("quant_conv"), 2 * c->latent_channels) : h;
+    return c->quant_conv ? pointwise(a, h, dn_module_named("quant_conv"), 2 * c->latent_channels) : h;
 }
 
 static bool begins_with(const char *text, const char *prefix)
@@ -201,12 +185,9 @@ static dn_status build_plan(dn_model *out, const dn_autoencoder_kl_config *confi
         return status;
     const autoencoder a = {.config = config, .plan = &builder};
     dn_value answer = encodes ? encoder(&a, builder.plan->input) : decoder(&a, builder.plan->input);
-    dn_plan *plan = NULL;
-    dn_error reason = {DN_OK, ""};
-    status = dn_plan_end(&plan, &builder, answer, &reason);
+    status = dn_plan_finish(&out->plan, &builder, answer, path, error);
     if (status != DN_OK)
-        return dn_fail(error, status, "%s: %.400s", path, reason.message);
-    out->plan = plan;
+        return status;
     out->channels = in_channels;
     out->out_channels = encodes ? 2 * config->latent_channels : config->out_channels;
     out->scaling_factor = config->scaling_factor;

@@ -46,20 +46,6 @@ static void check_blocks(dn_config_reader *reader, const char *key, const char *
     }
 }
 
-static dn_activation parse_activation(dn_config_reader *reader)
-{
-    static const struct {
-        const char *name;
-        dn_activation activation;
-    } table[] = {{"silu", DN_ACT_SILU}, {"swish", DN_ACT_SILU}, {"gelu", DN_ACT_GELU}, {"relu", DN_ACT_RELU}, {"mish", DN_ACT_MISH}};
-    const char *name = dn_config_text(reader, "act_fn", "silu");
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
-        if (strcmp(name, table[i].name) == 0)
-            return table[i].activation;
-    dn_config_fail(reader, DN_UNSUPPORTED, "act_fn", "\"%.60s\" is not supported", name);
-    return DN_ACT_SILU;
-}
-
 /* A side, or [side, side] of which diffusers takes the first. */
 static uint32_t parse_sample_size(dn_config_reader *reader)
 {
@@ -85,7 +71,7 @@ dn_status dn_autoencoder_kl_config_parse(dn_autoencoder_kl_config *out, const cJ
     config.groups = dn_config_count(&reader, "norm_num_groups", 32, 1, DN_CHANNELS_MAX);
     config.layers_per_block = dn_config_count(&reader, "layers_per_block", 1, 1, DN_LAYERS_MAX - 1);
     config.sample_size = parse_sample_size(&reader);
-    config.activation = parse_activation(&reader);
+    config.activation = dn_config_activation(&reader);
     config.quant_conv = dn_config_bool(&reader, "use_quant_conv", true);
     config.post_quant_conv = dn_config_bool(&reader, "use_post_quant_conv", true);
     config.mid_attention = dn_config_bool(&reader, "mid_block_add_attention", true);

@@ -27,6 +27,20 @@ bool dn_config_is_null(const dn_config_reader *reader, const char *key)
     return item == NULL || cJSON_IsNull(item);
 }
 
+dn_activation dn_config_activation(dn_config_reader *reader)
+{
+    static const struct {
+        const char *name;
+        dn_activation activation;
+    } table[] = {{"silu", DN_ACT_SILU}, {"swish", DN_ACT_SILU}, {"gelu", DN_ACT_GELU}, {"relu", DN_ACT_RELU}, {"mish", DN_ACT_MISH}};
+    const char *name = dn_config_text(reader, "act_fn", "silu");
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        if (strcmp(name, table[i].name) == 0)
+            return table[i].activation;
+    dn_config_fail(reader, DN_UNSUPPORTED, "act_fn", "\"%.60s\" is not supported", name);
+    return DN_ACT_SILU;
+}
+
 void dn_config_fail(dn_config_reader *reader, dn_status status, const char *key, const char *format, ...)
 {
     if (reader->error.status != DN_OK)

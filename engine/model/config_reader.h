@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "plan/plan.h"
 
 typedef struct dn_config_reader {
     const cJSON *json;
@@ -28,6 +29,8 @@ bool dn_config_bool(dn_config_reader *reader, const char *key, bool fallback);
 uint32_t dn_config_count(dn_config_reader *reader, const char *key, uint32_t fallback, uint32_t low, uint32_t high);
 double dn_config_number(dn_config_reader *reader, const char *key, double fallback, double low, double high);
 const char *dn_config_text(dn_config_reader *reader, const char *key, const char *fallback); /* borrowed */
+
+dn_activation dn_config_activation(dn_config_reader *reader); /* act_fn of diffusers' convolutional networks; SiLU where it is missing */
 
 /* Fails with "PATH: key: ...". Only the first failure is kept. */
 void dn_config_fail(dn_config_reader *reader, dn_status status, const char *key, const char *format, ...)

@@ -5,23 +5,17 @@
  * Values are [h, w, C] with h, w counting patches. Pure; any thread. Source: Peebles & Xie 2022, section 3.2. */
 #include "model/dit.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "plan/plan.h"
+#include "model/plan_tools.h"
 
-#define MODULE_BYTES 128
 #define MAX_PERIOD 10000.0f
 #define EPSILON 1e-6f
 
 /* Chunks of a block's modulation vector, each `hidden` long. */
 enum { SHIFT_ATTENTION, SCALE_ATTENTION, GATE_ATTENTION, SHIFT_MLP, SCALE_MLP, GATE_MLP, BLOCK_CHUNKS };
-
-typedef struct module_name {
-    char text[MODULE_BYTES];
-} module_name;
 
 typedef struct dit {
     const dn_dit_config *config;
@@ -29,19 +23,8 @@ typedef struct dit {
     dn_value condition; /* SiLU(time + class embedding) of block 0's embedders */
 } dit;
 
-static module_name named(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static module_name named(const char *format, ...)
-{
-    module_name name;
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(name.text, sizeof name.text, format, arguments);
-    va_end(arguments);
-    return name;
-}
-
-static dn_value linear(const dit *d, dn_value in, module_name module, module_name name, uint32_t out_channels, dn_activation activation,
-                       dn_value residual)
+static dn_value linear(const dit *d, dn_value in, dn_module_name module, dn_module_name name, uint32_t out_channels,
+                       dn_activation activation, dn_value residual)
 {
     const char *modules[] = {module.text};
     dn_linear_options options = DN_LINEAR_INIT;
@@ -57,17 +40,19 @@ static dn_value linear(const dit *d, dn_value in, module_name module, module_nam
 static dn_value embed(const dit *d, uint32_t block)
 {
     const dn_dit_config *c = d->config;
-    module_name emb = named("transformer_blocks.%u.norm1.emb", block), time = named("%s.timestep_embedder", emb.text);
+    dn_module_name emb = dn_module_named("transformer_blocks.%u.norm1.emb", block),
+                   time = dn_module_named("%s.timestep_embedder", emb.text);
     dn_value class_row =
-        dn_plan_class_embedding(d->plan, named("%s.class_embedder.embedding_table", emb.text).text, c->class_rows, c->hidden);
-    dn_value wave =
-        dn_plan_time_embedding(d->plan, named("%s.time_proj", emb.text).text, DN_DIT_FREQUENCIES, c->freq_shift, true, MAX_PERIOD);
-    dn_value h = linear(d, wave, named("%s.linear_1", time.text), named("%s.linear_1+silu", time.text), c->hidden, DN_ACT_SILU, DN_NONE);
-    return linear(d, h, named("%s.linear_2", time.text), named("%s+silu", emb.text), c->hidden, DN_ACT_SILU, class_row);
+        dn_plan_class_embedding(d->plan, dn_module_named("%s.class_embedder.embedding_table", emb.text).text, c->class_rows, c->hidden);
+    dn_value wave = dn_plan_time_embedding(d->plan, dn_module_named("%s.time_proj", emb.text).text, DN_DIT_FREQUENCIES, c->freq_shift, true,
+                                           MAX_PERIOD);
+    dn_value h = linear(d, wave, dn_module_named("%s.linear_1", time.text), dn_module_named("%s.linear_1+silu", time.text), c->hidden,
+                        DN_ACT_SILU, DN_NONE);
+    return linear(d, h, dn_module_named("%s.linear_2", time.text), dn_module_named("%s+silu", emb.text), c->hidden, DN_ACT_SILU, class_row);
 }
 
 /* residual + gate * MODULE(in): the end of a branch. */
-static dn_value gated(const dit *d, dn_value in, module_name module, module_name name, dn_value residual, dn_value modulation,
+static dn_value gated(const dit *d, dn_value in, dn_module_name module, dn_module_name name, dn_value residual, dn_value modulation,
                       uint32_t chunk)
 {
     const char *modules[] = {module.text};
@@ -81,14 +66,15 @@ static dn_value gated(const dit *d, dn_value in, module_name module, module_name
     return dn_plan_linear(d->plan, in, &options);
 }
 
-static dn_value attention(const dit *d, dn_value x, module_name block, dn_value modulation)
+static dn_value attention(const dit *d, dn_value x, dn_module_name block, dn_value modulation)
 {
     const dn_dit_config *c = d->config;
     const char *b = block.text;
-    dn_value h = dn_plan_layer_norm(d->plan, x, NULL, named("%s.norm1", b).text, EPSILON, modulation, SHIFT_ATTENTION * c->hidden,
+    dn_value h = dn_plan_layer_norm(d->plan, x, NULL, dn_module_named("%s.norm1", b).text, EPSILON, modulation, SHIFT_ATTENTION * c->hidden,
                                     SCALE_ATTENTION * c->hidden);
-    module_name q = named("%s.attn1.to_q", b), k = named("%s.attn1.to_k", b), v = named("%s.attn1.to_v", b);
-    module_name qkv = named("%s.attn1.to_q+to_k+to_v", b);
+    dn_module_name q = dn_module_named("%s.attn1.to_q", b), k = dn_module_named("%s.attn1.to_k", b),
+                   v = dn_module_named("%s.attn1.to_v", b);
+    dn_module_name qkv = dn_module_named("%s.attn1.to_q+to_k+to_v", b);
     const char *stacked[] = {q.text, k.text, v.text};
     dn_linear_options project = DN_LINEAR_INIT;
     project.modules = stacked;
@@ -97,26 +83,27 @@ static dn_value attention(const dit *d, dn_value x, module_name block, dn_value 
     project.out_channels = 3 * c->hidden;
     project.no_bias = !c->attention_bias;
     h = dn_plan_linear(d->plan, h, &project);
-    h = dn_plan_attention(d->plan, h, named("%s.attn1.attention", b).text, c->heads);
-    return gated(d, h, named("%s.attn1.to_out.0", b), named("%s.attn1+gate+residual", b), x, modulation, GATE_ATTENTION);
+    h = dn_plan_attention(d->plan, h, dn_module_named("%s.attn1.attention", b).text, c->heads);
+    return gated(d, h, dn_module_named("%s.attn1.to_out.0", b), dn_module_named("%s.attn1+gate+residual", b), x, modulation,
+                 GATE_ATTENTION);
 }
 
-static dn_value feed_forward(const dit *d, dn_value x, module_name block, dn_value modulation)
+static dn_value feed_forward(const dit *d, dn_value x, dn_module_name block, dn_value modulation)
 {
     const dn_dit_config *c = d->config;
     const char *b = block.text;
-    module_name norm = named("%s.norm3", b);
-    dn_value h = dn_plan_layer_norm(d->plan, x, c->mlp_norm_affine ? norm.text : NULL, named("%s.norm3+modulation", b).text, c->mlp_epsilon,
-                                    modulation, SHIFT_MLP * c->hidden, SCALE_MLP * c->hidden);
-    h = linear(d, h, named("%s.ff.net.0.proj", b), named("%s.ff.net.0", b), c->mlp_hidden, c->activation, DN_NONE);
-    return gated(d, h, named("%s.ff.net.2", b), block, x, modulation, GATE_MLP);
+    dn_module_name norm = dn_module_named("%s.norm3", b);
+    dn_value h = dn_plan_layer_norm(d->plan, x, c->mlp_norm_affine ? norm.text : NULL, dn_module_named("%s.norm3+modulation", b).text,
+                                    c->mlp_epsilon, modulation, SHIFT_MLP * c->hidden, SCALE_MLP * c->hidden);
+    h = linear(d, h, dn_module_named("%s.ff.net.0.proj", b), dn_module_named("%s.ff.net.0", b), c->mlp_hidden, c->activation, DN_NONE);
+    return gated(d, h, dn_module_named("%s.ff.net.2", b), block, x, modulation, GATE_MLP);
 }
 
 static dn_value block(const dit *d, dn_value x, uint32_t index)
 {
     const dn_dit_config *c = d->config;
     dn_value condition = index == 0 || c->shared[index] ? d->condition : embed(d, index);
-    module_name name = named("transformer_blocks.%u", index), project = named("%s.norm1.linear", name.text);
+    dn_module_name name = dn_module_named("transformer_blocks.%u", index), project = dn_module_named("%s.norm1.linear", name.text);
     dn_value modulation = linear(d, condition, project, project, BLOCK_CHUNKS * c->hidden, DN_ACT_NONE, DN_NONE);
     return feed_forward(d, attention(d, x, name, modulation), name, modulation);
 }
@@ -138,7 +125,7 @@ static dn_value patches(const dit *d)
 static dn_value last_layer(const dit *d, dn_value x)
 {
     const dn_dit_config *c = d->config;
-    module_name first = named("proj_out_1"), second = named("proj_out_2");
+    dn_module_name first = dn_module_named("proj_out_1"), second = dn_module_named("proj_out_2");
     dn_value modulation = linear(d, d->condition, first, first, 2 * c->hidden, DN_ACT_NONE, DN_NONE);
     x = dn_plan_layer_norm(d->plan, x, NULL, "norm_out+modulation", EPSILON, modulation, 0, c->hidden);
     x = linear(d, x, second, second, c->patch * c->patch * c->out_channels, DN_ACT_NONE, DN_NONE);
@@ -158,12 +145,9 @@ dn_status dn_dit_build_plan(dn_model *out, const dn_dit_config *config, const ch
         x = block(&d, x, i);
     x = last_layer(&d, x);
 
-    dn_plan *plan = NULL;
-    dn_error reason = {DN_OK, ""};
-    status = dn_plan_end(&plan, &builder, x, &reason);
+    status = dn_plan_finish(&out->plan, &builder, x, config_path, error);
     if (status != DN_OK)
-        return dn_fail(error, status, "%s: %.400s", config_path, reason.message);
-    out->plan = plan;
+        return status;
     out->height = config->height;
     out->width = config->width;
     out->channels = config->in_channels;
@@ -175,7 +159,7 @@ dn_status dn_dit_build_plan(dn_model *out, const dn_dit_config *config, const ch
 /* Whether two blocks' copies of one embedder tensor hold the same bytes. A block without a copy reads block 0's. */
 static dn_status same_tensor(const dn_tensors *tensors, uint32_t index, const char *suffix, bool *same, dn_error *error)
 {
-    module_name first = named(DN_DIT_EMBEDDER "%s", 0u, suffix), other = named(DN_DIT_EMBEDDER "%s", index, suffix);
+    dn_module_name first = dn_module_named(DN_DIT_EMBEDDER "%s", 0u, suffix), other = dn_module_named(DN_DIT_EMBEDDER "%s", index, suffix);
     const dn_tensor_info *a = dn_tensors_find(tensors, first.text), *b = dn_tensors_find(tensors, other.text);
     *same = true;
     return a == NULL || b == NULL ? DN_OK : dn_tensors_equal(tensors, a, b, same, error);
@@ -219,7 +203,7 @@ static bool is_shared_embedder(const dn_model *model, const char *tensor)
 static bool copy_embedder(const dn_model *model, const char *part, uint32_t index, char out[DN_TENSOR_NAME_BYTES_MAX])
 {
     const embedders *kept = model->private_config;
-    module_name first = named(DN_DIT_EMBEDDER, 0u);
+    dn_module_name first = dn_module_named(DN_DIT_EMBEDDER, 0u);
     size_t bytes = strlen(first.text);
     if (strncmp(part, first.text, bytes) != 0)
         return false;

@@ -264,15 +264,13 @@ static dn_value decode(edm *e, dn_value h)
 static dn_status build_plan(dn_model *out, const dn_edm_config *config, const char *path, dn_error *error)
 {
     dn_plan_builder builder;
-    dn_error reason = {DN_OK, ""};
     dn_status status = dn_plan_begin(&builder, (dn_shape){config->height, config->width, config->in_channels}, error);
     if (status != DN_OK)
         return status;
     edm e = {.config = config, .unet = {.plan = &builder}, .embedding = DN_NONE, .picture = DN_NONE};
     embed(&e);
     dn_value output = decode(&e, encode(&e, builder.plan->input));
-    status = dn_plan_end(&out->plan, &builder, output, &reason);
-    return status == DN_OK ? DN_OK : dn_fail(error, status, "%s: %.400s", path, reason.message);
+    return dn_plan_finish(&out->plan, &builder, output, path, error);
 }
 
 dn_status dn_edm_build(dn_model *out, const dn_build_input *input, dn_error *error)

@@ -279,16 +279,12 @@ static dn_value build_network(dn_plan_builder *builder, const dn_unet2d_config *
 dn_status dn_unet2d_plan(dn_model *out, const dn_unet2d_config *config, const char *path, dn_error *error)
 {
     dn_plan_builder builder;
-    dn_plan *plan = NULL;
-    dn_error reason = {DN_OK, ""};
     dn_status status = dn_plan_begin(&builder, (dn_shape){config->height, config->width, config->in_channels}, error);
     if (status != DN_OK)
         return status;
-    dn_value output = build_network(&builder, config);
-    status = dn_plan_end(&plan, &builder, output, &reason);
+    status = dn_plan_finish(&out->plan, &builder, build_network(&builder, config), path, error);
     if (status != DN_OK)
-        return dn_fail(error, status, "%s: %.400s", path, reason.message);
-    out->plan = plan;
+        return status;
     out->height = config->height;
     out->width = config->width;
     out->channels = config->in_channels;

@@ -4,19 +4,6 @@
  * of resnet R), or "MODULE+what" when no module's output equals it. Shapes are [H,W,C] per row. Pure; any thread. */
 #include "model/unet2d_blocks.h"
 
-#include <stdarg.h>
-#include <stdio.h>
-
-dn_module_name dn_module_named(const char *format, ...)
-{
-    dn_module_name name;
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(name.text, sizeof name.text, format, arguments);
-    va_end(arguments);
-    return name;
-}
-
 static uint32_t channels_of(const dn_unet *u, dn_value value)
 {
     return dn_plan_shape(u->plan, value).c;

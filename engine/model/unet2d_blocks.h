@@ -4,14 +4,8 @@
 #ifndef DN_MODEL_UNET2D_BLOCKS_H
 #define DN_MODEL_UNET2D_BLOCKS_H
 
+#include "model/plan_tools.h"
 #include "model/unet2d.h"
-#include "plan/plan.h"
-
-#define DN_UNET_MODULE_BYTES 128
-
-typedef struct dn_module_name {
-    char text[DN_UNET_MODULE_BYTES];
-} dn_module_name;
 
 typedef struct dn_unet {
     const dn_unet2d_config *config;
@@ -29,8 +23,6 @@ typedef struct dn_resnet_shape {
     bool fir; /* resample through [1,3,3,1] */
     bool shortcut; /* a convolution on the shortcut even where the channels agree */
 } dn_resnet_shape;
-
-dn_module_name dn_module_named(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 dn_value dn_unet_linear(dn_unet *u, dn_value in, dn_module_name module, uint32_t out_channels, dn_module_name name,
                         dn_activation activation, dn_value residual);

@@ -134,20 +134,6 @@ static bool parse_resampler(dn_config_reader *reader, const char *key)
     return resnet;
 }
 
-static dn_activation parse_activation(dn_config_reader *reader)
-{
-    static const struct {
-        const char *name;
-        dn_activation activation;
-    } table[] = {{"silu", DN_ACT_SILU}, {"swish", DN_ACT_SILU}, {"gelu", DN_ACT_GELU}, {"relu", DN_ACT_RELU}, {"mish", DN_ACT_MISH}};
-    const char *name = dn_config_text(reader, "act_fn", "silu");
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
-        if (strcmp(name, table[i].name) == 0)
-            return table[i].activation;
-    dn_config_fail(reader, DN_UNSUPPORTED, "act_fn", "\"%.60s\" is not supported", name);
-    return DN_ACT_SILU;
-}
-
 static void parse_time(dn_config_reader *reader, dn_unet2d_config *out)
 {
     const char *type = dn_config_text(reader, "time_embedding_type", "positional");
@@ -297,7 +283,7 @@ dn_status dn_unet2d_config_parse(dn_unet2d_config *out, const cJSON *json, const
     config.center_input_sample = dn_config_bool(&reader, "center_input_sample", false);
     config.layers_per_block = dn_config_count(&reader, "layers_per_block", 2, 1, DN_LAYERS_MAX);
     config.downsample_padding = dn_config_count(&reader, "downsample_padding", 1, 0, 1);
-    config.activation = parse_activation(&reader);
+    config.activation = dn_config_activation(&reader);
     config.head_dim = given_null(&reader, "attention_head_dim") ? 0 : dn_config_count(&reader, "attention_head_dim", 8, 1, DN_CHANNELS_MAX);
     parse_time(&reader, &config);
     parse_class(&reader, &config);
