@@ -90,8 +90,8 @@ def the_unit_is_tight():
 def limits_and_times_agree():
     limits = dict(re.findall(r"#define (API_\w+) (\d+)", text_of("api/limits.h")))
     conf = text_of("deploy/nginx.conf")
-    kilobytes = int(re.search(r"client_max_body_size (\d+)k;", conf).group(1))
-    same(kilobytes * 1024, int(limits["API_BODY_BYTES_MAX"]), "body limit of nginx")
+    megabytes = int(re.search(r"client_max_body_size (\d+)m;", conf).group(1))
+    same(megabytes << 20, int(limits["API_BODY_IMAGE_BYTES_MAX"]), "body limit of nginx")
     read = int(re.search(r"proxy_read_timeout (\d+)s;", conf).group(1))
     check(read > int(limits["API_WAIT_SECONDS_MAX"]), "nginx gives up before the longest wait")
     idle = int(re.search(r"HTTP_BLOCKED_SECONDS (\d+)u", text_of("server/http_internal.h")).group(1))
