@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/limits.h"
@@ -44,6 +45,7 @@ void dn_model_folder_free(dn_model_folder *folder)
     free(folder->vae_path);
     free(folder->network_path);
     free(folder->pipeline_class);
+    free(folder->base);
     free(folder->path);
     free(folder);
 }
@@ -195,7 +197,7 @@ static dn_status read_bare(dn_model_folder *folder, cJSON *root, const char *fil
         return no_memory(folder, error);
     }
     for (size_t i = 0; i < 2 && !folder->scheduler_path; i++) {
-        char *path = join(folder->path, places[i]);
+        char *path = join(folder->base, places[i]);
         if (!path) {
             return no_memory(folder, error);
         }
@@ -242,10 +244,10 @@ static dn_status check_component(const dn_model_folder *folder, const char *comp
     return status;
 }
 
-/* PATH/name where it is there. */
+/* BASE/name where it is there. */
 static dn_status find_part(char **out, const dn_model_folder *folder, const char *name, dn_error *error)
 {
-    char *path = join(folder->path, name);
+    char *path = join(folder->base, name);
     if (!path) {
         return no_memory(folder, error);
     }
@@ -269,7 +271,7 @@ static dn_status find_parts(dn_model_folder *folder, dn_error *error)
 /* Reads the folder's own file: model_index.json, or config.json where there is none, or neither. */
 static dn_status read_root(dn_model_folder *folder, dn_error *error)
 {
-    char *index = join(folder->path, "model_index.json"), *config = join(folder->path, "config.json");
+    char *index = join(folder->path, "model_index.json"), *config = join(folder->base, "config.json");
     cJSON *root = NULL;
     dn_status status;
     if (!index || !config) {
@@ -279,7 +281,7 @@ static dn_status read_root(dn_model_folder *folder, dn_error *error)
         if (status == DN_OK) {
             status = read_pipeline(folder, root, index, error);
         }
-    } else if (dn_path_exists(config)) {
+    } else if (dn_path_exists(folder->path) && dn_path_exists(config)) {
         status = read_object(&root, config, error);
         if (status == DN_OK) {
             status = read_bare(folder, root, config, error);
@@ -295,11 +297,22 @@ static dn_status read_root(dn_model_folder *folder, dn_error *error)
     return status;
 }
 
+/* PATH itself, or the folder of the file PATH; malloc'd. */
+static char *base_of(const char *path)
+{
+    struct stat info;
+    const char *slash = strrchr(path, '/');
+    if (stat(path, &info) != 0 || S_ISDIR(info.st_mode)) {
+        return strdup(path);
+    }
+    return slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+}
+
 dn_status dn_model_folder_open(dn_model_folder **out, const char *path, dn_error *error)
 {
     dn_model_folder *folder = calloc(1, sizeof *folder);
-    if (!folder || !(folder->path = strdup(path))) {
-        free(folder);
+    if (!folder || !(folder->path = strdup(path)) || !(folder->base = base_of(path))) {
+        dn_model_folder_free(folder);
         return dn_fail(error, DN_NO_MEMORY, "%s: out of memory", path);
     }
     dn_status status = read_root(folder, error);

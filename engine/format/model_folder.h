@@ -11,6 +11,7 @@
 
 typedef struct dn_model_folder {
     char *path;
+    char *base;                  /* the folder that its parts lie in: PATH, or where the file PATH lies */
     char *pipeline_class;        /* "DDPMPipeline", ... ; NULL for a bare component folder (config.json beside the weights) */
     char *network_path;          /* folder of the denoiser: PATH/unet, PATH/transformer, or PATH itself (a flat pipeline, too) */
     char *vae_path;              /* PATH/vae: the autoencoder whose latents the denoiser works on; NULL: none */
@@ -23,7 +24,8 @@ typedef struct dn_model_folder {
     cJSON *defaults;             /* "denoised" object of model_index.json: {"sampler","steps","guidance_scale","null_class"}; NULL: none */
 } dn_model_folder;
 
-/* PATH may also be a checkpoint of an original format, or a folder that holds nothing else: what it is the tensors say then.
+/* PATH may also be a checkpoint of an original format, or a folder that holds nothing else: what it is the tensors say then. A file
+ * stands for a bare folder in which it is the one that is meant: config.json, scheduler, vae and the like beside it count.
  * id2label must hold every index 0..n-1 exactly once. Refusals name the file and the rule. */
 dn_status dn_model_folder_open(dn_model_folder **out, const char *path, dn_error *error);
 void dn_model_folder_free(dn_model_folder *folder);

@@ -156,11 +156,35 @@ static void checkpoints_of_compiled_modules(void)
     dn_engine_close(engine);
 }
 
+/* The file that is meant of several stands for its folder: what lies beside it counts as if the folder were named. */
+static void a_file_stands_for_its_folder(void)
+{
+    char path[160];
+    const dn_engine_options options = {.threads = 1, .describe_only = true};
+    dn_engine *engine = NULL;
+    start();
+    put_link("config.json", "tests/golden/pipe_dit_ddpm10_cfg4/transformer/config.json");
+    put_link("one.safetensors", "tests/golden/pipe_dit_ddpm10_cfg4/transformer/diffusion_pytorch_model.safetensors");
+    put_link("two.safetensors", "tests/golden/pipe_dit_ddpm10_cfg4/transformer/diffusion_pytorch_model.safetensors");
+    put_link("vae", "tests/golden/pipe_dit_ddpm10_cfg4/vae");
+    put_text("scheduler_config.json", "{\"_class_name\": \"DDIMScheduler\", \"num_train_timesteps\": 500}");
+    snprintf(path, sizeof path, "%s/two.safetensors", folder);
+    dn_status status = dn_engine_open(&engine, path, &options, &error);
+    dn_error reason = error;
+    dn_engine *whole = NULL;
+    CHECK(finish(&whole, true) == DN_INVALID && strstr(error.message, "name the one that is meant") != NULL);
+    CHECK_OK(status, reason);
+    CHECK(engine->training->timesteps == 500 && strcmp(engine->scheduler.class_name, "DDIMScheduler") == 0);
+    CHECK(engine->codec_path != NULL && engine->image_channels == 3 && engine->model->channels == 4);
+    dn_engine_close(engine);
+}
+
 int main(void)
 {
     RUN(a_flat_pipeline);
     RUN(parts_that_are_not_supported);
     RUN(networks_without_a_null_class);
     RUN(checkpoints_of_compiled_modules);
+    RUN(a_file_stands_for_its_folder);
     return test_end();
 }
