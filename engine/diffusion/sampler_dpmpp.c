@@ -145,13 +145,13 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
 }
 
 /* clang-format off */
-#define FIELDS(order)                                                                                                                      \
+#define FIELDS(order, most)                                                                                                                \
     {DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_LU, DN_SIGMAS_MODEL}, DN_FIELD_LINSPACE, DN_FIELDS_SIGMA_RANGE,                     \
-    DN_FIELD_FINAL_SIGMA, DN_FIELD_RESCALE, DN_FIELDS_THRESHOLDING, {DN_OPT_SOLVER_ORDER, 1.0, 3.0, order},                                \
+    DN_FIELD_FINAL_SIGMA, DN_FIELD_RESCALE, DN_FIELDS_THRESHOLDING, {DN_OPT_SOLVER_ORDER, 1.0, most, order},                                \
     {DN_OPT_SOLVER_TYPE, DN_SOLVER_MIDPOINT, DN_SOLVER_HEUN, DN_SOLVER_MIDPOINT}, {DN_OPT_LOWER_ORDER_FINAL, 0.0, 1.0, 1.0}
 /* clang-format on */
 
-static const dn_option_field fields_2m[] = {FIELDS(2.0)}, fields_3m[] = {FIELDS(3.0)};
+static const dn_option_field fields_2m[] = {FIELDS(2.0, 3.0)}, fields_3m[] = {FIELDS(3.0, 3.0)}, fields_sde[] = {FIELDS(2.0, 2.0)};
 
 #define SAMPLER                                                                                                                            \
     .scheduler_class = "DPMSolverMultistepScheduler", .families = DN_FAMILIES_ALL, .evaluations_per_step = 1,                              \
@@ -182,6 +182,6 @@ const dn_sampler dn_sampler_dpmpp_2m_sde = {
     .algorithm = "sde-dpmsolver++",
     .order = 2,
     .stochastic = true,
-    .fields = fields_2m,
+    .fields = fields_sde,
     SAMPLER,
 };

@@ -319,7 +319,7 @@ static void options_without_effect_are_refused_by_name(void)
         {"unipc", DN_OPT_SOLVER_TYPE, DN_SOLVER_HEUN, "solver_type must be bh1 or bh2"},
         {"lcm", DN_OPT_ORIGINAL_INFERENCE_STEPS, 5.0, "steps must be at most original_inference_steps"},
         {"ddpm", DN_OPT_VARIANCE_TYPE, DN_VARIANCE_LEARNED, "variance_type"},
-        {"dpmpp_2m_sde", DN_OPT_SOLVER_ORDER, 3.0, "solver_order"},
+        {"dpmpp_2m_sde", DN_OPT_SOLVER_ORDER, 3.0, "solver_order must be an integer from 1 to 2"},
     };
     dn_training_schedule *training = open_family(DN_FAMILY_VP, NULL);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0] && !test_failed; i++)
