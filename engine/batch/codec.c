@@ -136,9 +136,10 @@ static dn_status open_decoder_stage(dn_codec *codec, dn_model *model, dn_error *
     codec->info.tiled = can_tile && (o->tiling || needs_too_much(codec, model->plan));
     if (codec->info.tiled)
         status = shrink_to_tile(&model, codec, error);
+    const bool keep = codec->info.tiled && dn_codec_tiles_uneven(&codec->config, o->height, o->width);
     if (status == DN_OK)
-        status = dn_codec_stage_open(&codec->decoder, o, model, model->weights, 0, error);
-    if (status == DN_OK && !(codec->info.tiled && dn_codec_tiles_uneven(&codec->config, o->height, o->width))) {
+        status = dn_codec_stage_open(&codec->decoder, o, model, keep ? model->weights : NULL, 0, error);
+    if (status == DN_OK && !keep) {
         dn_weights_free(model->weights);
         model->weights = NULL;
     }
@@ -248,7 +249,7 @@ static dn_status open_encoder(dn_codec *codec, dn_error *error)
     dn_model *model = NULL;
     dn_status status = dn_model_open_part(&model, codec->folder, DN_AUTOENCODER_ENCODER, codec->info.height, codec->info.width, error);
     if (status == DN_OK)
-        status = dn_codec_stage_open(&codec->encoder, &codec->options, model, model->weights, latent_count(codec), error);
+        status = dn_codec_stage_open(&codec->encoder, &codec->options, model, NULL, latent_count(codec), error);
     if (status == DN_OK) {
         dn_weights_free(model->weights);
         model->weights = NULL;

@@ -32,8 +32,8 @@ struct dn_codec {
     float *preview; /* [C][latent_channels + 1], the last column the constant; NULL: not fitted */
 };
 
-/* Takes the model and its weights onto the device. On failure *out is left closed, and the model is freed. keep_weights: for
- * stages of other sizes later. spare: floats of room beyond the answer in the output buffer. */
+/* Takes the model onto the device with `weights`, or, where that is NULL, with its own, whose floats are given back as they are packed.
+ * On failure *out is left closed, and the model is freed. spare: floats of room beyond the answer in the output buffer. */
 dn_status dn_codec_stage_open(dn_codec_stage *out, const dn_codec_options *options, dn_model *model, const dn_weights *weights,
                               size_t spare, dn_error *error);
 void dn_codec_stage_close(dn_codec_stage *stage);
