@@ -147,7 +147,7 @@ static void feed(const dn_sampler_context *context, dn_sampler_state *state, dn_
 /* clang-format off */
 #define FIELDS(order, most)                                                                                                                \
     {DN_OPT_SIGMA_SCHEDULE, DN_SIGMAS_MODEL, DN_SIGMAS_LU, DN_SIGMAS_MODEL}, DN_FIELD_LINSPACE, DN_FIELDS_SIGMA_RANGE,                     \
-    DN_FIELD_FINAL_SIGMA, DN_FIELD_RESCALE, DN_FIELDS_THRESHOLDING, {DN_OPT_SOLVER_ORDER, 1.0, most, order},                                \
+    DN_FIELD_FINAL_SIGMA, DN_FIELD_RESCALE, DN_FIELDS_THRESHOLDING, {DN_OPT_SOLVER_ORDER, 1.0, most, order},                               \
     {DN_OPT_SOLVER_TYPE, DN_SOLVER_MIDPOINT, DN_SOLVER_HEUN, DN_SOLVER_MIDPOINT}, {DN_OPT_LOWER_ORDER_FINAL, 0.0, 1.0, 1.0}
 /* clang-format on */
 
