@@ -124,9 +124,10 @@ dn_status inspect_gather(inspect_facts *out, const char *path, unsigned threads,
     out->gflop = dn_plan_flops(out->engine->model->plan) * 1e-9;
     out->has_codec = out->engine->codec_path != NULL;
     count_memory(out);
-    if (!quick)
+    bool worth = !quick && out->gflop <= INSPECT_GFLOP_MAX;
+    if (worth)
         status = measure_rows(out, error);
-    if (status == DN_OK && !quick && out->has_codec)
+    if (status == DN_OK && worth && out->has_codec)
         status = measure_codec(out, error);
     return status;
 }

@@ -7,6 +7,7 @@
 #include "engine.h"
 
 #define INSPECT_TYPES 10 /* of dn_dtype */
+#define INSPECT_GFLOP_MAX 4000.0 /* a row: beyond it measuring would take minutes, or days */
 
 /* A component's stored tensors, all its files together. */
 typedef struct inspect_weights {
@@ -24,7 +25,7 @@ typedef struct inspect_facts {
     inspect_weights weights;
     size_t packed_bytes, lane_bytes, arena_bytes, row_bytes; /* arena of one row; what each further row adds */
     double gflop; /* a row */
-    bool measured; /* not with --quick */
+    bool measured; /* not with --quick, nor beyond INSPECT_GFLOP_MAX */
     double row_seconds, rows_seconds; /* a tick of one row, a tick of `rows` rows by the row */
     uint32_t rows, rows_max; /* rows_max: what a worker would put into one tick */
     bool has_codec;

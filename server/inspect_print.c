@@ -111,6 +111,8 @@ static void print_costs(const inspect_facts *f)
     if (f->measured)
         printf("speed         %.3g ms a row alone, %.3g ms among %u (%.3g GFLOP/s): at most %u rows a tick\n", 1e3 * f->row_seconds,
                1e3 * f->rows_seconds, f->rows, f->gflop / f->rows_seconds, f->rows_max);
+    else if (f->engine->network)
+        printf("speed         not measured: a row is more than %g GFLOP\n", INSPECT_GFLOP_MAX);
 }
 
 static void print_codec(const inspect_facts *f)

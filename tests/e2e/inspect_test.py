@@ -115,6 +115,20 @@ def shards_are_counted():
 
 
 @test
+def what_would_take_days_is_not_measured():
+    path = copy_of(os.path.join(GOLDEN, "unet_default"))
+    file = os.path.join(path, "config.json")
+    with open(file, encoding="utf8") as stream:
+        config = json.load(stream)
+    config["sample_size"] = 4096
+    with open(file, "w", encoding="utf8") as stream:
+        json.dump(config, stream)
+    said = facts(path)
+    check(said["costs"]["row_ms"] is None and said["costs"]["first_row_bytes"] > 1e9, said["costs"])
+    check("not measured" in inspect(path).stdout, "why there is no speed")
+
+
+@test
 def what_cannot_be_loaded_is_explained():
     def broken(change):
         path = copy_of(tiny_model())
