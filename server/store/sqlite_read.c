@@ -242,9 +242,12 @@ char **store_queued_models(store *s)
 {
     size_t count = 0;
     char **names = calloc(1, sizeof *names);
+    if (!names) {
+        return NULL;
+    }
     sql *c = borrow(s);
     sqlite3_stmt *statement = sql_row(c, SQL_QUEUED_MODELS, "");
-    for (bool more = statement != NULL; more && names; more = sql_next(c, statement)) {
+    for (bool more = statement != NULL; more; more = sql_next(c, statement)) {
         char **grown = realloc(names, (count + 2) * sizeof *names);
         char *name = grown ? sql_column_copy(c, statement, 0) : NULL;
         names = grown ? grown : names;
