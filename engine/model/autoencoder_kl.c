@@ -27,18 +27,6 @@ static dn_value conv3(const autoencoder *a, dn_value in, dn_module_name module, 
     return dn_plan_conv(a->plan, in, &options);
 }
 
-static dn_value pointwise(const autoencoder *a, dn_value in, dn_module_name module, uint32_t out_channels)
-{
-    dn_conv_options options = {.module = module.text,
-                               .out_channels = out_channels,
-                               .kernel = 1,
-                               .stride = 1,
-                               .row_bias = DN_NONE,
-                               .residual = DN_NONE,
-                               .scale = 1.0f};
-    return dn_plan_conv(a->plan, in, &options);
-}
-
 static dn_value norm(const autoencoder *a, dn_value in, dn_module_name module, const char *suffix, dn_activation activation)
 {
     return dn_plan_group_norm(a->plan, in, module.text, dn_module_named("%s%s", module.text, suffix).text, a->config->groups, EPSILON,
@@ -53,7 +41,7 @@ static dn_value resnet(const autoencoder *a, dn_value in, dn_module_name module,
     h = norm(a, h, dn_module_named("%s.norm2", m), "+act", a->config->activation);
     dn_value x = in;
     if (dn_plan_shape(a->plan, in).c != out_channels)
-        x = pointwise(a, in, dn_module_named("%s.conv_shortcut", m), out_channels);
+        x = dn_plan_pointwise(a->plan, in, dn_module_named("%s.conv_shortcut", m).text, NULL, out_channels, DN_NONE);
     return conv3(a, h, dn_module_named("%s.conv2", m), out_channels, x, m);
 }
 
@@ -63,16 +51,7 @@ static dn_value attention(const autoencoder *a, dn_value in, dn_module_name modu
     const char *m = module.text;
     uint32_t channels = dn_plan_shape(a->plan, in).c;
     dn_value h = norm(a, in, dn_module_named("%s.group_norm", m), "", DN_ACT_NONE);
-    dn_module_name q = dn_module_named("%s.to_q", m), k = dn_module_named("%s.to_k", m), v = dn_module_named("%s.to_v", m),
-                   qkv = dn_module_named("%s.to_q+to_k+to_v", m);
-    const char *stacked[] = {q.text, k.text, v.text};
-    dn_linear_options project = DN_LINEAR_INIT;
-    project.modules = stacked;
-    project.module_count = 3;
-    project.name = qkv.text;
-    project.out_channels = 3 * channels;
-    h = dn_plan_linear(a->plan, h, &project);
-    h = dn_plan_attention(a->plan, h, dn_module_named("%s.attention", m).text, 1);
+    h = dn_plan_self_attention(a->plan, h, m, 1, false);
     dn_module_name to_out = dn_module_named("%s.to_out.0", m);
     const char *last[] = {to_out.text};
     dn_linear_options out = DN_LINEAR_INIT;
@@ -103,7 +82,7 @@ static dn_value decoder(const autoencoder *a, dn_value h)
 {
     const dn_autoencoder_kl_config *c = a->config;
     if (c->post_quant_conv)
-        h = pointwise(a, h, dn_module_named("post_quant_conv"), c->latent_channels);
+        h = dn_plan_pointwise(a->plan, h, dn_module_named("post_quant_conv").text, NULL, c->latent_channels, DN_NONE);
     h = conv3(a, h, dn_module_named("decoder.conv_in"), c->channels[c->levels - 1], DN_NONE, NULL);
     h = mid_block(a, h, "decoder");
     for (uint32_t b = 0; b < c->levels; b++) {
@@ -138,7 +117,7 @@ static dn_value encoder(const autoencoder *a, dn_value h)
         h = dn_plan_conv(a->plan, h, &halve);
     }
     h = end(a, mid_block(a, h, "encoder"), "encoder", 2 * c->latent_channels);
-    return c->quant_conv ? pointwise(a, h, dn_module_named("quant_conv"), 2 * c->latent_channels) : h;
+    return c->quant_conv ? dn_plan_pointwise(a->plan, h, dn_module_named("quant_conv").text, NULL, 2 * c->latent_channels, DN_NONE) : h;
 }
 
 static bool begins_with(const char *text, const char *prefix)

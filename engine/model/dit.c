@@ -23,19 +23,6 @@ typedef struct dit {
     dn_value condition; /* SiLU(time + class embedding) of block 0's embedders */
 } dit;
 
-static dn_value linear(const dit *d, dn_value in, dn_module_name module, dn_module_name name, uint32_t out_channels,
-                       dn_activation activation, dn_value residual)
-{
-    const char *modules[] = {module.text};
-    dn_linear_options options = DN_LINEAR_INIT;
-    options.modules = modules;
-    options.name = name.text;
-    options.out_channels = out_channels;
-    options.activation = activation;
-    options.residual = residual;
-    return dn_plan_linear(d->plan, in, &options);
-}
-
 /* CombinedTimestepLabelEmbeddings of one block, and the SiLU that opens every projection of its answer. */
 static dn_value embed(const dit *d, uint32_t block)
 {
@@ -46,9 +33,10 @@ static dn_value embed(const dit *d, uint32_t block)
         dn_plan_class_embedding(d->plan, dn_module_named("%s.class_embedder.embedding_table", emb.text).text, c->class_rows, c->hidden);
     dn_value wave = dn_plan_time_embedding(d->plan, dn_module_named("%s.time_proj", emb.text).text, DN_DIT_FREQUENCIES, c->freq_shift, true,
                                            MAX_PERIOD);
-    dn_value h = linear(d, wave, dn_module_named("%s.linear_1", time.text), dn_module_named("%s.linear_1+silu", time.text), c->hidden,
-                        DN_ACT_SILU, DN_NONE);
-    return linear(d, h, dn_module_named("%s.linear_2", time.text), dn_module_named("%s+silu", emb.text), c->hidden, DN_ACT_SILU, class_row);
+    dn_value h = dn_plan_dense(d->plan, wave, dn_module_named("%s.linear_1", time.text), c->hidden,
+                               dn_module_named("%s.linear_1+silu", time.text), DN_ACT_SILU, DN_NONE);
+    return dn_plan_dense(d->plan, h, dn_module_named("%s.linear_2", time.text), c->hidden, dn_module_named("%s+silu", emb.text),
+                         DN_ACT_SILU, class_row);
 }
 
 /* residual + gate * MODULE(in): the end of a branch. */
@@ -72,18 +60,7 @@ static dn_value attention(const dit *d, dn_value x, dn_module_name block, dn_val
     const char *b = block.text;
     dn_value h = dn_plan_layer_norm(d->plan, x, NULL, dn_module_named("%s.norm1", b).text, EPSILON, modulation, SHIFT_ATTENTION * c->hidden,
                                     SCALE_ATTENTION * c->hidden);
-    dn_module_name q = dn_module_named("%s.attn1.to_q", b), k = dn_module_named("%s.attn1.to_k", b),
-                   v = dn_module_named("%s.attn1.to_v", b);
-    dn_module_name qkv = dn_module_named("%s.attn1.to_q+to_k+to_v", b);
-    const char *stacked[] = {q.text, k.text, v.text};
-    dn_linear_options project = DN_LINEAR_INIT;
-    project.modules = stacked;
-    project.module_count = 3;
-    project.name = qkv.text;
-    project.out_channels = 3 * c->hidden;
-    project.no_bias = !c->attention_bias;
-    h = dn_plan_linear(d->plan, h, &project);
-    h = dn_plan_attention(d->plan, h, dn_module_named("%s.attn1.attention", b).text, c->heads);
+    h = dn_plan_self_attention(d->plan, h, dn_module_named("%s.attn1", b).text, c->heads, !c->attention_bias);
     return gated(d, h, dn_module_named("%s.attn1.to_out.0", b), dn_module_named("%s.attn1+gate+residual", b), x, modulation,
                  GATE_ATTENTION);
 }
@@ -95,7 +72,8 @@ static dn_value feed_forward(const dit *d, dn_value x, dn_module_name block, dn_
     dn_module_name norm = dn_module_named("%s.norm3", b);
     dn_value h = dn_plan_layer_norm(d->plan, x, c->mlp_norm_affine ? norm.text : NULL, dn_module_named("%s.norm3+modulation", b).text,
                                     c->mlp_epsilon, modulation, SHIFT_MLP * c->hidden, SCALE_MLP * c->hidden);
-    h = linear(d, h, dn_module_named("%s.ff.net.0.proj", b), dn_module_named("%s.ff.net.0", b), c->mlp_hidden, c->activation, DN_NONE);
+    h = dn_plan_dense(d->plan, h, dn_module_named("%s.ff.net.0.proj", b), c->mlp_hidden, dn_module_named("%s.ff.net.0", b), c->activation,
+                      DN_NONE);
     return gated(d, h, dn_module_named("%s.ff.net.2", b), block, x, modulation, GATE_MLP);
 }
 
@@ -104,7 +82,7 @@ static dn_value block(const dit *d, dn_value x, uint32_t index)
     const dn_dit_config *c = d->config;
     dn_value condition = index == 0 || c->shared[index] ? d->condition : embed(d, index);
     dn_module_name name = dn_module_named("transformer_blocks.%u", index), project = dn_module_named("%s.norm1.linear", name.text);
-    dn_value modulation = linear(d, condition, project, project, BLOCK_CHUNKS * c->hidden, DN_ACT_NONE, DN_NONE);
+    dn_value modulation = dn_plan_dense(d->plan, condition, project, BLOCK_CHUNKS * c->hidden, project, DN_ACT_NONE, DN_NONE);
     return feed_forward(d, attention(d, x, name, modulation), name, modulation);
 }
 
@@ -126,9 +104,9 @@ static dn_value last_layer(const dit *d, dn_value x)
 {
     const dn_dit_config *c = d->config;
     dn_module_name first = dn_module_named("proj_out_1"), second = dn_module_named("proj_out_2");
-    dn_value modulation = linear(d, d->condition, first, first, 2 * c->hidden, DN_ACT_NONE, DN_NONE);
+    dn_value modulation = dn_plan_dense(d->plan, d->condition, first, 2 * c->hidden, first, DN_ACT_NONE, DN_NONE);
     x = dn_plan_layer_norm(d->plan, x, NULL, "norm_out+modulation", EPSILON, modulation, 0, c->hidden);
-    x = linear(d, x, second, second, c->patch * c->patch * c->out_channels, DN_ACT_NONE, DN_NONE);
+    x = dn_plan_dense(d->plan, x, second, c->patch * c->patch * c->out_channels, second, DN_ACT_NONE, DN_NONE);
     return dn_plan_unpatchify(d->plan, x, "unpatchify", c->patch);
 }
 

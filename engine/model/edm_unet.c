@@ -140,7 +140,7 @@ static dn_value block(edm *e, dn_value in, dn_module_name module, const block_sh
 
     /* Song projects whatever was resampled; Dhariwal only where the channels differ. */
     if (channels_of(e, in) != out_channels || (!c->dhariwal && shape->resample != DN_RESAMPLE_NONE))
-        x = dn_unet_pointwise(&e->unet, x, skip.text, NULL, out_channels, shape->beside);
+        x = dn_plan_pointwise(e->unet.plan, x, skip.text, NULL, out_channels, shape->beside);
     second.module = conv1.text;
     second.name = m;
     second.out_channels = out_channels;
@@ -194,7 +194,7 @@ static dn_value encode_level_down(edm *e, dn_value h, uint32_t side)
     if (c->encoder == DN_EDM_SKIP) {
         dn_module_name down = dn_module_named("enc.%ux%u_aux_down", side, side), skip = dn_module_named("enc.%ux%u_aux_skip", side, side);
         e->picture = dn_unet_resample(&e->unet, e->picture, DN_RESAMPLE_DOWN, c->fir, down.text);
-        h = dn_unet_pointwise(&e->unet, e->picture, skip.text, NULL, shape.out_channels, h);
+        h = dn_plan_pointwise(e->unet.plan, e->picture, skip.text, NULL, shape.out_channels, h);
     }
     return h;
 }

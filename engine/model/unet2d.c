@@ -44,9 +44,9 @@ static dn_value timestep_embedding(dn_unet *u, dn_value wave, const char *module
                                    dn_value residual)
 {
     uint32_t dim = u->config->time_embedding_dim;
-    dn_value hidden = dn_unet_linear(u, wave, dn_module_named("%s.linear_1", module), dim, dn_module_named("%s.linear_1+silu", module),
-                                     DN_ACT_SILU, DN_NONE);
-    return dn_unet_linear(u, hidden, dn_module_named("%s.linear_2", module), dim, dn_module_named("%s", name), activation, residual);
+    dn_value hidden = dn_plan_dense(u->plan, wave, dn_module_named("%s.linear_1", module), dim, dn_module_named("%s.linear_1+silu", module),
+                                    DN_ACT_SILU, DN_NONE);
+    return dn_plan_dense(u->plan, hidden, dn_module_named("%s.linear_2", module), dim, dn_module_named("%s", name), activation, residual);
 }
 
 static dn_value embed_class(dn_unet *u)
@@ -126,7 +126,7 @@ static dn_value skip_downsample(network *n, dn_value h, uint32_t b)
     dn_unet *u = &n->unet;
     h = fir_resnet(n, h, dn_module_named("down_blocks.%u.resnet_down", b), DN_RESAMPLE_DOWN);
     n->picture = dn_unet_resample(u, n->picture, DN_RESAMPLE_DOWN, true, dn_module_named("down_blocks.%u.downsamplers.0", b).text);
-    return dn_unet_pointwise(u, n->picture, dn_module_named("down_blocks.%u.skip_conv", b).text,
+    return dn_plan_pointwise(u->plan, n->picture, dn_module_named("down_blocks.%u.skip_conv", b).text,
                              dn_module_named("down_blocks.%u.skip_conv+resnet_down", b).text, channels_of(n, h), h);
 }
 

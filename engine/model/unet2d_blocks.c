@@ -9,32 +9,6 @@ static uint32_t channels_of(const dn_unet *u, dn_value value)
     return dn_plan_shape(u->plan, value).c;
 }
 
-dn_value dn_unet_linear(dn_unet *u, dn_value in, dn_module_name module, uint32_t out_channels, dn_module_name name,
-                        dn_activation activation, dn_value residual)
-{
-    const char *modules[] = {module.text};
-    dn_linear_options options = DN_LINEAR_INIT;
-    options.modules = modules;
-    options.name = name.text;
-    options.out_channels = out_channels;
-    options.activation = activation;
-    options.residual = residual;
-    return dn_plan_linear(u->plan, in, &options);
-}
-
-dn_value dn_unet_pointwise(dn_unet *u, dn_value in, const char *module, const char *name, uint32_t out_channels, dn_value residual)
-{
-    dn_conv_options options = {.module = module,
-                               .name = name,
-                               .out_channels = out_channels,
-                               .kernel = 1,
-                               .stride = 1,
-                               .row_bias = DN_NONE,
-                               .residual = residual,
-                               .scale = 1.0f};
-    return dn_plan_conv(u->plan, in, &options);
-}
-
 dn_value dn_unet_resample(dn_unet *u, dn_value in, dn_resample how, bool fir, const char *name)
 {
     switch (how) {
@@ -55,8 +29,9 @@ dn_value dn_unet_resnet(dn_unet *u, dn_value in, dn_module_name module, const dn
     const dn_unet2d_config *c = u->config;
     const char *m = module.text;
     uint32_t out_channels = shape->out_channels;
-    dn_value time = dn_unet_linear(u, u->time, dn_module_named("%s.time_emb_proj", m), c->scale_shift ? 2 * out_channels : out_channels,
-                                   dn_module_named("%s.time_emb_proj", m), DN_ACT_NONE, DN_NONE);
+    dn_value time =
+        dn_plan_dense(u->plan, u->time, dn_module_named("%s.time_emb_proj", m), c->scale_shift ? 2 * out_channels : out_channels,
+                      dn_module_named("%s.time_emb_proj", m), DN_ACT_NONE, DN_NONE);
 
     dn_value h = dn_plan_group_norm(u->plan, in, dn_module_named("%s.norm1", m).text, dn_module_named("%s.norm1+act", m).text,
                                     shape->groups_in, c->epsilon, DN_NONE, c->activation);
@@ -74,7 +49,7 @@ dn_value dn_unet_resnet(dn_unet *u, dn_value in, dn_module_name module, const dn
                            c->epsilon, c->scale_shift ? time : DN_NONE, c->activation);
 
     if (shape->shortcut || channels_of(u, x) != out_channels)
-        x = dn_unet_pointwise(u, x, dn_module_named("%s.conv_shortcut", m).text, NULL, out_channels, DN_NONE);
+        x = dn_plan_pointwise(u->plan, x, dn_module_named("%s.conv_shortcut", m).text, NULL, out_channels, DN_NONE);
     dn_module_name conv2 = dn_module_named("%s.conv2", m);
     dn_conv_options second = DN_CONV_INIT;
     second.module = conv2.text;
@@ -95,16 +70,7 @@ dn_value dn_unet_attention(dn_unet *u, dn_value in, dn_module_name module, uint3
         h = dn_plan_group_norm(u->plan, in, dn_module_named("%s.group_norm", m).text, NULL, groups, u->config->epsilon, DN_NONE,
                                DN_ACT_NONE);
 
-    dn_module_name q = dn_module_named("%s.to_q", m), k = dn_module_named("%s.to_k", m), v = dn_module_named("%s.to_v", m);
-    dn_module_name qkv = dn_module_named("%s.to_q+to_k+to_v", m);
-    const char *stacked[] = {q.text, k.text, v.text};
-    dn_linear_options project = DN_LINEAR_INIT;
-    project.modules = stacked;
-    project.module_count = 3;
-    project.name = qkv.text;
-    project.out_channels = 3 * channels;
-    h = dn_plan_linear(u->plan, h, &project);
-    h = dn_plan_attention(u->plan, h, dn_module_named("%s.attention", m).text, heads);
+    h = dn_plan_self_attention(u->plan, h, m, heads, false);
 
     dn_module_name to_out = dn_module_named("%s.to_out.0", m);
     const char *last[] = {to_out.text};

@@ -24,10 +24,6 @@ typedef struct dn_resnet_shape {
     bool shortcut; /* a convolution on the shortcut even where the channels agree */
 } dn_resnet_shape;
 
-dn_value dn_unet_linear(dn_unet *u, dn_value in, dn_module_name module, uint32_t out_channels, dn_module_name name,
-                        dn_activation activation, dn_value residual);
-/* 1x1, in + residual where one is given. */
-dn_value dn_unet_pointwise(dn_unet *u, dn_value in, const char *module, const char *name, uint32_t out_channels, dn_value residual);
 dn_value dn_unet_resample(dn_unet *u, dn_value in, dn_resample how, bool fir, const char *name);
 dn_value dn_unet_resnet(dn_unet *u, dn_value in, dn_module_name module, const dn_resnet_shape *shape);
 /* groups 0: no norm. */

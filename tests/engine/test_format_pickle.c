@@ -163,105 +163,107 @@ static void parameters_and_complex_numbers(void)
     check_only_w("parameter");
 }
 
+/* Programs, and what their refusal says. */
+static const struct {
+    const char *bytes;
+    size_t count;
+    const char *rule;
+} broken[] = {
+    {B(""), "not of protocol"},
+    {B("}."), "not of protocol"},
+    {B("\x80\x01}."), "not of protocol"},
+    {B("\x80\x06}."), "not of protocol"},
+    {B("\x80\x02"), "breaks off"},
+    {B("\x80\x02}"), "breaks off"},
+    {B("\x80\x02}.."), "bytes behind"},
+    {B("\x80\x02."), "one value"},
+    {B("\x80\x02}}."), "one value"},
+    {B("\x80\x02}(."), "one value"},
+    {B("\x80\x02"
+       "0"),
+     "empty stack"},
+    {B("\x80\x02(0"), "empty stack"},
+    {B("\x80\x02}(0"), "empty stack"},
+    {B("\x80\x02"
+       "2"),
+     "empty stack"},
+    {B("\x80\x02q\x00"), "empty stack"},
+    {B("\x80\x02"
+       "b"),
+     "empty stack"},
+    {B("\x80\x02}b"), "empty stack"},
+    {B("\x80\x02R"), "empty stack"},
+    {B("\x80\x02}Q"), "names no storage"},
+    {B("\x80\x02N\x86"), "more values than"},
+    {B("\x80\x02N(\x85"), "more values than"},
+    {B("\x80\x02t"), "mark that was not set"},
+    {B("\x80\x02"
+       "1"),
+     "mark that was not set"},
+    {B("\x80\x02}u"), "mark that was not set"},
+    {B("\x80\x02}(K\x01u"), "key without a value"},
+    {B("\x80\x02K\x01K\x01K\x01s"), "no container"},
+    {B("\x80\x02}K\x01"
+       "a"),
+     "no container"},
+    {B("\x80\x02](K\x01K\x01u"), "no container"},
+    {B("\x80\x02}(K\x01\x90"), "no container"},
+    {B("\x80\x02(K\x01K\x02"
+       "d"),
+     "dictionary of items"},
+    {B("\x80\x02h\x00"), "never set"},
+    {B("\x80\x02j\xff\xff\xff\xff"), "never set"},
+    {B("\x80\x02}q\x05h\x04"), "never set"},
+    {B("\x80\x02}r\xff\xff\xff\xff"), "too large"},
+    {B("\x80\x02X\xff\xff\xff\xff."), "breaks off"},
+    {B("\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xff."), "breaks off"},
+    {B("\x80\x02\x8d\x00"), "breaks off"},
+    {B("\x80\x02\x8a\xff."), "breaks off"},
+    {B("\x80\x02\x8b\xff\xff\xff\xff."), "breaks off"},
+    {B("\x80\x02"
+       "cos\nsystem"),
+     "inside a name"},
+    {B("\x80\x02"
+       "c"),
+     "inside a name"},
+    {B("\x80\x02K\x01K\x02\x93"), "no string"},
+    {B("\x80\x02K\x01)R"), "no function"},
+    {B("\x80\x02"
+       "ccollections\nOrderedDict\n]R"),
+     "without arguments"},
+    {B("\x80\x02"
+       "ccollections\nOrderedDict\n]\x85R"),
+     "OrderedDict made from"},
+    {B("\x80\x02"
+       "ctorch._utils\n_rebuild_tensor_v2\n)R"),
+     "too few arguments"},
+    {B("\x80\x02"
+       "ctorch._utils\n_rebuild_parameter\n)R"),
+     "without its tensor"},
+    {B("\x80\x02"
+       "ctorch._utils\n_rebuild_tensor_v2\n(}K\x00))tR"),
+     "without a storage"},
+    {B("\x80\x04\x95\xff\x00\x00\x00\x00\x00\x00\x00}."), "frame"},
+    {B("\x80\x02I01\n."), "instruction 0x49"},
+    {B("\x80\x02L1L\n."), "instruction 0x4c"},
+    {B("\x80\x02S'a'\n."), "instruction 0x53"},
+    {B("\x80\x02(ios\nsystem\n."), "instruction 0x69"},
+    {B("\x80\x02(o."), "instruction 0x6f"},
+    {B("\x80\x02P1\n."), "instruction 0x50"},
+    {B("\x80\x02\x82\x01."), "instruction 0x82"},
+    {B("\x80\x02\x97."), "instruction 0x97"},
+    {B("\x80\x02\x80\x02}."), "instruction 0x80"},
+    {B("\x80\x02\xff."), "instruction 0xff"},
+};
+
 static void programs_that_break_off_or_lie(void)
 {
-    static const struct {
-        const char *bytes;
-        size_t count;
-        const char *rule;
-    } cases[] = {
-        {B(""), "not of protocol"},
-        {B("}."), "not of protocol"},
-        {B("\x80\x01}."), "not of protocol"},
-        {B("\x80\x06}."), "not of protocol"},
-        {B("\x80\x02"), "breaks off"},
-        {B("\x80\x02}"), "breaks off"},
-        {B("\x80\x02}.."), "bytes behind"},
-        {B("\x80\x02."), "one value"},
-        {B("\x80\x02}}."), "one value"},
-        {B("\x80\x02}(."), "one value"},
-        {B("\x80\x02"
-           "0"),
-         "empty stack"},
-        {B("\x80\x02(0"), "empty stack"},
-        {B("\x80\x02}(0"), "empty stack"},
-        {B("\x80\x02"
-           "2"),
-         "empty stack"},
-        {B("\x80\x02q\x00"), "empty stack"},
-        {B("\x80\x02"
-           "b"),
-         "empty stack"},
-        {B("\x80\x02}b"), "empty stack"},
-        {B("\x80\x02R"), "empty stack"},
-        {B("\x80\x02}Q"), "names no storage"},
-        {B("\x80\x02N\x86"), "more values than"},
-        {B("\x80\x02N(\x85"), "more values than"},
-        {B("\x80\x02t"), "mark that was not set"},
-        {B("\x80\x02"
-           "1"),
-         "mark that was not set"},
-        {B("\x80\x02}u"), "mark that was not set"},
-        {B("\x80\x02}(K\x01u"), "key without a value"},
-        {B("\x80\x02K\x01K\x01K\x01s"), "no container"},
-        {B("\x80\x02}K\x01"
-           "a"),
-         "no container"},
-        {B("\x80\x02](K\x01K\x01u"), "no container"},
-        {B("\x80\x02}(K\x01\x90"), "no container"},
-        {B("\x80\x02(K\x01K\x02"
-           "d"),
-         "dictionary of items"},
-        {B("\x80\x02h\x00"), "never set"},
-        {B("\x80\x02j\xff\xff\xff\xff"), "never set"},
-        {B("\x80\x02}q\x05h\x04"), "never set"},
-        {B("\x80\x02}r\xff\xff\xff\xff"), "too large"},
-        {B("\x80\x02X\xff\xff\xff\xff."), "breaks off"},
-        {B("\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\xff."), "breaks off"},
-        {B("\x80\x02\x8d\x00"), "breaks off"},
-        {B("\x80\x02\x8a\xff."), "breaks off"},
-        {B("\x80\x02\x8b\xff\xff\xff\xff."), "breaks off"},
-        {B("\x80\x02"
-           "cos\nsystem"),
-         "inside a name"},
-        {B("\x80\x02"
-           "c"),
-         "inside a name"},
-        {B("\x80\x02K\x01K\x02\x93"), "no string"},
-        {B("\x80\x02K\x01)R"), "no function"},
-        {B("\x80\x02"
-           "ccollections\nOrderedDict\n]R"),
-         "without arguments"},
-        {B("\x80\x02"
-           "ccollections\nOrderedDict\n]\x85R"),
-         "OrderedDict made from"},
-        {B("\x80\x02"
-           "ctorch._utils\n_rebuild_tensor_v2\n)R"),
-         "too few arguments"},
-        {B("\x80\x02"
-           "ctorch._utils\n_rebuild_parameter\n)R"),
-         "without its tensor"},
-        {B("\x80\x02"
-           "ctorch._utils\n_rebuild_tensor_v2\n(}K\x00))tR"),
-         "without a storage"},
-        {B("\x80\x04\x95\xff\x00\x00\x00\x00\x00\x00\x00}."), "frame"},
-        {B("\x80\x02I01\n."), "instruction 0x49"},
-        {B("\x80\x02L1L\n."), "instruction 0x4c"},
-        {B("\x80\x02S'a'\n."), "instruction 0x53"},
-        {B("\x80\x02(ios\nsystem\n."), "instruction 0x69"},
-        {B("\x80\x02(o."), "instruction 0x6f"},
-        {B("\x80\x02P1\n."), "instruction 0x50"},
-        {B("\x80\x02\x82\x01."), "instruction 0x82"},
-        {B("\x80\x02\x97."), "instruction 0x97"},
-        {B("\x80\x02\x80\x02}."), "instruction 0x80"},
-        {B("\x80\x02\xff."), "instruction 0xff"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0] && !test_failed; i++) {
+    for (size_t i = 0; i < sizeof broken / sizeof broken[0] && !test_failed; i++) {
         char what[32];
         snprintf(what, sizeof what, "case %zu", i);
         p.used = 0;
-        put_bytes(&p, cases[i].bytes, cases[i].count);
-        check_refused(DN_INVALID, cases[i].rule, what);
+        put_bytes(&p, broken[i].bytes, broken[i].count);
+        check_refused(DN_INVALID, broken[i].rule, what);
     }
 }
 
