@@ -1,25 +1,15 @@
 /* A job as the wire shows it: its row, its images, and what is live (progress from the hub, position and ETA). */
 #include "server/service.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/generate_request.h"
-
+/* What is live, on top of what is durable. */
 static void show_progress(job_view *held, service *s)
 {
-    api_request request;
     hub_live live = {.eta_seconds = -1.0};
-    store_job *job = &held->job;
+    const store_job *job = &held->job;
     api_job_view *view = &held->view;
-    view->queue_position = -1;
-    view->eta_seconds = -1.0;
-    if (job->request_json == NULL || !api_request_from_json(&request, job->request_json, strlen(job->request_json))) {
-        return;
-    }
-    view->total = (uint64_t)request.steps * request.n;
-    view->done = (uint64_t)request.steps * job->images_done;
     if (job->state == API_STATE_QUEUED) {
         int64_t position = 0;
         uint64_t ahead = 0;
@@ -52,20 +42,7 @@ store_result job_view_make(job_view *out, service *s, store_job *job)
     for (size_t i = 0; i < out->image_count; i++) {
         out->image_views[i] = out->images[i].view;
     }
-    out->view = (api_job_view){.state = held->state,
-                               .cancel_requested = held->cancel_requested,
-                               .created_ms = held->created_ms,
-                               .started_ms = held->started_ms,
-                               .finished_ms = held->finished_ms,
-                               .expires_ms = held->expires_ms,
-                               .request_json = held->request_json,
-                               .images_done = held->images_done,
-                               .attempt = held->attempt,
-                               .images = out->image_views,
-                               .image_count = (uint32_t)out->image_count,
-                               .error_code = held->error_code[0] != '\0' ? held->error_code : NULL,
-                               .error_detail = held->error_detail};
-    memcpy(out->view.id, held->id, sizeof out->view.id);
+    store_job_view(held, out->image_views, out->image_count, &out->view);
     show_progress(out, s);
     return STORE_OK;
 }

@@ -216,4 +216,15 @@ def a_batch_of_many_samplers_gives_what_each_gives_alone():
         same(daemon.make(**body)["images"][0]["sha256"], sha, body["sampler"])
 
 
+@test
+def an_adaptive_sampler_has_no_total_and_tells_its_evaluations():
+    job = made(sampler="rk45", rtol=0.01, atol=0.01, n=2)
+    progress = job["progress"]
+    same((progress["fraction"], progress["total"], progress["images_done"]), (None, None, 2), "progress of an ended job")
+    check(all(6 <= image["evaluations"] <= 6000 for image in job["images"]), [image["evaluations"] for image in job["images"]])
+    ended = [event for event in daemon.events(f"/jobs/{job['id']}/events") if event["event"] == "succeeded"]
+    same(ended[0]["json"]["job"], job, "the last milestone and the job")
+    same(made(sampler="heun", steps=4)["images"][0]["evaluations"], 7, "evaluations of Heun: two a step but the last")
+
+
 run(__name__)
