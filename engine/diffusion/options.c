@@ -7,8 +7,8 @@
 static const char *const sigma_schedules[] = {"model", "karras", "exponential", "beta", "lu", NULL};
 static const char *const spacings[] = {"leading", "trailing", "linspace", NULL};
 static const char *const finals[] = {"zero", "sigma_min", NULL};
-static const char *const variances[] = {"fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log",
-                                        "learned",     "learned_range",   NULL};
+static const char *const variances[] = {"fixed_small",   "fixed_small_log", "fixed_large", "fixed_large_log",
+                                        "learned_range", "learned",         NULL};
 static const char *const solvers[] = {"midpoint", "heun", "bh1", "bh2", "logrho", NULL};
 static const char *const methods[] = {"cfg", "cfg_pp", "apg", "autoguidance", "classifier", NULL};
 

@@ -28,8 +28,8 @@ typedef enum dn_variance {
     DN_VARIANCE_FIXED_SMALL_LOG,
     DN_VARIANCE_FIXED_LARGE,
     DN_VARIANCE_FIXED_LARGE_LOG,
-    DN_VARIANCE_LEARNED,
-    DN_VARIANCE_LEARNED_RANGE
+    DN_VARIANCE_LEARNED_RANGE,
+    DN_VARIANCE_LEARNED /* known in folders, and refused */
 } dn_variance;
 
 /* What training fixed: kept whichever sampler is chosen by name. */

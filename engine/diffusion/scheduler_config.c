@@ -234,7 +234,7 @@ static void read_own_solver(dn_config_reader *reader, dn_scheduler_config *out)
 
 static void read_solver(dn_config_reader *reader, dn_scheduler_config *out)
 {
-    static const char *const variances[] = {"fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range"};
+    static const char *const variances[] = {"fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned_range", "learned"};
     static const char *const interpolations[] = {"linear", "log_linear"};
     static const char *const times[] = {"discrete", "continuous"};
     static const char *const finals[] = {"zero", "sigma_min"};

@@ -155,8 +155,6 @@ static void check_option(const dn_sampler *sampler, dn_option_id id, const dn_tr
     for (double value = field != NULL ? field->minimum : 1.0; field != NULL && value <= field->maximum && !test_failed; value++) {
         dn_options options = {0};
         char what[64];
-        if (id == DN_OPT_VARIANCE_TYPE && value == DN_VARIANCE_LEARNED)
-            continue;
         snprintf(what, sizeof what, "%s %g", dn_option_info_of(id)->name, value);
         dn_option_set(&options, id, value);
         check_all_steps(sampler, &options, what, training);
@@ -315,7 +313,7 @@ static void options_without_effect_are_refused_by_name(void)
         {"dpmpp_2m", DN_OPT_SOLVER_ORDER, 4.0, "solver_order must be an integer from 1 to 3"},
         {"unipc", DN_OPT_SOLVER_TYPE, DN_SOLVER_HEUN, "solver_type must be bh1 or bh2"},
         {"lcm", DN_OPT_ORIGINAL_INFERENCE_STEPS, 5.0, "steps must be at most original_inference_steps"},
-        {"ddpm", DN_OPT_VARIANCE_TYPE, DN_VARIANCE_LEARNED, "variance_type"},
+        {"ddpm", DN_OPT_VARIANCE_TYPE, DN_VARIANCE_LEARNED, "variance_type must be fixed_small, "},
         {"dpmpp_2m_sde", DN_OPT_SOLVER_ORDER, 3.0, "solver_order must be an integer from 1 to 2"},
     };
     dn_training_schedule *training = open_family(DN_FAMILY_VP, NULL);
