@@ -76,7 +76,8 @@ static dn_status run_task(const worker_loader *loader, load_task *task)
     if (status != DN_OK)
         return status;
     task->rows_max = loader->rows_max ? loader->rows_max : rows_by_time(task->row_seconds);
-    task->bytes += dn_engine_workspace_bytes(task->engine, task->rows_max) + dn_codec_bytes(task->codec);
+    task->bytes += dn_engine_workspace_bytes(task->engine, task->rows_max) + task->rows_max * dn_engine_lane_bytes(task->engine) +
+                   dn_codec_bytes(task->codec);
     return dn_batch_create(&task->batch, task->engine, task->rows_max, &task->error);
 }
 
