@@ -213,7 +213,7 @@ static uint64_t steps_made(const api_request *request)
 }
 
 /* Rows of one evaluation at most: the conditional one, the one it is guided away from, the classifier's. */
-static uint64_t rows_of(const api_request *request)
+uint32_t api_request_rows(const api_request *request)
 {
     bool two = request->has_class && request->guidance_scale != 1 && request->guidance_scale != 0;
     bool classifier = option_or(request, DN_OPT_GUIDANCE_METHOD, DN_GUIDE_CFG) == DN_GUIDE_CLASSIFIER;
@@ -226,5 +226,5 @@ uint64_t api_request_cost(const api_request *request)
     uint64_t evaluations = request->evaluations_per_step ? request->evaluations_per_step : sampler ? sampler->evaluations_per_step : 1;
     evaluations += (uint64_t)option_or(request, DN_OPT_CORRECTOR_STEPS, 0);
     evaluations *= (uint64_t)option_or(request, DN_OPT_RESAMPLE, 1);
-    return (uint64_t)request->n * steps_made(request) * evaluations * rows_of(request);
+    return (uint64_t)request->n * steps_made(request) * evaluations * api_request_rows(request);
 }

@@ -110,13 +110,6 @@ static size_t model_index_of(const dispatcher *d, const char *name)
     return i;
 }
 
-/* A guided image takes a conditional and a null row; at scale 1 or 0, or without a class, one of them is enough. */
-static uint32_t rows_of(const api_request *request)
-{
-    const bool one = !request->has_class || request->guidance_scale == 1 || request->guidance_scale == 0;
-    return one ? 1 : 2;
-}
-
 static running_job *make_job(dispatcher *d, store_claimed *claimed)
 {
     running_job *job = calloc(1, sizeof *job);
@@ -153,7 +146,7 @@ static void begin_job(dispatcher *d, running_job *job)
                      known ? "the stored request cannot be read" : "the model is not configured");
         return;
     }
-    job->rows = rows_of(&job->request);
+    job->rows = api_request_rows(&job->request);
     job->model = models_lookup(d->options.models, job->job.model);
     job->cost_per_step = (double)job->job.cost / ((double)job->n * (job->request.steps ? job->request.steps : 1));
     for (uint32_t i = 0; i < job->n; i++) {

@@ -1,7 +1,6 @@
 /* The pickle machine: what is unknown is inert, and whatever the instructions are, the run ends with tensors that lie inside their
  * storages, or with a refusal that says why. */
 #include "tests/test.h"
-
 #include <stdbool.h>
 #include <unistd.h>
 
