@@ -111,6 +111,7 @@ static dn_status open_parts(serve_run *run, dn_error *error)
         const dispatcher_options options = {.base_path = o->base_path,
                                             .threads = (unsigned)o->threads,
                                             .rows_max = (unsigned)o->rows_max,
+                                            .batching = o->batching,
                                             .snapshot_every_seconds = o->snapshot_every,
                                             .memory_limit = o->memory_limit,
                                             .preload = o->preload,

@@ -47,7 +47,7 @@ int worker_prepare(worker_options *options, int argc, char **argv)
 {
     uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0, memory_limit = 0, preload = 0, vae_tiling = 0;
     double snapshot_every = 5;
-    const char *inputs = NULL;
+    const char *inputs = NULL, *policy = "continuous";
     dn_option_list models = {0};
     const dn_option table[] = {
         DN_COUNT_OPTION("fd", fd, 3, 1000000, "descriptor of the socket to the daemon (3)"),
@@ -58,6 +58,7 @@ int worker_prepare(worker_options *options, int argc, char **argv)
         DN_COUNT_OPTION("memory-limit", memory_limit, 0, UINT64_MAX, "bytes of all models in memory; 0: no limit"),
         DN_COUNT_OPTION("preload", preload, 0, 1, "1: every model is loaded at the start, 0: the first"),
         DN_COUNT_OPTION("vae-tiling", vae_tiling, 0, 1, "1: large latents are decoded in tiles"),
+        DN_TEXT_OPTION("batching", "POLICY", policy, "when images enter a running batch: continuous, request, single (continuous)"),
         DN_TEXT_OPTION("inputs", "DIR", inputs, "pictures that came with requests"),
         DN_LIST_OPTION("model", "NAME=DIR", models, "a model; the first is loaded at the start"),
     };
@@ -85,6 +86,10 @@ int worker_prepare(worker_options *options, int argc, char **argv)
                                 .inputs = inputs,
                                 .preload = preload != 0,
                                 .vae_tiling = vae_tiling != 0};
+    if (!batching_from(policy, &options->batching)) {
+        fprintf(stderr, "denoised worker: --batching must be continuous, request or single\n");
+        return DN_EXIT_USAGE;
+    }
     return add_models(options, &models);
 }
 

@@ -5,6 +5,7 @@
 #ifndef SERVER_DISPATCHER_H
 #define SERVER_DISPATCHER_H
 
+#include "server/batching.h"
 #include "server/hub.h"
 #include "server/metrics.h"
 #include "server/models.h"
@@ -17,6 +18,7 @@ typedef struct dispatcher_options {
     const char *base_path;
     unsigned threads;               /* of the worker; 0: all */
     unsigned rows_max;              /* 0: chosen by the worker */
+    batching batching;              /* when waiting images enter a running batch */
     double snapshot_every_seconds;  /* at least; 0: 5 */
     uint64_t memory_limit;          /* bytes of all models in memory; 0: none */
     bool preload;                   /* every model at the start */

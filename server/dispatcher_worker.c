@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
 
-enum { WORKER_FD = 3, FIXED_ARGUMENTS = 20 };
+enum { WORKER_FD = 3, FIXED_ARGUMENTS = 22 };
 
 void worker_tell(dispatcher *d, const protocol_message *message)
 {
@@ -78,6 +78,8 @@ static bool arguments_init(worker_arguments *a, const dispatcher *d)
                                           o->preload ? "1" : "0",
                                           "--vae-tiling",
                                           o->vae_tiling ? "1" : "0",
+                                          "--batching",
+                                          (char *)batching_name(o->batching),
                                           "--inputs",
                                           a->inputs};
     memcpy(a->values, fixed, sizeof fixed);

@@ -90,6 +90,9 @@ static int check_options(serve_options *o)
     if (!parse_memory(o->memory_limit_text, &o->memory_limit)) {
         return refuse_option("--memory-limit must be a number of bytes such as 8G, a share of the machine's such as 50%, or 0 for none");
     }
+    if (!batching_from(o->batching_text, &o->batching)) {
+        return refuse_option("--batching must be continuous, request or single");
+    }
     if (!parse_public_host(o)) {
         return refuse_option("--public-url must be http://HOST[:PORT] or https://HOST[:PORT]");
     }
@@ -119,6 +122,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
                          .keep_bytes_text = "10G",
                          .memory_limit_text = "0",
                          .socket_mode_text = "0660",
+                         .batching_text = "continuous",
                          .keep_days = 7,
                          .drain_seconds = 60.0,
                          .snapshot_every = 5.0};
@@ -131,6 +135,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_TEXT_OPTION("memory-limit", "BYTES|N%", o->memory_limit_text, "of all models in memory; the least used make room (0: none)"),
         DN_FLAG_OPTION("preload", o->preload, "load every model at the start, not the first alone"),
         DN_FLAG_OPTION("vae-tiling", o->vae_tiling, "decode large latents in tiles: less memory, slightly other pictures"),
+        {.name = "batching", .kind = DN_OPTION_TEXT, .value = "POLICY", .target = &o->batching_text, .hidden = true},
         DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET; clients send Authorization: Bearer SECRET"),
         DN_FLAG_OPTION("insecure", o->insecure, "listen beyond loopback without keys"),
         DN_LIST_OPTION("allowed-host", "HOST", o->host_list, "a Host to answer besides loopback names; * for all"),

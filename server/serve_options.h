@@ -5,10 +5,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "server/batching.h"
 #include "server/options.h"
 
 typedef struct serve_options {
-    const char *listen, *data, *base_path, *public_url, *api_key_file, *keep_bytes_text, *memory_limit_text, *socket_mode_text;
+    const char *listen, *data, *base_path, *public_url, *api_key_file, *keep_bytes_text, *memory_limit_text, *socket_mode_text, *batching_text;
     dn_option_list models, host_list;
     uint64_t threads, keep_days, rows_max;
     double drain_seconds, snapshot_every;
@@ -18,6 +19,7 @@ typedef struct serve_options {
     char public_host[256];
     uint64_t keep_bytes, memory_limit;
     unsigned socket_mode;
+    batching batching;
 } serve_options;
 
 /* DN_OPTIONS_GO_ON, or the exit status: help was printed, or what is wrong. */

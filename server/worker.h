@@ -5,6 +5,7 @@
 
 #include "api/generate_request.h"
 #include "base/error.h"
+#include "server/batching.h"
 
 #define WORKER_MODELS_MAX 64
 #define WORKER_CREDIT 192u /* lanes that may be outstanding */
@@ -22,6 +23,7 @@ typedef struct worker_options {
     int fd; /* the socket; taken over */
     unsigned threads; /* 0: all available */
     unsigned rows_max; /* 0: chosen from the measured cost of a row */
+    batching batching;
     double snapshot_every_seconds;
     uint64_t memory_limit; /* bytes of all models in memory; 0: no limit */
     const char *inputs; /* folder of input pictures; NULL: none come */

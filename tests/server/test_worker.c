@@ -46,13 +46,16 @@ static bool say(protocol_message m)
     return protocol_send(&line, &m, &error) == DN_OK;
 }
 
+static batching policy;
+
 static bool open_line(const char *folder)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0)
         return false;
     protocol_pipe_init(&line, pair[0]);
-    worker_how = (worker_options){.fd = pair[1], .threads = 1, .rows_max = 8, .snapshot_every_seconds = 0, .model_count = 1};
+    worker_how =
+        (worker_options){.fd = pair[1], .threads = 1, .rows_max = 8, .batching = policy, .snapshot_every_seconds = 0, .model_count = 1};
     worker_how.models[0].name = "tiny";
     worker_how.models[0].folder = folder;
     protocol_message m;
@@ -95,6 +98,71 @@ static bool admit(uint64_t lane, uint32_t steps, protocol_bytes snapshot)
         say((protocol_message){.type = PROTOCOL_ADMIT, .lane = lane, .text = protocol_text(json), .data = snapshot, .steps_done = 2});
     free(json);
     return sent;
+}
+
+/* Whatever comes next; false after a long silence. */
+static bool hear_any(protocol_message *m)
+{
+    const double until = dn_now_seconds() + PATIENCE_SECONDS;
+    for (bool got = false; dn_now_seconds() < until && !line.ended;) {
+        if (protocol_receive(&line, m, &got, &error) != DN_OK)
+            return false;
+        if (got)
+            return true;
+        struct pollfd fd = {.fd = line.fd, .events = POLLIN};
+        poll(&fd, 1, 100);
+        if (protocol_flush(&line, &error) != DN_OK || protocol_fill(&line, &error) != DN_OK)
+            return false;
+    }
+    return false;
+}
+
+/* Listens until `images` lanes have sent their images, whose hashes go to sha256[lane]; together: ticks that lanes 1 and 4 shared; most:
+ * lanes of the fullest tick. Lane 4 is admitted after the first tick of lane 1. */
+static bool hear_images(int images, unsigned char sha256[][32], int *together, uint32_t *most)
+{
+    protocol_message m;
+    bool late = false;
+    *together = 0;
+    *most = 0;
+    while (images > 0 && hear_any(&m)) {
+        if (m.type == PROTOCOL_IMAGE) {
+            memcpy(sha256[m.lane], m.sha256, 32);
+            images--;
+        }
+        bool first = false, fourth = false;
+        for (uint32_t i = 0; m.type == PROTOCOL_TICK && i < m.lane_count; i++) {
+            first |= protocol_lane_at(&m, i).lane == 1;
+            fourth |= protocol_lane_at(&m, i).lane == 4;
+        }
+        if (m.type == PROTOCOL_TICK && m.lane_count > *most)
+            *most = m.lane_count;
+        *together += first && fourth;
+        if (first && !late)
+            late = admit(4, 30, (protocol_bytes){0});
+    }
+    return images == 0;
+}
+
+/* The three policies differ in who shares a tick, and in no byte of any picture. */
+static void policies_differ_in_company_alone(void)
+{
+    unsigned char sha256[3][5][32];
+    for (policy = BATCHING_CONTINUOUS; policy <= BATCHING_SINGLE; policy++) {
+        int together;
+        uint32_t most;
+        CHECK(open_ready_line());
+        CHECK(admit(1, 400, (protocol_bytes){0}) && admit(2, 20, (protocol_bytes){0}) && admit(3, 30, (protocol_bytes){0}));
+        CHECK(hear_images(4, sha256[policy], &together, &most));
+        CHECK_MSG((policy == BATCHING_CONTINUOUS) == (together > 0), "%s: lanes 1 and 4 shared %d ticks", batching_name(policy), together);
+        CHECK_MSG((policy == BATCHING_SINGLE) == (most == 1), "%s: %u lanes in one tick", batching_name(policy), most);
+        CHECK(memcmp(sha256[policy][3], sha256[policy][4], 32) == 0);
+        for (int lane = 1; lane <= 4; lane++)
+            CHECK(memcmp(sha256[policy][lane], sha256[BATCHING_CONTINUOUS][lane], 32) == 0);
+        close_line();
+        CHECK_OK(worker_outcome, worker_error);
+    }
+    policy = BATCHING_CONTINUOUS;
 }
 
 /* A snapshot taken on the way gives the same file when another lane goes on from it; a spoilt one starts at step 0, with a word. */
@@ -181,6 +249,7 @@ int main(void)
     RUN(words_are_answered);
     RUN(breaches_end_the_line);
     RUN(missing_model_is_told);
+    RUN(policies_differ_in_company_alone);
     nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     return test_end();
 }

@@ -1,0 +1,147 @@
+/* How lanes enter their batches: anew or from a snapshot, when the policy and the rows allow.
+ *
+ * Invariant: a lane enters only while its model is in memory, its pictures are prepared and the rows of its batch stay within the
+ * model's; who else is in the batch has no influence on its bytes. Main thread. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "server/worker_internal.h"
+
+static dn_lane_spec spec_of(const worker_lane *lane)
+{
+    const api_request *r = &lane->request;
+    dn_lane_spec spec = {.seed = lane->seed,
+                         .has_class = r->has_class,
+                         .class_index = r->class_index,
+                         .has_negative = r->has_negative,
+                         .negative_class = r->negative.index,
+                         .guidance_scale = r->guidance_scale,
+                         .steps = r->steps,
+                         .options = r->options,
+                         .has_variation = r->has_variation,
+                         .variation_seed = r->variation_seed,
+                         .init = lane->init,
+                         .mask = lane->mask};
+    spec.mixture.count = r->mixture_count;
+    for (uint32_t i = 0; i < r->mixture_count; i++) {
+        spec.mixture.classes[i] = r->mixture[i].label.index;
+        spec.mixture.weights[i] = (float)r->mixture[i].weight;
+    }
+    snprintf(spec.sampler, sizeof spec.sampler, "%s", r->sampler);
+    return spec;
+}
+
+static uint32_t rows_running(const worker *w, const worker_model *model)
+{
+    uint32_t rows = 0;
+    for (unsigned i = 0; i < WORKER_CREDIT; i++)
+        if (w->lanes[i].state == LANE_RUNNING && w->lanes[i].model == model)
+            rows += w->lanes[i].rows;
+    return rows;
+}
+
+/* Puts a waiting lane into its batch. A snapshot of another build or other weights is refused: the lane starts at step 0. */
+static dn_status enter(worker *w, worker_lane *lane, const dn_lane_spec *spec, dn_error *error)
+{
+    dn_error why = {.status = DN_OK, .message = ""};
+    if (w->options.before_admit)
+        w->options.before_admit(&lane->request, lane->seed);
+    bool resumed = false;
+    if (lane->snapshot)
+        resumed = dn_batch_restore(lane->model->batch, lane->id, lane->snapshot, lane->snapshot_bytes, &why) == DN_OK;
+    free(lane->snapshot);
+    lane->snapshot = NULL;
+    dn_error refused;
+    if (!resumed && dn_batch_admit(lane->model->batch, lane->id, spec, &refused) != DN_OK)
+        return worker_fail_lane(w, lane, refused.status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE, refused.message,
+                                error);
+    free(lane->init);
+    free(lane->mask);
+    lane->init = lane->mask = NULL;
+    lane->state = LANE_RUNNING;
+    lane->steps_done = resumed ? lane->snapshot_steps : 0;
+    lane->last_snapshot = dn_now_seconds();
+    const protocol_message m = {.type = PROTOCOL_ADMITTED,
+                                .lane = lane->id,
+                                .steps_done = lane->steps_done,
+                                .steps_total = lane->request.steps,
+                                .text = protocol_text(why.message)};
+    return worker_send(w, &m, error);
+}
+
+/* The lane of a model that came first of those that wait; NULL: none does. */
+static worker_lane *first_waiting(worker *w, const worker_model *model)
+{
+    worker_lane *first = NULL;
+    for (unsigned i = 0; i < WORKER_CREDIT; i++) {
+        worker_lane *lane = &w->lanes[i];
+        if (lane->state == LANE_WAITING && lane->model == model && (!first || lane->order < first->order))
+            first = lane;
+    }
+    return first;
+}
+
+/* First come, first served within a model, as rows allow; a lane that needs more rows than are free holds up those behind it,
+ * or it would wait for ever. lanes: that may enter at most. */
+static dn_status enter_model(worker *w, worker_model *model, uint32_t lanes, dn_error *error)
+{
+    uint32_t rows = rows_running(w, model);
+    dn_status status = DN_OK;
+    while (status == DN_OK && lanes > 0) {
+        worker_lane *first = first_waiting(w, model);
+        if (!first || dn_batch_lanes(model->batch) >= DN_LANES_MAX)
+            return DN_OK;
+        const dn_lane_spec spec = spec_of(first);
+        dn_error why;
+        if (dn_lane_spec_check(model->engine, &spec, &why) != DN_OK) {
+            status = worker_fail_lane(w, first, PROTOCOL_FAILED_ENGINE, why.message, error);
+            continue;
+        }
+        first->rows = dn_lane_spec_rows(model->engine, &spec);
+        if (rows && rows + first->rows > model->rows_max)
+            return DN_OK;
+        rows += first->rows;
+        lanes--;
+        status = enter(w, first, &spec, error);
+    }
+    return status;
+}
+
+static dn_status prepare_waiting(worker *w, const worker_model *model, dn_error *error)
+{
+    dn_status status = DN_OK;
+    for (unsigned i = 0; status == DN_OK && i < WORKER_CREDIT; i++)
+        if (w->lanes[i].state == LANE_WAITING && w->lanes[i].model == model && !w->lanes[i].prepared)
+            status = worker_prepare_lane(w, &w->lanes[i], error);
+    return status;
+}
+
+/* The next batch of a policy that lets nobody enter a running one: of the model whose lane came first, once nothing runs. */
+static dn_status enter_next(worker *w, uint32_t lanes, dn_error *error)
+{
+    const worker_lane *first = NULL;
+    for (unsigned i = 0; i < WORKER_CREDIT; i++) {
+        const worker_lane *lane = &w->lanes[i];
+        if (lane->state == LANE_RUNNING)
+            return DN_OK;
+        if (lane->state == LANE_WAITING && lane->model->engine && !lane->model->held && (!first || lane->order < first->order))
+            first = lane;
+    }
+    return first ? enter_model(w, first->model, lanes, error) : DN_OK;
+}
+
+dn_status worker_enter_waiting(worker *w, dn_error *error)
+{
+    dn_status status = DN_OK;
+    const batching policy = w->options.batching;
+    for (unsigned i = 0; status == DN_OK && i < w->options.model_count; i++) {
+        worker_model *model = &w->models[i];
+        if (!model->engine || model->held)
+            continue;
+        status = prepare_waiting(w, model, error);
+        if (status == DN_OK && policy == BATCHING_CONTINUOUS)
+            status = enter_model(w, model, DN_LANES_MAX, error);
+    }
+    return status == DN_OK && policy != BATCHING_CONTINUOUS ? enter_next(w, policy == BATCHING_SINGLE ? 1 : DN_LANES_MAX, error) : status;
+}
