@@ -101,6 +101,8 @@ typedef struct dn_workspace_options {
     uint32_t rows_max;
     bool keep_values;       /* no arena reuse: every value survives the run (training, trace) */
     bool inline_threads;    /* run on the calling thread alone, not the device's pool */
+    size_t condition_bytes; /* bound of the vectors kept for times and conditions met before; 0: the back end's own. Those of rows_max
+                             * rows are always kept. With keep_values there are none */
 } dn_workspace_options;
 
 typedef struct dn_backend {

@@ -167,18 +167,12 @@ static void conv_task(void *payload, unsigned index, unsigned worker)
     multiply_group(c, &gemm, group);
 }
 
-/* Task: a block of pixels (of one image for a 1x1 convolution or a gate, of all rows together for a linear node) and a group.
- * Tasks of one group follow each other, so that a large weight comes from memory once, whoever takes them. */
-static void pixel_task(void *payload, unsigned index, unsigned worker)
+/* `count` pixels from `first` of all rows together (of image `row`, with a gate or in a convolution), without their columns. */
+static dn_gemm pixel_product(const cut *c, size_t row, size_t first, size_t count)
 {
-    (void)worker;
-    const cut *c = payload;
     const dn_cpu_run *run = c->run;
     bool linear = run->node->kind == DN_NODE_LINEAR;
-    size_t columns = c->g.out.c, depth = c->g.in.c;
-    size_t block = index % c->blocks, row = index / c->blocks % c->images, group = index / c->blocks / c->images;
-    size_t first = block * c->rows / c->blocks, count = (block + 1) * c->rows / c->blocks - first;
-    size_t pixel = row * c->rows + first;
+    size_t columns = c->g.out.c, depth = c->g.in.c, pixel = row * c->rows + first;
     const float *residual = dn_cpu_in(run, linear ? 1 : 2), *row_bias = linear ? NULL : dn_cpu_in(run, 1);
     dn_gemm gemm = product(run, columns);
     gemm.a = dn_cpu_in(run, 0) + pixel * depth;
@@ -190,6 +184,18 @@ static void pixel_task(void *payload, unsigned index, unsigned worker)
     gemm.residual = residual ? residual + pixel * columns : NULL;
     if (linear && dn_cpu_in(run, 2))
         gemm.gate = dn_cpu_in(run, 2) + row * dn_cpu_shape(run, run->node->in[2]).c + run->node->gate_offset;
+    return gemm;
+}
+
+/* Task: a block of pixels (of one image for a 1x1 convolution or a gate, of all rows together for a linear node) and a group.
+ * Tasks of one group follow each other, so that a large weight comes from memory once, whoever takes them. */
+static void pixel_task(void *payload, unsigned index, unsigned worker)
+{
+    (void)worker;
+    const cut *c = payload;
+    size_t block = index % c->blocks, row = index / c->blocks % c->images, group = index / c->blocks / c->images;
+    size_t first = block * c->rows / c->blocks, count = (block + 1) * c->rows / c->blocks - first;
+    dn_gemm gemm = pixel_product(c, row, first, count);
     multiply_group(c, &gemm, group);
 }
 
@@ -219,6 +225,17 @@ void dn_cpu_conv(const dn_cpu_run *run)
     if (pointwise)
         refine_groups(&c, g->in.c);
     dn_cpu_parallel(run, work, row_count * c.blocks * c.groups, pointwise ? pixel_task : conv_task, &c);
+}
+
+void dn_cpu_linear_panels(const dn_cpu_run *run, unsigned worker, size_t first, size_t end)
+{
+    (void)worker;
+    cut c = {.run = run, .images = 1};
+    c.g.in = dn_cpu_shape(run, run->node->in[0]);
+    c.g.out = dn_cpu_shape(run, run->node->out);
+    c.rows = (size_t)c.g.out.h * c.g.out.w * run->row_count;
+    dn_gemm gemm = pixel_product(&c, 0, 0, c.rows);
+    run->kernels->gemm(&gemm, first, end);
 }
 
 void dn_cpu_linear(const dn_cpu_run *run)

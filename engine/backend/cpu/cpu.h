@@ -15,4 +15,7 @@ struct dn_buffer {
  * a value are one [rows,H,W,C] tensor. */
 float *dn_cpu_value(const dn_workspace *workspace, dn_value value);
 
+/* Rows so far whose vectors of time and condition were there already, in the same run or from before; and those computed. */
+void dn_cpu_condition_counts(const dn_workspace *workspace, uint64_t *hits, uint64_t *misses);
+
 #endif

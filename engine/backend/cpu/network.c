@@ -194,6 +194,7 @@ static dn_status pack_all(update_job *job, dn_error *error)
 
 dn_status dn_cpu_network_update(dn_network *network, const dn_weights *weights, dn_error *error)
 {
+    network->version++;
     return pack_all(&(update_job){.network = network, .weights = weights}, error);
 }
 
@@ -219,6 +220,7 @@ void dn_cpu_network_free(dn_network *network)
 {
     if (!network)
         return;
+    dn_cpu_conditioning_done(&network->conditioning);
     free(network->nodes);
     free(network->weights);
     free(network->allocation);
@@ -258,6 +260,9 @@ dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_ne
         status = dn_fail(error, DN_NO_MEMORY, "no memory for %zu MB of packed weights", network->bytes >> 20);
         goto done;
     }
+    status = dn_cpu_conditioning_find(&network->conditioning, plan, error);
+    if (status != DN_OK)
+        goto done;
     place_weights(network, plain, network->storage);
     tabulate_frequencies(network);
     tabulate_positions(network);

@@ -10,7 +10,7 @@
 /* One row's sample into the input value. */
 static void gather_row(const dn_cpu_run *run, uint32_t index)
 {
-    const dn_row *row = &run->workspace->rows[run->row_first + index];
+    const dn_row *row = dn_cpu_row_of(run, index);
     dn_shape shape = run->plan->values[run->plan->input].shape;
     size_t pixels = (size_t)shape.h * shape.w;
     float *to = dn_cpu_rows_of(run, run->plan->input) + index * dn_shape_count(shape);
@@ -24,7 +24,7 @@ static void gather_row(const dn_cpu_run *run, uint32_t index)
 /* One row of the output value to where the caller wants it. */
 static void scatter_row(const dn_cpu_run *run, uint32_t index)
 {
-    dn_row *row = &run->workspace->rows[run->row_first + index];
+    dn_row *row = &run->rows[index];
     dn_shape shape = run->plan->values[run->plan->output].shape;
     size_t pixels = (size_t)shape.h * shape.w;
     const float *from = dn_cpu_rows_of(run, run->plan->output) + index * dn_shape_count(shape);
@@ -51,7 +51,7 @@ void dn_cpu_parallel(const dn_cpu_run *run, double work, size_t count, dn_pool_t
     dn_pool_run(work < DN_CPU_PARALLEL_WORK_MIN ? NULL : run->pool, (unsigned)count, task, cast.out);
 }
 
-static void run_node(const dn_cpu_run *run)
+void dn_cpu_run_node(const dn_cpu_run *run)
 {
     static void (*const functions[DN_NODE_KINDS])(const dn_cpu_run *) = {
         [DN_NODE_AFFINE] = dn_cpu_affine,
@@ -104,6 +104,17 @@ static dn_status check_row(const dn_plan *plan, const dn_row *row, uint32_t inde
     return DN_OK;
 }
 
+/* One node for the run's rows, or its vectors where they are those of conditions. */
+static void run_node(const dn_cpu_run *run, uint32_t index)
+{
+    dn_cpu_conditions *conditions = run->workspace->conditions;
+    dn_cpu_part part = conditions ? run->workspace->network->conditioning.parts[index] : DN_CPU_PART_ROWS;
+    if (part == DN_CPU_PART_ROWS)
+        dn_cpu_run_node(run);
+    else if (part == DN_CPU_PART_KEPT)
+        dn_cpu_conditions_copy(conditions, run);
+}
+
 /* Rows first .. first + count - 1 in, through every node, and out. At most region_rows of them. */
 static void run_network(const dn_workspace *workspace, dn_pool *pool, unsigned worker, uint32_t first, uint32_t count)
 {
@@ -112,9 +123,10 @@ static void run_network(const dn_workspace *workspace, dn_pool *pool, unsigned w
         .workspace = workspace,
         .pool = pool,
         .worker = worker,
-        .row_first = first,
+        .rows = workspace->rows + first,
         .row_count = count,
         .region = workspace->arena + (workspace->keep_values ? 0 : worker * workspace->region_floats),
+        .offsets = workspace->offsets,
         .region_first = workspace->keep_values ? first : 0,
         .plan = network->plan,
         .kernels = network->device->kernels,
@@ -124,7 +136,7 @@ static void run_network(const dn_workspace *workspace, dn_pool *pool, unsigned w
     for (uint32_t n = 0; n < network->plan->node_count; n++) {
         run.node = &network->plan->nodes[n];
         run.compiled = &network->nodes[n];
-        run_node(&run);
+        run_node(&run, n);
     }
     for (uint32_t r = 0; r < count; r++)
         scatter_row(&run, r);
@@ -170,6 +182,8 @@ dn_status dn_cpu_run_rows(dn_network *network, dn_workspace *workspace, dn_row *
     }
     memcpy(workspace->rows, rows, row_count * sizeof *rows);
     workspace->row_count = row_count;
+    if (workspace->conditions)
+        dn_cpu_conditions_prepare(workspace->conditions, workspace);
     run_all_rows(workspace);
     for (uint32_t r = 0; r < row_count; r++)
         rows[r].finite = workspace->rows[r].finite;

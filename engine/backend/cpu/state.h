@@ -2,6 +2,7 @@
 #ifndef DN_BACKEND_CPU_STATE_H
 #define DN_BACKEND_CPU_STATE_H
 
+#include "backend/cpu/conditions.h"
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/kernels.h"
 
@@ -28,6 +29,8 @@ struct dn_network {
     void *allocation; /* what storage lies in */
     double *frequencies;
     size_t bytes; /* of storage */
+    dn_cpu_conditioning conditioning;
+    uint64_t version; /* of the weights: one more with each update */
 };
 
 /* Activations live in regions. With keep_values one region holds every row of every value; otherwise each worker has a
@@ -44,6 +47,7 @@ struct dn_workspace {
     size_t *offsets;             /* per plan value; row r of value v at region + offsets[v] + r * dn_shape_count */
     float *scratch;              /* scratch_floats for each worker of the pool */
     size_t scratch_floats;
+    dn_cpu_conditions *conditions; /* NULL: every row computes its own vectors (keep_values), or there are none */
 };
 
 #define DN_CPU_CHUNK_ROWS 4u /* rows that share a pass over the weights and still leave the caches some room */
@@ -70,8 +74,10 @@ typedef struct dn_cpu_run {
     const dn_workspace *workspace;
     dn_pool *pool;               /* NULL: the calling thread alone */
     unsigned worker;             /* whose scratch the calling thread uses when alone */
-    uint32_t row_first, row_count;
+    dn_row *rows;                /* the first of row_count */
+    uint32_t row_count;
     float *region;
+    const size_t *offsets;       /* per value, into the region */
     uint32_t region_first;       /* the run's first row inside its region */
     const dn_plan *plan;
     const dn_node *node;
@@ -84,7 +90,7 @@ static inline float *dn_cpu_rows_of(const dn_cpu_run *run, dn_value value)
 {
     if (value == DN_NONE)
         return NULL;
-    return run->region + run->workspace->offsets[value] + run->region_first * dn_shape_count(run->plan->values[value].shape);
+    return run->region + run->offsets[value] + run->region_first * dn_shape_count(run->plan->values[value].shape);
 }
 
 static inline const float *dn_cpu_in(const dn_cpu_run *run, int index)
@@ -110,7 +116,7 @@ static inline dn_shape dn_cpu_shape(const dn_cpu_run *run, dn_value value)
 /* The caller's row of the run's index-th. */
 static inline const dn_row *dn_cpu_row_of(const dn_cpu_run *run, size_t index)
 {
-    return &run->workspace->rows[run->row_first + index];
+    return &run->rows[index];
 }
 
 static inline float *dn_cpu_out_row(const dn_cpu_run *run, size_t row)
@@ -156,6 +162,7 @@ size_t dn_cpu_winograd_packed_count(const dn_cpu_kernels *kernels, size_t inputs
 void dn_cpu_winograd_pack(float *packed, const dn_cpu_kernels *kernels, const float *weight, size_t inputs, size_t outputs);
 
 /* Each computes a node for every row of the run. */
+void dn_cpu_run_node(const dn_cpu_run *run); /* of any kind */
 void dn_cpu_conv(const dn_cpu_run *run);
 void dn_cpu_linear(const dn_cpu_run *run);
 void dn_cpu_group_norm(const dn_cpu_run *run);
@@ -176,6 +183,9 @@ void dn_cpu_fir(const dn_cpu_run *run);
 void dn_cpu_position(const dn_cpu_run *run);
 void dn_cpu_unpatchify(const dn_cpu_run *run);
 void dn_cpu_divide_by_time(const dn_cpu_run *run);
+
+/* Panels first .. end - 1 of a linear node without a gate, for every row of the run, on the calling thread. */
+void dn_cpu_linear_panels(const dn_cpu_run *run, unsigned worker, size_t first, size_t end);
 
 /* Floats of scratch that one task of a node needs. */
 size_t dn_cpu_conv_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node);

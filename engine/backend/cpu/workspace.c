@@ -103,7 +103,8 @@ size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool kee
     size_t region = plan_arena(network->plan, region_rows(rows, keep_values), keep_values, NULL);
     unsigned workers = dn_pool_size(network->device->pool);
     size_t count = regions(rows, keep_values, workers);
-    return region == SIZE_MAX ? 0 : (region * count + scratch_floats(network) * workers) * sizeof(float);
+    size_t conditions = keep_values ? 0 : dn_cpu_conditions_bytes(network, rows, 0);
+    return region == SIZE_MAX ? 0 : (region * count + scratch_floats(network) * workers) * sizeof(float) + conditions;
 }
 
 void dn_cpu_workspace_free(dn_workspace *workspace)
@@ -114,6 +115,7 @@ void dn_cpu_workspace_free(dn_workspace *workspace)
     free(workspace->arena);
     free(workspace->offsets);
     free(workspace->scratch);
+    dn_cpu_conditions_free(workspace->conditions);
     free(workspace);
 }
 
@@ -141,8 +143,13 @@ dn_status dn_cpu_workspace_create(dn_workspace **out, dn_network *network, const
         dn_cpu_workspace_free(w);
         return dn_fail(error, DN_NO_MEMORY, "no memory for activations of %u rows", options->rows_max);
     }
-    *out = w;
-    return DN_OK;
+    dn_status status =
+        w->keep_values ? DN_OK : dn_cpu_conditions_create(&w->conditions, network, w->rows_max, options->condition_bytes, error);
+    if (status == DN_OK)
+        *out = w;
+    else
+        dn_cpu_workspace_free(w);
+    return status;
 }
 
 float *dn_cpu_value(const dn_workspace *workspace, dn_value value)
