@@ -135,7 +135,20 @@ char *api_model_to_json(const api_model *model)
     return api_text_take(&text);
 }
 
-char *api_model_body(const api_model *model, const char *name, const char *state, const char *error, bool with_classes)
+static void add_batch(api_text *text, const api_batch *batch)
+{
+    if (!batch) {
+        api_text_add(text, ",\"batch\":null");
+        return;
+    }
+    api_text_format(text, ",\"batch\":{\"rows_max\":%u,\"tick_ms\":[", batch->rows_max);
+    for (uint32_t i = 0; i < batch->count; i++)
+        api_text_format(text, "%s[%u,%.3f]", i ? "," : "", batch->rows[i], batch->milliseconds[i]);
+    api_text_add(text, "]}");
+}
+
+char *api_model_body(const api_model *model, const char *name, const char *state, const char *error, bool with_classes,
+                     const api_batch *batch)
 {
     api_text text = API_TEXT_INIT;
     api_text_add(&text, "{\"name\":");
@@ -148,6 +161,7 @@ char *api_model_body(const api_model *model, const char *name, const char *state
         api_text_add(&text, ",");
         add_model(&text, model, with_classes);
     }
+    add_batch(&text, batch);
     api_text_add(&text, "}");
     return api_text_take(&text);
 }

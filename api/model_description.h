@@ -66,8 +66,17 @@ bool api_model_name_valid(const char *name);
 /* The next of a class's comma-separated synonyms, blanks around it trimmed, empty ones skipped; advances *rest; false at the end. */
 bool api_next_synonym(const char **rest, const char **name, size_t *bytes);
 
+#define API_BATCH_POINTS_MAX 8 /* 1, 2, 4, ... 128 rows */
+
+/* What running batches of a model cost: rows and the milliseconds of a tick that has them. */
+typedef struct api_batch {
+    uint32_t rows_max; /* of a tick */
+    uint32_t count, rows[API_BATCH_POINTS_MAX];
+    double milliseconds[API_BATCH_POINTS_MAX];
+} api_batch;
+
 /* The wire's MODEL. model NULL: one that has never been described, whose name, state and error alone are shown. state is
- * "unloaded|loading|ready|failed", error may be NULL; classes are left out in lists. malloc'd. */
-char *api_model_body(const api_model *model, const char *name, const char *state, const char *error, bool with_classes);
+ * "unloaded|loading|ready|failed", error may be NULL; classes are left out in lists; batch NULL: not in memory. malloc'd. */
+char *api_model_body(const api_model *model, const char *name, const char *state, const char *error, bool with_classes, const api_batch *batch);
 
 #endif

@@ -320,6 +320,7 @@ static void dispatcher_free(dispatcher *d)
     pthread_mutex_destroy(&d->lock);
     free(d->models);
     free(d->paces);
+    free(d->tables);
     free(d->program);
     free(d);
 }
@@ -340,9 +341,10 @@ dn_status dispatcher_start(dispatcher **out, const dispatcher_options *options, 
     d->program = strdup(options->program ? options->program : "/proc/self/exe");
     d->models = calloc(models_count(options->models) + 1, sizeof *d->models);
     d->paces = calloc(models_count(options->models) + 1, sizeof *d->paces);
+    d->tables = calloc(models_count(options->models) + 1, sizeof *d->tables);
     d->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     dn_status status = DN_OK;
-    if (!d->program || !d->models || !d->paces)
+    if (!d->program || !d->models || !d->paces || !d->tables)
         status = dn_fail(error, DN_NO_MEMORY, "out of memory for the dispatcher");
     else if (d->event_fd < 0)
         status = dn_fail(error, DN_IO, "cannot make an eventfd: %s", strerror(errno));

@@ -70,13 +70,35 @@ static dn_status model_known(dispatcher *d, size_t index, const protocol_message
     return DN_OK;
 }
 
-static dn_status hear_model(dispatcher *d, const protocol_message *m, dn_error *error)
+/* models_count: a name that the worker was not given. */
+static size_t index_named(const dispatcher *d, char name[65], const protocol_message *m)
 {
-    char name[65], cause[256];
-    protocol_copy_text(name, sizeof name, m->text);
+    protocol_copy_text(name, 65, m->text);
     size_t index = 0;
     while (index < models_count(d->options.models) && strcmp(models_name(d->options.models, index), name) != 0)
         index++;
+    return index;
+}
+
+static dn_status hear_table(dispatcher *d, const protocol_message *m, dn_error *error)
+{
+    char name[65];
+    tick_table table;
+    const size_t index = index_named(d, name, m);
+    if (index == models_count(d->options.models) || m->rows < 1 || !tick_table_unpack(&table, m->data.bytes, m->data.count))
+        return dn_fail(error, DN_INVALID, "what it says of ticks makes no sense");
+    d->tables[index] = table;
+    d->models[index].rows_max = m->rows < 2 ? 2 : m->rows;
+    models_set_batch(d->options.models, name, &table, m->rows);
+    return DN_OK;
+}
+
+static dn_status hear_model(dispatcher *d, const protocol_message *m, dn_error *error)
+{
+    char name[65], cause[256];
+    const size_t index = index_named(d, name, m);
+    if (m->state != PROTOCOL_MODEL_READY)
+        models_set_batch(d->options.models, name, NULL, 0);
     if (index == models_count(d->options.models))
         return dn_fail(error, DN_INVALID, "it has a model that it was not given");
     switch (m->state) {
@@ -281,6 +303,8 @@ static dn_status hear(dispatcher *d, const protocol_message *m, dn_error *error)
         return hear_hello(d, m, error);
     case PROTOCOL_MODEL:
         return hear_model(d, m, error);
+    case PROTOCOL_TABLE:
+        return hear_table(d, m, error);
     case PROTOCOL_ADMITTED:
         hear_admitted(d, m);
         return DN_OK;

@@ -13,6 +13,7 @@
 #include "api/generate_request.h"
 #include "server/dispatcher.h"
 #include "server/protocol.h"
+#include "server/tick_table.h"
 #include "server/worker.h"
 
 #define DISPATCHER_FREEZE_SECONDS 30.0 /* silence after which a worker counts as frozen */
@@ -158,6 +159,7 @@ struct dispatcher {
     double started, last_heard, last_ping, respawn_at, backoff, drain_sent_at;
     double slowest_tick;
     worker_side_model *models; /* [models_count] */
+    tick_table *tables; /* [models_count]: what the worker says of ticks; kept over workers */
     unsigned starts;
 
     /* jobs */

@@ -184,6 +184,7 @@ static void forget_worker(dispatcher *d)
     for (size_t i = 0; i < models_count(d->options.models); i++) {
         if (d->models[i].ready)
             models_set_state(d->options.models, models_name(d->options.models, i), i ? MODEL_UNLOADED : MODEL_LOADING, NULL);
+        models_set_batch(d->options.models, models_name(d->options.models, i), NULL, 0);
         d->models[i] = (worker_side_model){0};
     }
 }

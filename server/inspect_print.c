@@ -203,7 +203,7 @@ char *inspect_json(const inspect_facts *f)
 {
     const dn_engine *engine = f->engine;
     api_text text = API_TEXT_INIT;
-    char *model = api_model_body(f->description, "model", "ready", NULL, true);
+    char *model = api_model_body(f->description, "model", "ready", NULL, true, NULL);
     text.failed = model == NULL;
     api_text_add(&text, "{\"error\":null,\"path\":");
     api_text_string(&text, engine->folder->path);

@@ -20,6 +20,7 @@ typedef struct model_entry {
     char *name, *folder;
     model_state state;
     char error[256];
+    api_batch batch; /* rows_max 0: not in memory */
     model_description *description; /* newest first, NULL: never described */
 } model_entry;
 
@@ -167,6 +168,34 @@ const api_model *models_lookup(void *models_pointer, const char *name)
 bool models_known(const models *m, const char *name)
 {
     return entry_of(m, name) != NULL;
+}
+
+/* 1, 2, 4, ... as far as there are ticks to speak from, and the most there may be. */
+void models_set_batch(models *m, const char *name, const tick_table *table, uint32_t rows_max)
+{
+    model_entry *entry = (model_entry *)entry_of(m, name);
+    api_batch batch = {.rows_max = rows_max};
+    const uint32_t seen = table ? tick_table_seen(table) : 0;
+    for (uint32_t rows = 1; rows_max && rows <= seen && batch.count < API_BATCH_POINTS_MAX; rows *= 2) {
+        batch.rows[batch.count] = rows;
+        batch.milliseconds[batch.count++] = 1e3 * tick_table_seconds(table, rows);
+    }
+    if (!entry)
+        return;
+    pthread_mutex_lock(&m->lock);
+    entry->batch = batch;
+    pthread_mutex_unlock(&m->lock);
+}
+
+bool models_batch(models *m, const char *name, api_batch *out)
+{
+    const model_entry *entry = entry_of(m, name);
+    if (!entry)
+        return false;
+    pthread_mutex_lock(&m->lock);
+    *out = entry->batch;
+    pthread_mutex_unlock(&m->lock);
+    return out->rows_max > 0;
 }
 
 const char *models_state_name(model_state state)

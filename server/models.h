@@ -5,6 +5,7 @@
 
 #include "api/generate_request.h"
 #include "api/model_description.h"
+#include "server/tick_table.h"
 
 typedef enum model_state { MODEL_UNLOADED, MODEL_LOADING, MODEL_READY, MODEL_FAILED } model_state;
 
@@ -24,5 +25,8 @@ bool models_describe(models *m, api_model *description);
 const api_model *models_lookup(void *models_pointer, const char *name);   /* an api_model_lookup; NULL name: the default */
 bool models_known(const models *m, const char *name);
 const char *models_state_name(model_state state);
+/* What ticks of a model in memory take; rows_max 0: it is not in memory. */
+void models_set_batch(models *m, const char *name, const tick_table *table, uint32_t rows_max);
+bool models_batch(models *m, const char *name, api_batch *out);           /* false: nothing is known */
 
 #endif

@@ -32,6 +32,8 @@ static int fields_of(uint32_t type)
         return HAS_CREDIT | HAS_STATE;
     case PROTOCOL_MODEL:
         return HAS_ROWS | HAS_STATE | HAS_SECONDS | HAS_TEXT | HAS_DATA;
+    case PROTOCOL_TABLE:
+        return HAS_ROWS | HAS_TEXT | HAS_DATA;
     case PROTOCOL_ADMITTED:
         return HAS_LANE | HAS_STEPS | HAS_TEXT;
     case PROTOCOL_TICK:

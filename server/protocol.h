@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 
-#define PROTOCOL_VERSION 2u
+#define PROTOCOL_VERSION 3u
 #define PROTOCOL_FRAME_BYTES_MAX (64u << 20) /* header included: a snapshot of 512 x 512 x 3 floats has 12 registers' room */
 #define PROTOCOL_SNAPSHOT_BYTES_MAX (PROTOCOL_FRAME_BYTES_MAX - (1u << 20)) /* it comes back in an ADMIT, beside a request */
 #define PROTOCOL_TURN_BYTES (8u << 20) /* read at most in one go, so that one loud side cannot keep the other from its work */
@@ -26,6 +26,7 @@ typedef enum protocol_type {
     /* worker to dispatcher */
     PROTOCOL_HELLO = 1, /* state: version; credit: lanes that may be outstanding */
     PROTOCOL_MODEL, /* text: name; state: protocol_model_state; data: description or cause; rows: of a tick; seconds: of a row */
+    PROTOCOL_TABLE, /* text: name of a model in memory; rows: of a tick at most; data: what ticks take (tick_table_pack) */
     PROTOCOL_ADMITTED, /* lane; steps: done (resumed) and total; text: why a snapshot was refused, "" */
     PROTOCOL_TICK, /* rows, seconds, and the steps of every lane in the batch */
     PROTOCOL_PREVIEW, /* lane, steps, size, data: PNG */
@@ -36,7 +37,8 @@ typedef enum protocol_type {
     PROTOCOL_DRAINED, /* nothing runs any more */
     PROTOCOL_ALIVE, /* the answer to PING, and now and then without one */
     /* dispatcher to worker */
-    PROTOCOL_ADMIT = 64, /* lane, index in its job, text: the request's JSON, name: the job's id, data: snapshot or nothing; steps: where that
+    PROTOCOL_ADMIT =
+        64, /* lane, index in its job, text: the request's JSON, name: the job's id, data: snapshot or nothing; steps: where that
                           * stood */
     PROTOCOL_CANCEL, /* lane */
     PROTOCOL_WATCH, /* lane; state: 1 previews wanted, 0 not */

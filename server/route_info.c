@@ -28,7 +28,10 @@ static char *model_body(service *s, const char *name, bool with_classes)
 {
     char error[256] = "";
     model_state state = models_state(s->models, name, error, sizeof error);
-    return api_model_body(models_lookup(s->models, name), name, models_state_name(state), error[0] != '\0' ? error : NULL, with_classes);
+    api_batch batch;
+    bool measured = models_batch(s->models, name, &batch);
+    return api_model_body(models_lookup(s->models, name), name, models_state_name(state), error[0] != '\0' ? error : NULL, with_classes,
+                          measured ? &batch : NULL);
 }
 
 void route_models(http_request *request)

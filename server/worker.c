@@ -100,6 +100,8 @@ static void wait_for_something(worker *w)
 static dn_status one_turn(worker *w, dn_error *error)
 {
     wait_for_something(w);
+    const double began = dn_now_seconds();
+    w->ticked = NULL;
     dn_status status = read_frames(w, error);
     if (status == DN_OK)
         status = worker_take_coded(w, error); /* before lanes enter: a prepared one must not wait for the next wake-up */
@@ -113,6 +115,8 @@ static dn_status one_turn(worker *w, dn_error *error)
         status = worker_send_encoded(w, error);
     if (status == DN_OK)
         status = say_drained(w, error);
+    if (status == DN_OK && w->ticked && w->report.rows > 0)
+        status = worker_learn_tick(w, w->ticked, w->report.rows, dn_now_seconds() - began, error);
     const protocol_message alive = {.type = PROTOCOL_ALIVE};
     if (status == DN_OK && dn_now_seconds() - w->last_sent >= WORKER_ALIVE_SECONDS)
         status = worker_send(w, &alive, error);

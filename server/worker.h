@@ -9,8 +9,13 @@
 
 #define WORKER_MODELS_MAX 64
 #define WORKER_CREDIT 192u /* lanes that may be outstanding */
-#define WORKER_ROWS_MAX 32u /* rows of a tick, when a row is cheap enough */
+#define WORKER_ROWS_MAX 32u /* rows of a tick on a few threads, when a row is cheap enough */
+#define WORKER_ROWS_A_THREAD 8u /* ... on many */
 #define WORKER_TICK_SECONDS 2.0 /* a tick of more than one row takes at most about this */
+#define WORKER_MEASURE_SECONDS 0.6 /* at a load, to find out what ticks of many rows take */
+#define WORKER_MEMORY_SHARE 0.25 /* of the machine's, for one model's workspace and lanes */
+#define WORKER_TABLE_SECONDS 1.0 /* between two words on what ticks take */
+#define WORKER_TRY_SECONDS 60.0 /* so often larger batches than have paid are tried again */
 #define WORKER_SNAPSHOT_SHARE 0.01 /* of the time spent in ticks */
 #define WORKER_PREVIEW_SECONDS 0.5 /* between two previews of one image */
 #define WORKER_PREVIEW_SIDE_MAX 128u /* pixels */
@@ -22,7 +27,7 @@
 typedef struct worker_options {
     int fd; /* the socket; taken over */
     unsigned threads; /* 0: all available */
-    unsigned rows_max; /* 0: chosen from the measured cost of a row */
+    unsigned rows_max; /* 0: chosen from what ticks of 1, 2, 4, ... rows take */
     batching batching;
     double snapshot_every_seconds;
     uint64_t memory_limit; /* bytes of all models in memory; 0: no limit */

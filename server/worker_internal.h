@@ -8,6 +8,7 @@
 #include "batch/codec.h"
 #include "engine.h"
 #include "server/protocol.h"
+#include "server/tick_table.h"
 #include "server/worker.h"
 
 /* ---- The encoder: a thread that makes PNGs and their hashes, in order. */
@@ -63,8 +64,8 @@ typedef struct load_task {
     dn_engine *engine; /* LOAD_ENGINE: likewise */
     dn_batch *batch;
     dn_codec *codec;
-    uint32_t rows_max;
-    double row_seconds;
+    uint32_t rows_limit; /* of its batch */
+    tick_table table;
     size_t bytes; /* of weights and workspaces; of a description an estimate of the weights */
 } load_task;
 
@@ -73,6 +74,7 @@ typedef struct worker_loader {
     bool started;
     int wake_fd; /* borrowed eventfd: written when something is done */
     unsigned threads, rows_max; /* read-only */
+    uint64_t memory_limit; /* likewise */
     bool vae_tiling; /* likewise */
     pthread_mutex_t lock; /* all below */
     pthread_cond_t work;
@@ -81,11 +83,16 @@ typedef struct worker_loader {
 } worker_loader;
 
 dn_status worker_loader_start(worker_loader *loader, int wake_fd, const worker_options *options, dn_error *error);
-dn_status worker_loader_submit(worker_loader *loader, load_kind kind, unsigned model, const char *name, const char *folder, dn_error *error);
+dn_status worker_loader_submit(worker_loader *loader, load_kind kind, unsigned model, const char *name, const char *folder,
+                               dn_error *error);
 load_task *worker_loader_take(worker_loader *loader); /* a finished one, NULL: none; the caller owns it */
 void load_task_free(load_task *task); /* with all that was not taken out of it; accepts NULL */
 /* False: a load is under way, which may take minutes; the thread goes on, and the process should end at once. */
 bool worker_loader_stop(worker_loader *loader);
+
+/* Fills the table with what ticks of 1, 2, 4, ... rows take, in the batch, which is empty before and after; stops where more rows
+ * bring nothing, or when the time for it is over. */
+dn_status worker_measure_ticks(tick_table *out, dn_batch *batch, uint32_t rows_limit, dn_error *error);
 
 /* ---- The codec thread: input pictures to the network's space before a lane runs, latents to pixels after it. */
 typedef enum codec_kind { CODEC_PREPARE, CODEC_DECODE } codec_kind;
@@ -150,8 +157,9 @@ typedef struct worker_model {
     dn_batch *batch;
     dn_codec *codec;
     api_model *description;
-    uint32_t rows_max;
-    double row_seconds;
+    uint32_t rows_max, rows_limit; /* of a tick: by the table; of its batch */
+    tick_table table;
+    double table_said, table_tried; /* when the daemon heard of it; when larger batches were last given a chance */
     size_t bytes; /* READY: in memory; else what it is expected to take */
     double last_used, ready_since, wanted_since; /* wanted_since: 0 while no lane waits for it */
     double failed_at;
@@ -193,6 +201,7 @@ typedef struct worker {
     worker_lane lanes[WORKER_CREDIT];
     uint64_t next_order, loads;
     double virtual_now; /* the time had of the model that ticked last: turns begin there */
+    worker_model *ticked; /* in this turn; NULL: none */
     double last_sent, last_retry, tick_seconds, snapshot_seconds;
     bool draining, drained;
     dn_tick_report report;
@@ -204,6 +213,8 @@ dn_status worker_models_start(worker *w, dn_error *error);
 void worker_models_done(worker *w);
 /* Takes what the loader has finished, loads what lanes wait for, makes room; says what has changed. */
 dn_status worker_manage_models(worker *w, dn_error *error);
+/* A turn with a tick of these rows took so long; tells the daemon what has become of the table, now and then. */
+dn_status worker_learn_tick(worker *w, worker_model *model, uint32_t rows, double seconds, dn_error *error);
 
 /* worker_lanes.c. Functions that send return what the pipe says. */
 worker_lane *worker_find_lane(worker *w, uint64_t id);

@@ -7,38 +7,26 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
+#include "base/thread_pool.h"
 #include "server/describe_model.h"
 #include "server/worker_internal.h"
 
-#define MEASURED_STEPS 4u /* more than are run, so that the lane does not end */
-
-/* Seconds of a tick of one row: the second of two, since the first touches its memory for the first time. */
-static dn_status measure_row(double *out, dn_engine *engine, dn_error *error)
+/* Rows of the largest batch: as many as are of use to so many threads, and as memory allows; at least a guided lane's two. */
+static uint32_t rows_limit_of(const worker_loader *loader, const load_task *task)
 {
-    dn_batch *batch = NULL;
-    dn_tick_report *report = malloc(sizeof *report);
-    dn_lane_spec spec = {.seed = 1, .guidance_scale = 1, .steps = MEASURED_STEPS};
-    snprintf(spec.sampler, sizeof spec.sampler, "%s", engine->default_sampler);
-    spec.has_class = engine->class_count > 0;
-    dn_status status = report ? dn_batch_create(&batch, engine, 1, error) : dn_fail(error, DN_NO_MEMORY, "out of memory for a tick");
-    if (status == DN_OK)
-        status = dn_batch_admit(batch, 1, &spec, error);
-    for (int i = 0; status == DN_OK && i < 2; i++)
-        status = dn_batch_tick(batch, report, error);
-    if (status == DN_OK)
-        *out = report->seconds;
-    dn_batch_free(batch);
-    free(report);
-    return status;
-}
-
-/* As many rows as a tick may take by time, at least a guided lane's two: rows cost alike, and a batch of them is never dearer
- * than one after another. */
-static uint32_t rows_by_time(double row_seconds)
-{
-    const double rows = row_seconds > 0 ? floor(WORKER_TICK_SECONDS / row_seconds) : WORKER_ROWS_MAX;
-    return rows < 2 ? 2 : rows > WORKER_ROWS_MAX ? WORKER_ROWS_MAX : (uint32_t)rows;
+    const unsigned threads = loader->threads ? loader->threads : dn_available_cpus();
+    uint32_t rows = WORKER_ROWS_A_THREAD * threads > WORKER_ROWS_MAX ? WORKER_ROWS_A_THREAD * threads : WORKER_ROWS_MAX;
+    rows = rows > DN_BATCH_ROWS_MAX ? DN_BATCH_ROWS_MAX : rows;
+    const double machine = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double room = WORKER_MEMORY_SHARE * machine;
+    if (loader->memory_limit)
+        room = fmin(room, (double)loader->memory_limit - (double)task->bytes - (double)dn_codec_bytes(task->codec));
+    const size_t lane = dn_engine_lane_bytes(task->engine);
+    while (rows > 2 && (double)dn_engine_workspace_bytes(task->engine, rows) + (double)(rows * lane) > room)
+        rows--;
+    return rows;
 }
 
 static dn_status describe(load_task *task, dn_engine *engine)
@@ -71,14 +59,13 @@ static dn_status run_task(const worker_loader *loader, load_task *task)
         return DN_OK;
     }
     status = open_codec(task);
-    if (status == DN_OK)
-        status = measure_row(&task->row_seconds, task->engine, &task->error);
     if (status != DN_OK)
         return status;
-    task->rows_max = loader->rows_max ? loader->rows_max : rows_by_time(task->row_seconds);
-    task->bytes += dn_engine_workspace_bytes(task->engine, task->rows_max) + task->rows_max * dn_engine_lane_bytes(task->engine) +
+    task->rows_limit = loader->rows_max ? loader->rows_max : rows_limit_of(loader, task);
+    task->bytes += dn_engine_workspace_bytes(task->engine, task->rows_limit) + task->rows_limit * dn_engine_lane_bytes(task->engine) +
                    dn_codec_bytes(task->codec);
-    return dn_batch_create(&task->batch, task->engine, task->rows_max, &task->error);
+    status = dn_batch_create(&task->batch, task->engine, task->rows_limit, &task->error);
+    return status == DN_OK ? worker_measure_ticks(&task->table, task->batch, task->rows_limit, &task->error) : status;
 }
 
 static void *loader_main(void *payload)
@@ -110,8 +97,11 @@ static void *loader_main(void *payload)
 
 dn_status worker_loader_start(worker_loader *loader, int wake_fd, const worker_options *options, dn_error *error)
 {
-    *loader =
-        (worker_loader){.wake_fd = wake_fd, .threads = options->threads, .rows_max = options->rows_max, .vae_tiling = options->vae_tiling};
+    *loader = (worker_loader){.wake_fd = wake_fd,
+                              .threads = options->threads,
+                              .rows_max = options->rows_max,
+                              .memory_limit = options->memory_limit,
+                              .vae_tiling = options->vae_tiling};
     loader->waiting_tail = &loader->waiting;
     loader->done_tail = &loader->done;
     pthread_mutex_init(&loader->lock, NULL);

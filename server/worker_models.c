@@ -26,7 +26,7 @@ static dn_status say(worker *w, worker_model *model, protocol_model_state state,
             return dn_fail(error, DN_NO_MEMORY, "out of memory for the description of %s", model->name);
         m.data = protocol_text(json);
         m.rows = model->rows_max;
-        m.seconds = model->row_seconds;
+        m.seconds = tick_table_seconds(&model->table, 1);
     }
     const dn_status status = worker_send(w, &m, error);
     free(json);
@@ -107,6 +107,53 @@ static int64_t stamp_of(const char *folder)
     return newest;
 }
 
+/* ---- What its ticks take */
+
+/* Rows that were asked for are what they are; else the table says how many pay. */
+static void choose_rows_max(const worker *w, worker_model *model)
+{
+    model->rows_max =
+        w->options.rows_max ? w->options.rows_max : tick_table_rows_max(&model->table, model->rows_limit, WORKER_TICK_SECONDS);
+}
+
+/* The log's line: "model m is in memory: 32 MiB, 16 rows a tick (1: 2.9, 2: 3.0, ... ms)". */
+static void say_table(const worker_model *model)
+{
+    char text[512];
+    size_t used = 0;
+    for (uint32_t rows = 1; rows <= DN_BATCH_ROWS_MAX && used < sizeof text - 32; rows++)
+        if (model->table.seconds[rows] > 0)
+            used +=
+                (size_t)snprintf(text + used, sizeof text - used, "%s%u: %.3g", used ? ", " : "", rows, 1e3 * model->table.seconds[rows]);
+    fprintf(stderr, "worker: model %s is in memory: %zu MiB, %u rows a tick (%s ms)\n", model->name, model->bytes >> 20, model->rows_max,
+            used ? text : "");
+}
+
+static dn_status tell_table(worker *w, worker_model *model, double now, dn_error *error)
+{
+    unsigned char packed[DN_BATCH_ROWS_MAX * TICK_TABLE_PACKED_BYTES];
+    const protocol_message m = {.type = PROTOCOL_TABLE,
+                                .text = protocol_text(model->name),
+                                .rows = model->rows_max,
+                                .data = {packed, tick_table_pack(&model->table, packed)}};
+    model->table_said = now;
+    return worker_send(w, &m, error);
+}
+
+dn_status worker_learn_tick(worker *w, worker_model *model, uint32_t rows, double seconds, dn_error *error)
+{
+    const double now = dn_now_seconds();
+    const bool drifted = tick_table_observe(&model->table, rows, seconds);
+    if (!drifted && now - model->table_said < WORKER_TABLE_SECONDS)
+        return DN_OK;
+    if (now - model->table_tried >= WORKER_TRY_SECONDS) {
+        model->table_tried = now;
+        tick_table_forget_above(&model->table, model->rows_max);
+    }
+    choose_rows_max(w, model);
+    return protocol_unsent(&w->pipe) > PROTOCOL_DROP_BYTES ? DN_OK : tell_table(w, model, now, error);
+}
+
 /* ---- What the loader has finished */
 
 static bool same_description(const api_model *a, const api_model *b)
@@ -173,12 +220,13 @@ static dn_status take_loaded(worker *w, load_task *task, dn_error *error)
     task->engine = NULL;
     task->batch = NULL;
     task->codec = NULL;
-    model->rows_max = task->rows_max;
-    model->row_seconds = task->row_seconds;
-    model->ready_since = model->last_used = dn_now_seconds();
-    fprintf(stderr, "worker: model %s is in memory: %zu MiB, %u rows a tick, %.1f ms a row\n", model->name, model->bytes >> 20,
-            model->rows_max, 1e3 * model->row_seconds);
-    return say(w, model, PROTOCOL_MODEL_READY, error);
+    model->rows_limit = task->rows_limit;
+    model->table = task->table;
+    model->ready_since = model->last_used = model->table_tried = dn_now_seconds();
+    choose_rows_max(w, model);
+    say_table(model);
+    const dn_status status = say(w, model, PROTOCOL_MODEL_READY, error);
+    return status == DN_OK ? tell_table(w, model, model->ready_since, error) : status;
 }
 
 /* ---- Room */

@@ -59,6 +59,11 @@ void dn_batch_free(dn_batch *batch)
     free(batch);
 }
 
+const dn_engine *dn_batch_engine(const dn_batch *batch)
+{
+    return batch->engine;
+}
+
 uint32_t dn_batch_lanes(const dn_batch *batch)
 {
     return batch->lane_count;

@@ -53,6 +53,7 @@ typedef struct dn_tick_report {
 
 dn_status dn_batch_create(dn_batch **out, dn_engine *engine, uint32_t rows_max, dn_error *error);
 void dn_batch_free(dn_batch *batch);
+const dn_engine *dn_batch_engine(const dn_batch *batch);
 uint32_t dn_batch_lanes(const dn_batch *batch);
 uint32_t dn_batch_rows_wanted(const dn_batch *batch); /* rows the next tick will run, were there room for all */
 

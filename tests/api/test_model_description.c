@@ -93,7 +93,7 @@ static void a_description_that_lies_is_refused(void)
 
 static void the_body_is_the_wires(void)
 {
-    char *body = api_model_body(&plain, "plain", "ready", NULL, true);
+    char *body = api_model_body(&plain, "plain", "ready", NULL, true, NULL);
     cJSON *root = cJSON_Parse(body);
     bool whole =
         body &&
@@ -102,35 +102,40 @@ static void the_body_is_the_wires(void)
     free(body);
     CHECK(root && whole);
     cJSON_Delete(root);
-    body = api_model_body(&fashion, "fashion-mnist", "failed", "no such \"file\"", false);
+    body = api_model_body(&fashion, "fashion-mnist", "failed", "no such \"file\"", false, NULL);
     bool listed = body && strstr(body, "\"error\":\"no such \\\"file\\\"\"") && !strstr(body, "\"classes\"") &&
                   strstr(body, "\"class_count\":10") && strstr(body, "\"guidance_scale\":[-100,100]") &&
                   strstr(body, "\"defaults\":{\"sampler\":\"dpmpp_2m\",\"steps\":20,\"guidance_scale\":2.0}");
     free(body);
     CHECK(listed);
-    body = api_model_body(NULL, "soon", "loading", "", true);
-    bool bareness = body && strcmp(body, "{\"name\":\"soon\",\"state\":\"loading\",\"error\":null}") == 0;
+    body = api_model_body(NULL, "soon", "loading", "", true, NULL);
+    bool bareness = body && strcmp(body, "{\"name\":\"soon\",\"state\":\"loading\",\"error\":null,\"batch\":null}") == 0;
     free(body);
     CHECK(bareness);
+    const api_batch batch = {.rows_max = 16, .count = 2, .rows = {1, 2}, .milliseconds = {2.75, 2.8004}};
+    body = api_model_body(NULL, "busy", "ready", NULL, true, &batch);
+    bool measured = body && strstr(body, ",\"batch\":{\"rows_max\":16,\"tick_ms\":[[1,2.750],[2,2.800]]}}");
+    free(body);
+    CHECK(measured);
 }
 
 static void the_body_says_what_a_form_needs(void)
 {
     CHECK(find_model(NULL, "bare"));
-    char *body = api_model_body(&birds, "birds", "ready", NULL, false);
+    char *body = api_model_body(&birds, "birds", "ready", NULL, false, NULL);
     bool latent = body && strstr(body, "\"width\":64,\"height\":48,\"channels\":3,\"latent\":{\"width\":8,\"height\":6,\"channels\":4}") &&
                   strstr(body, "\"guidance_methods\":[\"cfg\",\"cfg_pp\",\"apg\",\"autoguidance\",\"classifier\"],\"null_class\":7") &&
                   strstr(body, "\"model_sampler\":\"euler\"") &&
                   strstr(body, "{\"name\":\"guidance_channels\",\"type\":\"integer\",\"minimum\":0,\"maximum\":4,\"default\":0,\"help\":");
     free(body);
     CHECK(latent);
-    body = api_model_body(&fashion, "fashion-mnist", "ready", NULL, false);
+    body = api_model_body(&fashion, "fashion-mnist", "ready", NULL, false, NULL);
     bool own =
         body &&
         strstr(body, "{\"name\":\"guidance_method\",\"type\":\"choice\",\"choices\":[\"cfg\",\"cfg_pp\",\"apg\"],\"default\":\"cfg\"");
     free(body);
     CHECK(own);
-    body = api_model_body(&bare, "bare", "ready", NULL, false);
+    body = api_model_body(&bare, "bare", "ready", NULL, false, NULL);
     bool few = body && strstr(body, "\"samplers\":[\"ddim\",\"euler\"],\"model_sampler\":null,\"fields\":[]");
     free(body);
     CHECK(few);
@@ -141,7 +146,7 @@ static void training_is_kept(void)
 {
     api_model *read = NULL;
     train_fashion();
-    char *json = api_model_to_json(&fashion), *body = api_model_body(&fashion, "fashion-mnist", "ready", NULL, true);
+    char *json = api_model_to_json(&fashion), *body = api_model_body(&fashion, "fashion-mnist", "ready", NULL, true, NULL);
     bool hidden = json && body && strstr(json, ",\"training\":{\"convention\":0,") && !strstr(body, "\"training\"");
     free(body);
     CHECK(hidden && api_model_from_json(&read, json, strlen(json), NULL) == DN_OK);

@@ -9,7 +9,7 @@
 static const protocol_type types[] = {PROTOCOL_HELLO,    PROTOCOL_MODEL, PROTOCOL_ADMITTED, PROTOCOL_TICK,   PROTOCOL_PREVIEW,
                                       PROTOCOL_SNAPSHOT, PROTOCOL_IMAGE, PROTOCOL_GONE,     PROTOCOL_FAILED, PROTOCOL_DRAINED,
                                       PROTOCOL_ALIVE,    PROTOCOL_ADMIT, PROTOCOL_CANCEL,   PROTOCOL_WATCH,  PROTOCOL_STORED,
-                                      PROTOCOL_DRAIN,    PROTOCOL_PING};
+                                      PROTOCOL_DRAIN,    PROTOCOL_PING,  PROTOCOL_TABLE};
 enum { TYPE_COUNT = sizeof types / sizeof types[0] };
 
 static uint64_t next_random(uint64_t *state)
@@ -108,7 +108,7 @@ static void cut_or_longer_payloads_are_refused(void)
         free(frame);
     }
     protocol_message back;
-    CHECK(protocol_decode(&back, 0, blob, 0, NULL) == DN_INVALID && protocol_decode(&back, 12, blob, 0, NULL) == DN_INVALID);
+    CHECK(protocol_decode(&back, 0, blob, 0, NULL) == DN_INVALID && protocol_decode(&back, 40, blob, 0, NULL) == DN_INVALID);
 }
 
 /* Random payloads, and sample payloads with changed bytes: decode either refuses, or what it read encodes to the same bytes. */
