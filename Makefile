@@ -20,9 +20,19 @@ WARN := -Wall -Wextra -Wpedantic -Wshadow -Wformat=2 -Wconversion -Wno-sign-conv
 HARD := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-clash-protection -fstack-protector-strong -fno-delete-null-pointer-checks \
         -fno-strict-overflow -fno-strict-aliasing -ftrivial-auto-var-init=zero -fexceptions -fno-common -fPIE
 ERROR := -Werror=format-security -Werror=implicit -Werror=incompatible-pointer-types -Werror=int-conversion
-ARCH := $(shell uname -m)
-ifeq ($(ARCH),x86_64)
+# The machine that the compiler makes programs for; each has its instruction sets, other machines the generic one. Kernels for several
+# instruction sets live in one binary, each in its own files (*_avx2.c) with its own flags. MACHINE=generic tries that one anywhere.
+MACHINE := $(or $(filter x86_64 aarch64,$(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))),generic)
+ISAS_x86_64 := sse2 avx2 avx512 bf16 fp16
+ISAS_aarch64 := neon
+ISAS_generic := generic
+OTHER_ISAS := $(filter-out $(ISAS_$(MACHINE)),$(ISAS_x86_64) $(ISAS_aarch64) $(ISAS_generic))
+ifeq ($(MACHINE),x86_64)
 HARD += -fcf-protection=full
+HAS_KERNELS := -DDN_CPU_X86_64
+else ifeq ($(MACHINE),aarch64)
+HARD += -mbranch-protection=standard
+HAS_KERNELS := -DDN_CPU_AARCH64
 endif
 # Contraction is off everywhere (noise and samplers must agree between machines); kernel files turn it on themselves.
 CFLAGS ?= -O2 -g
@@ -41,7 +51,8 @@ LIBS := -lmicrohttpd -lsqlite3 -lcjson -lpng16 -lz -lm -ldl
 SOURCES := $(shell { cat Makefile $$(find engine api -name '*.[ch]' | LC_ALL=C sort); echo '$(CC) $(CFLAGS) $(EXTRA_CFLAGS) $(VARIANT)'; \
   $(CC) -dumpfullversion; } 2>/dev/null | sha256sum | cut -c1-16)
 
-ENGINE_SRC := $(sort $(shell find engine -name '*.c' ! -name '*.inc.c'))
+ALL_ENGINE_SRC := $(sort $(shell find engine -name '*.c' ! -name '*.inc.c'))
+ENGINE_SRC := $(filter-out $(addsuffix .c,$(addprefix %_,$(OTHER_ISAS))),$(ALL_ENGINE_SRC))
 API_SRC := $(sort $(shell find api -name '*.c' -not -name '*.inc.c'))
 SERVER_SRC := $(sort $(shell find server -name '*.c'))
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c' 2>/dev/null))
@@ -84,11 +95,13 @@ $(OUT)/libdenoised.a: $(ENGINE_OBJ)
 	@rm -f $@
 	@ar rcs $@ $(ENGINE_OBJ)
 
-# Kernels for several instruction sets live in one binary, each in its own file with its own flags.
 KERNEL := -O3 -ffp-contract=fast -fno-trapping-math -fno-math-errno -fno-stack-protector -fno-stack-clash-protection
 $(OUT)/engine/backend/cpu/%_sse2.o: FLAGS = $(KERNEL) -msse2
 $(OUT)/engine/backend/cpu/%_avx2.o: FLAGS = $(KERNEL) -mavx2 -mfma
 $(OUT)/engine/backend/cpu/%_avx512.o: FLAGS = $(KERNEL) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
+$(OUT)/engine/backend/cpu/isa.o $(OUT)/engine/train/backward.o: FLAGS = $(HAS_KERNELS)
+$(OUT)/engine/backend/cpu/%_neon.o $(OUT)/engine/backend/cpu/%_generic.o: FLAGS = $(KERNEL)
+$(OUT)/engine/train/%_neon.o $(OUT)/engine/train/%_generic.o: FLAGS = $(KERNEL)
 $(OUT)/engine/train/%_sse2.o: FLAGS = $(KERNEL) -msse2
 $(OUT)/engine/train/%_avx2.o: FLAGS = $(KERNEL) -mavx2 -mfma
 $(OUT)/engine/train/%_avx512.o: FLAGS = $(KERNEL) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
@@ -151,7 +164,7 @@ test:
 check:
 	@sh deploy/packages.sh install build check
 	@$(MAKE) --no-print-directory build
-	@echo "format"; clang-format --dry-run -Werror $(ENGINE_SRC) $(API_SRC) $(SERVER_SRC) $(TEST_SRC) $(BENCH_SRC)
+	@echo "format"; clang-format --dry-run -Werror $(ALL_ENGINE_SRC) $(API_SRC) $(SERVER_SRC) $(TEST_SRC) $(BENCH_SRC)
 	@echo "house rules"; python3 tests/tidy/tidy.py
 	@echo "hardened flags"; tests/tidy/hardened.sh build/denoised
 	@echo "warnings are errors"; $(MAKE) --no-print-directory OUT=build/werror EXTRA_CFLAGS=-Werror build/werror/denoised

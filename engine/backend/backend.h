@@ -88,7 +88,7 @@ typedef struct dn_program {
 
 typedef struct dn_device_options {
     unsigned threads;       /* 0: all available */
-    const char *isa;        /* "sse2", "avx2", "avx512", NULL: the best the CPU has (or DENOISED_ISA) */
+    const char *isa;        /* "sse2", "avx2", "avx512"; "neon"; "generic". NULL: the best the CPU has (or DENOISED_ISA) */
 } dn_device_options;
 
 typedef struct dn_network_options {

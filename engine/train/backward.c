@@ -7,15 +7,26 @@
 #include "backend/cpu/reference.h"
 #include "train/backward_f32.h"
 
+/* As the Makefile compiles them, by the machine that the program is for; the last one runs on all of those. */
+static const dn_backward_table_f32 *const tables[] = {
+#if defined(DN_CPU_X86_64)
+    &dn_backward_table_avx512, &dn_backward_table_avx2, &dn_backward_table_sse2
+#elif defined(DN_CPU_AARCH64)
+    &dn_backward_table_neon
+#else
+    &dn_backward_table_generic
+#endif
+};
+#define TABLE_COUNT (sizeof tables / sizeof tables[0])
+
 const dn_backward_table_f32 *dn_backward_find_f32(const char *isa)
 {
-    const dn_backward_table_f32 *const tables[] = {&dn_backward_table_avx512, &dn_backward_table_avx2};
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+    for (size_t i = 0; i < TABLE_COUNT; i++) {
         if (isa && strcmp(isa, tables[i]->isa) == 0) {
             return tables[i];
         }
     }
-    return &dn_backward_table_sse2;
+    return tables[TABLE_COUNT - 1];
 }
 
 double dn_activation_value(dn_activation activation, double x)

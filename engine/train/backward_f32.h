@@ -7,7 +7,8 @@
 
 #include "train/backward.h"
 
-extern const dn_backward_table_f32 dn_backward_table_sse2, dn_backward_table_avx2, dn_backward_table_avx512;
+extern const dn_backward_table_f32 dn_backward_table_sse2, dn_backward_table_avx2, dn_backward_table_avx512, dn_backward_table_neon,
+    dn_backward_table_generic;
 
 /* e^x to about 2 units in the last place: x = n ln 2 + r, a polynomial in r (Cephes' expf), 2^n by its bits. Saturates
  * at |x| = 87. No branches and no libm, so that a loop over it becomes vector code. */

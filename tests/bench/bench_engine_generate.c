@@ -18,9 +18,7 @@
 static size_t lanes_of(const dn_engine *engine)
 {
     const char *isa = engine->backend->device_isa(engine->device);
-    return strcmp(isa, "avx512") == 0 ? dn_cpu_kernels_avx512.lanes
-           : strcmp(isa, "avx2") == 0 ? dn_cpu_kernels_avx2.lanes
-                                      : dn_cpu_kernels_sse2.lanes;
+    return fma_probe_lanes(isa);
 }
 
 static void fill_specs(dn_lane_spec *specs, uint32_t n, const dn_engine *engine, char **argv, const char *sampler)

@@ -156,9 +156,7 @@ int main(int argc, char **argv)
     if (b.table == NULL || b.backend->device_open(&b.device, &(dn_device_options){.threads = b.threads}, &error) != DN_OK)
         fail("device", &error);
     const char *isa = b.backend->device_isa(b.device);
-    b.lanes = strcmp(isa, "avx512") == 0 ? dn_cpu_kernels_avx512.lanes
-              : strcmp(isa, "avx2") == 0 ? dn_cpu_kernels_avx2.lanes
-                                         : dn_cpu_kernels_sse2.lanes;
+    b.lanes = fma_probe_lanes(isa);
     dn_noise_normal(b.table, TABLE_COUNT, 0, 1, DN_STREAM_TRAIN, 0);
     for (int i = 1; i < argc; i++)
         bench_model(&b, argv[i]);

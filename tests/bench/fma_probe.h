@@ -6,13 +6,19 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define FMA_PROBE_LOOPS 20000
 #define FMA_PROBE_CHAINS 12
 #define FMA_PROBE_THREADS_MAX 64
+#if defined(__x86_64__)
+#define FMA_PROBE_FLAGS(flags) target(flags),
+#else
+#define FMA_PROBE_FLAGS(flags)
+#endif
 #define DEFINE_FMA_PROBE(name, lanes, flags)                                                                                               \
-    __attribute__((target(flags), optimize("O3", "fp-contract=fast"))) static float name(float seed)                                       \
+    __attribute__((FMA_PROBE_FLAGS(flags) optimize("O3", "fp-contract=fast"))) static float name(float seed)                                       \
     {                                                                                                                                      \
         typedef float v __attribute__((vector_size(4 * lanes)));                                                                           \
         v sum[FMA_PROBE_CHAINS], factor = (v){0} + 0.999f, term = (v){0} + seed;                                                           \
@@ -31,6 +37,12 @@ DEFINE_FMA_PROBE(fma_probe_avx2, 8, "avx2,fma")
 DEFINE_FMA_PROBE(fma_probe_avx512, 16, "avx512f,fma")
 
 static volatile float fma_probe_sink;
+
+/* Floats in a vector of an instruction set. */
+static inline size_t fma_probe_lanes(const char *isa)
+{
+    return strcmp(isa, "avx512") == 0 ? 16 : strcmp(isa, "avx2") == 0 ? 8 : 4;
+}
 
 /* FLOPs of one call of the probe for vectors of so many floats. */
 static double fma_probe_once(size_t lanes)

@@ -7,10 +7,12 @@
 #include "tests/test.h"
 
 #include "backend/backend.h"
+#include "backend/cpu/isa.h"
 
 #define HARNESS_ROWS_MAX 16
 
-static const char *const harness_isas[] = {"sse2", "avx2", "avx512"};
+/* Every instruction set that there are kernels for, on whatever machine. */
+static const char *const harness_isas[] = {"sse2", "avx2", "avx512", "neon", "generic"};
 #define HARNESS_ISAS (sizeof harness_isas / sizeof harness_isas[0])
 
 static uint32_t harness_state = 12345;
@@ -59,15 +61,46 @@ typedef struct harness {
     size_t in_count, out_count;
 } harness;
 
-/* Whether this CPU has the instruction set: asked of the compiler's own test, not of the back end that is being tested. */
+/* The kernels of an instruction set; NULL: none were compiled for this machine. */
+static inline const dn_cpu_kernels *harness_kernels(const char *isa)
+{
+    size_t count = 0;
+    const dn_cpu_isa *isas = dn_cpu_isas(&count);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(isas[i].kernels->isa, isa) == 0)
+            return isas[i].kernels;
+    return NULL;
+}
+
+/* Whether this machine has the instruction set: asked of the compiler's own test, not of the back end that is being tested. */
 static inline bool harness_has(const char *isa)
 {
+    if (harness_kernels(isa) == NULL)
+        return false;
+#if defined(__x86_64__)
     if (strcmp(isa, "avx512") == 0)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512vl");
     if (strcmp(isa, "avx2") == 0)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
     return true;
+}
+
+/* Every set for this kind of machine was compiled: a whole family, by its best member's name. */
+static inline void every_instruction_set_is_compiled(void)
+{
+    bool x86 = harness_kernels("sse2") && harness_kernels("avx2") && harness_kernels("avx512");
+    bool alone = (harness_kernels("neon") != NULL) != (harness_kernels("generic") != NULL);
+    CHECK(x86 != alone);
+}
+
+/* A set that cannot be tried here is said so. Sets of other kinds of machines are not missed. */
+static inline void every_instruction_set_is_here(void)
+{
+    for (size_t i = 0; i < HARNESS_ISAS; i++)
+        if (harness_kernels(harness_isas[i]) && !harness_has(harness_isas[i]))
+            SKIP("this CPU has no %s", harness_isas[i]);
 }
 
 /* False is a failure: ask harness_has first. */

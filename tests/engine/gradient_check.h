@@ -5,10 +5,12 @@
 
 #include "tests/test.h"
 
+#include "backend/cpu/isa.h"
 #include "backend/cpu/reference.h"
 #include "train/backward.h"
 
 #define ROWS 2
+#define ISAS_MAX 8
 
 typedef dn_value build_function(dn_plan_builder *b, dn_value input);
 
@@ -238,14 +240,10 @@ static double worst_float(fixture *f, const char *isa)
     return worst;
 }
 
-static int cpu_has(const char *isa)
-{
-    return strcmp(isa, "avx512") == 0 ? __builtin_cpu_supports("avx512bw") : strcmp(isa, "avx2") == 0 ? __builtin_cpu_supports("avx2") : 1;
-}
-
 static void check_plan(build_function *build, dn_shape input, size_t probes)
 {
-    static const char *const isas[] = {"sse2", "avx2", "avx512"};
+    size_t isa_count = 0;
+    const dn_cpu_isa *isas = dn_cpu_isas(&isa_count);
     fixture f;
     dn_error error = {0};
     if (!setup(&f, build, input, &error)) {
@@ -253,14 +251,14 @@ static void check_plan(build_function *build, dn_shape input, size_t probes)
         CHECK_MSG(0, "%s", error.message);
     }
     backward_double(&f);
-    double worst = worst_gradient(&f, probes), worst_of[3] = {0};
-    for (int i = 0; i < 3; i++) {
-        worst_of[i] = cpu_has(isas[i]) ? worst_float(&f, isas[i]) : 0;
+    double worst = worst_gradient(&f, probes), worst_of[ISAS_MAX] = {0};
+    for (size_t i = 0; i < isa_count; i++) {
+        worst_of[i] = isas[i].runs() ? worst_float(&f, isas[i].kernels->isa) : 0;
     }
     done(&f);
     CHECK_MSG(worst < 1e-6, "gradient off by %g of its scale", worst);
-    for (int i = 0; i < 3; i++) {
-        CHECK_MSG(worst_of[i] < 3e-5, "%s gradient off by %g of its scale", isas[i], worst_of[i]);
+    for (size_t i = 0; i < isa_count; i++) {
+        CHECK_MSG(worst_of[i] < 3e-5, "%s gradient off by %g of its scale", isas[i].kernels->isa, worst_of[i]);
     }
 }
 

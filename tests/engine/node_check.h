@@ -204,12 +204,4 @@ static void check_kind(build_function *build, dn_shape least, dn_shape most, dou
     check_kind_rounds(build, least, most, tolerance, ROUNDS);
 }
 
-/* Says which instruction sets the checks below could not run. */
-static void every_instruction_set_is_here(void)
-{
-    for (size_t i = 0; i < HARNESS_ISAS; i++)
-        if (!harness_has(harness_isas[i]))
-            SKIP("this CPU has no %s", harness_isas[i]);
-}
-
 #endif

@@ -162,6 +162,7 @@ static void embeddings_match(void)
 
 int main(void)
 {
+    RUN(every_instruction_set_is_compiled);
     RUN(every_instruction_set_is_here);
     RUN(conv_matches);
     RUN(conv_with_everything_matches);

@@ -141,17 +141,17 @@ static void long_attention_matches(void)
 static void activations_are_accurate(void)
 {
     static const dn_activation kinds[] = {DN_ACT_SILU, DN_ACT_GELU, DN_ACT_GELU_TANH, DN_ACT_MISH, DN_ACT_RELU};
-    static const dn_cpu_kernels *const tables[] = {&dn_cpu_kernels_sse2, &dn_cpu_kernels_avx2, &dn_cpu_kernels_avx512};
     enum { COUNT = 40001 };
     static float x[COUNT], y[COUNT];
     for (int i = 0; i < COUNT; i++)
         x[i] = (float)(i - COUNT / 2) * 1e-3f;
     for (size_t t = 0; t < HARNESS_ISAS; t++) {
-        for (size_t k = 0; k < sizeof kinds / sizeof kinds[0] && harness_has(tables[t]->isa); k++) {
-            tables[t]->activate(y, x, COUNT, kinds[k]);
+        const dn_cpu_kernels *kernels = harness_kernels(harness_isas[t]);
+        for (size_t k = 0; k < sizeof kinds / sizeof kinds[0] && harness_has(harness_isas[t]); k++) {
+            kernels->activate(y, x, COUNT, kinds[k]);
             for (int i = 0; i < COUNT; i++) {
                 double expected = dn_reference_activation(kinds[k], (double)x[i]), off = fabs((double)y[i] - expected);
-                CHECK_MSG(off <= 4e-7 * (1.0 + fabs(expected)), "%s activation %d of %g: off by %g", tables[t]->isa, (int)kinds[k],
+                CHECK_MSG(off <= 4e-7 * (1.0 + fabs(expected)), "%s activation %d of %g: off by %g", harness_isas[t], (int)kinds[k],
                           (double)x[i], off);
             }
         }
@@ -160,6 +160,7 @@ static void activations_are_accurate(void)
 
 int main(void)
 {
+    RUN(every_instruction_set_is_compiled);
     RUN(every_instruction_set_is_here);
     RUN(activations_are_accurate);
     RUN(layer_norm_matches);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/isa.h"
 #include "backend/cpu/state.h"
 
 #define BUFFER_ALIGNMENT 64u
@@ -16,46 +17,13 @@ float *dn_cpu_alloc(size_t floats)
     return aligned_alloc(64, dn_cpu_round_up(floats ? floats : 1, DN_CPU_LINE_FLOATS) * sizeof(float));
 }
 
-/* Best first. __builtin_cpu_supports asks CPUID and whether the system saves the registers. */
-static const dn_cpu_kernels *const all_kernels[] = {&dn_cpu_kernels_avx512, &dn_cpu_kernels_avx2, &dn_cpu_kernels_sse2};
-#define KERNELS_COUNT (sizeof all_kernels / sizeof all_kernels[0])
-
-static bool cpu_runs(const dn_cpu_kernels *kernels)
-{
-    __builtin_cpu_init();
-    if (kernels == &dn_cpu_kernels_avx512)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
-    if (kernels == &dn_cpu_kernels_avx2)
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    return true;
-}
-
-static dn_status choose_kernels(const dn_cpu_kernels **out, const char *isa, dn_error *error)
-{
-    if (!isa || !isa[0])
-        isa = getenv("DENOISED_ISA");
-    bool any = !isa || !isa[0];
-    for (size_t i = 0; i < KERNELS_COUNT; i++) {
-        if (!any && strcmp(isa, all_kernels[i]->isa) != 0)
-            continue;
-        if (cpu_runs(all_kernels[i])) {
-            *out = all_kernels[i];
-            return DN_OK;
-        }
-        if (!any)
-            return dn_fail(error, DN_UNSUPPORTED, "this CPU cannot run %s", isa);
-    }
-    return dn_fail(error, DN_INVALID, "instruction set \"%s\" is none of sse2, avx2, avx512", any ? "" : isa);
-}
-
 static dn_status device_open(dn_device **out, const dn_device_options *options, dn_error *error)
 {
     static const dn_device_options defaults = {0};
     if (!options)
         options = &defaults;
     const dn_cpu_kernels *kernels = NULL;
-    dn_status status = choose_kernels(&kernels, options->isa, error);
+    dn_status status = dn_cpu_choose(&kernels, options->isa, error);
     if (status != DN_OK)
         return status;
     dn_device *device = calloc(1, sizeof *device);

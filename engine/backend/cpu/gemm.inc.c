@@ -2,7 +2,7 @@
  *
  * Invariant: each output element is one chain of multiply-adds over its depth, in order, then one fixed epilogue, so a
  * row's bytes do not depend on which rows and columns are computed with it. Any thread. The including file defines
- * DN_LANES, DN_TILE_ROWS (4, 6 or 14) and DN_GEMM_NAME. */
+ * DN_LANES, DN_TILE_ROWS (4, 6, 8 or 14) and DN_GEMM_NAME. */
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/vector.inc.h"
 
@@ -13,9 +13,10 @@
  * directly, so 14 rows need 5 pointers. */
 #define EACH_ROW_4(X) X(0, p0, 0) X(1, p0, 1) X(2, p0, 2) X(3, p3, 0)
 #define EACH_ROW_6(X) EACH_ROW_4(X) X(4, p3, 1) X(5, p3, 2)
+#define EACH_ROW_8(X) EACH_ROW_6(X) X(6, p6, 0) X(7, p6, 1)
 #define EACH_ROW_14(X)                                                                                                                     \
-    EACH_ROW_6(X)                                                                                                                          \
-    X(6, p6, 0) X(7, p6, 1) X(8, p6, 2) X(9, p9, 0) X(10, p9, 1) X(11, p9, 2) X(12, p12, 0) X(13, p12, 1)
+    EACH_ROW_8(X)                                                                                                                          \
+    X(8, p6, 2) X(9, p9, 0) X(10, p9, 1) X(11, p9, 2) X(12, p12, 0) X(13, p12, 1)
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 #define EACH_ROW JOIN(EACH_ROW_, DN_TILE_ROWS)

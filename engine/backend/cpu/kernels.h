@@ -32,16 +32,16 @@ typedef struct dn_gemm {
 /* A run of 2x2 output tiles of a 3x3 convolution with stride 1 and a border of 1: tiles first .. first + count - 1, numbered
  * through all rows' images. Channels are multiples of 16. */
 typedef struct dn_winograd {
-    const float *in;             /* of all rows */
+    const float *in; /* of all rows */
     float *out;
-    const float *bias, *row_bias, *residual;   /* NULL where absent; row_bias and residual of all rows */
-    const float *zeros;          /* channels_in of them */
+    const float *bias, *row_bias, *residual; /* NULL where absent; row_bias and residual of all rows */
+    const float *zeros; /* channels_in of them */
     float scale;
     size_t height, width, channels_in, channels_out;
-    size_t tiles_y, tiles_x;     /* of one image */
+    size_t tiles_y, tiles_x; /* of one image */
     size_t first, count;
-    float *transformed;          /* [16][count][channels_in] */
-    float *products;             /* [16][count][channels_out] */
+    float *transformed; /* [16][count][channels_in] */
+    float *products; /* [16][count][channels_out] */
 } dn_winograd;
 
 /* Packed B: panels of `panel` columns, [segments * k][panel]; the last panel is `lanes` wide when that is enough. */
@@ -62,15 +62,18 @@ typedef struct dn_cpu_kernels {
     /* Each row of count floats <- its softmax, in place. */
     void (*softmax)(float *x, size_t rows, size_t stride, size_t count);
     void (*activate)(float *out, const float *x, size_t count, dn_activation activation);
-    void (*winograd_input)(const dn_winograd *w);    /* in -> transformed */
-    void (*winograd_output)(const dn_winograd *w);   /* products -> out */
+    void (*winograd_input)(const dn_winograd *w); /* in -> transformed */
+    void (*winograd_output)(const dn_winograd *w); /* products -> out */
 } dn_cpu_kernels;
 
-extern const dn_cpu_kernels dn_cpu_kernels_sse2, dn_cpu_kernels_avx2, dn_cpu_kernels_avx512;
+/* Those of the machine that the program is compiled for exist: isa.h lists them. */
+extern const dn_cpu_kernels dn_cpu_kernels_sse2, dn_cpu_kernels_avx2, dn_cpu_kernels_avx512, dn_cpu_kernels_neon, dn_cpu_kernels_generic;
 
 void dn_cpu_gemm_sse2(const dn_gemm *gemm, size_t panel_first, size_t panel_end);
 void dn_cpu_gemm_avx2(const dn_gemm *gemm, size_t panel_first, size_t panel_end);
 void dn_cpu_gemm_avx512(const dn_gemm *gemm, size_t panel_first, size_t panel_end);
+void dn_cpu_gemm_neon(const dn_gemm *gemm, size_t panel_first, size_t panel_end);
+void dn_cpu_gemm_generic(const dn_gemm *gemm, size_t panel_first, size_t panel_end);
 
 static inline size_t dn_cpu_panels(const dn_cpu_kernels *kernels, size_t n)
 {
