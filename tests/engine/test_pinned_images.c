@@ -3,8 +3,8 @@
  *
  *     test_pinned_images --write     (in the repository root)
  *
- * writes them anew for the instruction sets of this machine: only together with a raised DN_NUMERICS_VERSION, or where
- * the file says nothing yet of this version. */
+ * writes them anew for the instruction sets of this machine, and keeps those of other machines: only together with a raised
+ * DN_NUMERICS_VERSION, or where the file says nothing yet of this version. An AArch64 is emulated for it (tests/arm/run.sh). */
 #include "tests/test.h"
 
 #include "backend/cpu/isa.h"
@@ -68,6 +68,38 @@ static void pinned_hash(char hex[DN_SHA256_HEX_BYTES])
     free(text);
 }
 
+/* Every commit is tried on an x86-64, other machines' hashes may be pinned later. */
+static bool is_x86(const char *isa)
+{
+    return strcmp(isa, "neon") != 0 && strcmp(isa, "generic") != 0;
+}
+
+static bool is_of_this_machine(const char *isa)
+{
+    size_t count = 0;
+    const dn_cpu_isa *isas = dn_cpu_isas(&count);
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(isas[i].kernels->isa, isa) == 0)
+            return true;
+    return false;
+}
+
+/* The file again, with the lines of this machine's instruction sets replaced by `written`. */
+static dn_status write_hashes(void)
+{
+    unsigned char *before = NULL;
+    size_t bytes = 0, used = strlen(written);
+    dn_status status = dn_file_read(&before, &bytes, HASHES, 65536, &error);
+    char *rest = NULL;
+    for (char *line = status == DN_OK ? strtok_r((char *)before, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest)) {
+        char isa[16] = "";
+        if (sscanf(line, "numerics %*d %15s", isa) == 1 && !is_of_this_machine(isa) && used + strlen(line) + 2 < sizeof written)
+            used += (size_t)snprintf(written + used, sizeof written - used, "%s\n", line);
+    }
+    free(before);
+    return status == DN_OK ? dn_file_write(HASHES, written, used, false, &error) : status;
+}
+
 static void images_are_the_pinned_ones(void)
 {
     char made[DN_SHA256_HEX_BYTES], pinned[DN_SHA256_HEX_BYTES];
@@ -87,6 +119,8 @@ static void images_are_the_pinned_ones(void)
     size_t used = strlen(written);
     snprintf(written + used, sizeof written - used, "numerics %d %s %s\n", DN_NUMERICS_VERSION, current_isa, made);
     pinned_hash(pinned);
+    if (pinned[0] == '\0' && !is_x86(current_isa))
+        SKIP("no hash is pinned for numerics %d, %s", DN_NUMERICS_VERSION, current_isa);
     CHECK_MSG(strcmp(made, pinned) == 0, "numerics %d, %s: the images have the hash %s, pinned is %s", DN_NUMERICS_VERSION, current_isa,
               made, pinned[0] ? pinned : "none");
 }
@@ -101,7 +135,7 @@ int main(int argc, char **argv)
         snprintf(label, sizeof label, "images_are_the_pinned_ones_%s", current_isa);
         test_run(label, images_are_the_pinned_ones);
     }
-    if (argc == 2 && strcmp(argv[1], "--write") == 0 && dn_file_write(HASHES, written, strlen(written), false, &error) != DN_OK)
+    if (argc == 2 && strcmp(argv[1], "--write") == 0 && write_hashes() != DN_OK)
         fprintf(stderr, "%s\n", error.message);
     return test_end();
 }
