@@ -98,13 +98,16 @@ $(OUT)/libdenoised.a: $(ENGINE_OBJ)
 KERNEL := -O3 -ffp-contract=fast -fno-trapping-math -fno-math-errno -fno-stack-protector -fno-stack-clash-protection
 $(OUT)/engine/backend/cpu/%_sse2.o: FLAGS = $(KERNEL) -msse2
 $(OUT)/engine/backend/cpu/%_avx2.o: FLAGS = $(KERNEL) -mavx2 -mfma
-$(OUT)/engine/backend/cpu/%_avx512.o: FLAGS = $(KERNEL) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
-$(OUT)/engine/backend/cpu/isa.o $(OUT)/engine/train/backward.o: FLAGS = $(HAS_KERNELS)
+AVX512 := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
+$(OUT)/engine/backend/cpu/%_avx512.o: FLAGS = $(KERNEL) $(AVX512)
+$(OUT)/engine/backend/cpu/%_bf16.o: FLAGS = $(KERNEL) $(AVX512) -mavx512bf16
+$(OUT)/engine/backend/cpu/%_fp16.o: FLAGS = $(KERNEL) $(AVX512) -mavx512fp16
+$(OUT)/engine/backend/cpu/isa.o $(OUT)/engine/backend/cpu/half.o $(OUT)/engine/train/backward.o: FLAGS = $(HAS_KERNELS)
 $(OUT)/engine/backend/cpu/%_neon.o $(OUT)/engine/backend/cpu/%_generic.o: FLAGS = $(KERNEL)
 $(OUT)/engine/train/%_neon.o $(OUT)/engine/train/%_generic.o: FLAGS = $(KERNEL)
 $(OUT)/engine/train/%_sse2.o: FLAGS = $(KERNEL) -msse2
 $(OUT)/engine/train/%_avx2.o: FLAGS = $(KERNEL) -mavx2 -mfma
-$(OUT)/engine/train/%_avx512.o: FLAGS = $(KERNEL) -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512
+$(OUT)/engine/train/%_avx512.o: FLAGS = $(KERNEL) $(AVX512)
 
 $(OUT)/%.o: %.c
 	@mkdir -p $(@D)

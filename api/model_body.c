@@ -119,6 +119,8 @@ static void add_model(api_text *text, const api_model *model, bool with_classes)
     api_text_string(text, model->weights_sha256);
     api_text_add(text, ",\"device\":");
     api_text_string(text, model->device);
+    api_text_add(text, ",\"precision\":");
+    api_text_string(text, model->precision);
     api_text_add(text, ",\"build\":");
     api_text_string(text, model->build);
 }

@@ -2,6 +2,7 @@
 #include "api/model_description.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,6 +217,22 @@ static bool read_fields(api_model *model, const cJSON *root)
     return true;
 }
 
+/* One stored by a daemon that knew fp32 alone does not say it. */
+static bool read_precision(api_model *model, const cJSON *root)
+{
+    const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "precision"));
+    dn_precision precision;
+    dn_error error;
+    if (cJSON_HasObjectItem(root, "precision") && !name) {
+        return false;
+    }
+    if (dn_precision_parse(&precision, name, &error) != DN_OK) {
+        return false;
+    }
+    snprintf(model->precision, sizeof model->precision, "%s", dn_precision_name(precision));
+    return true;
+}
+
 /* The name of the first part that is missing or wrong, NULL when all is well. */
 static const char *read_model(api_model *model, const cJSON *root)
 {
@@ -257,7 +274,7 @@ static const char *read_model(api_model *model, const cJSON *root)
     bool identity = api_read_text(root, "weights_sha256", model->weights_sha256, sizeof model->weights_sha256) &&
                     api_read_text(root, "device", model->device, sizeof model->device) &&
                     api_read_text(root, "build", model->build, sizeof model->build);
-    return identity ? NULL : "weights_sha256, device or build";
+    return identity && read_precision(model, root) ? NULL : "weights_sha256, device, precision or build";
 }
 
 dn_status api_model_from_json(api_model **out, const char *json, size_t bytes, dn_error *error)

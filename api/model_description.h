@@ -42,6 +42,7 @@ typedef struct api_model {
     double default_guidance;
     char weights_sha256[65];
     char device[64];
+    char precision[8]; /* "fp32", "fp16", "bf16" */
     char build[65];
 } api_model;
 

@@ -28,7 +28,7 @@ typedef struct evaluation_plan {
 } evaluation_plan;
 
 typedef struct evaluate_job {
-    const char *model_path, *data_path, *classifier_path, *output_path, *sampler;
+    const char *model_path, *data_path, *classifier_path, *output_path, *sampler, *precision;
     uint64_t per_class, steps, seed, threads, epochs, likelihood, probes;
     bool no_flip;
     dn_engine *engine;
@@ -299,7 +299,9 @@ static dn_status evaluate_likelihood(const evaluate_job *job, dn_error *error)
 static dn_status evaluate(evaluate_job *job, dn_error *error)
 {
     dn_engine_options options = {.threads = (unsigned)job->threads};
-    dn_status status = dn_engine_open(&job->engine, job->model_path, &options, error);
+    dn_status status = dn_precision_parse(&options.precision, job->precision, error);
+    if (status == DN_OK)
+        status = dn_engine_open(&job->engine, job->model_path, &options, error);
     if (status == DN_OK)
         status = open_data(job, error);
     if (status == DN_OK && job->likelihood > 0)
@@ -358,6 +360,7 @@ int dn_command_evaluate(int argc, char **argv)
         DN_COUNT_OPTION("probes", job.probes, 1, 64, "random vectors for each of these; 4"),
         DN_COUNT_OPTION("seed", job.seed, 0, UINT64_MAX, "of the first picture; 1"),
         DN_TEXT_OPTION("output", "FILE", job.output_path, "the numbers as JSON"),
+        DN_TEXT_OPTION("precision", "NAME", job.precision, DN_PRECISION_HELP),
         DN_COUNT_OPTION("threads", job.threads, 0, DN_THREADS_MAX, "0, the default: all available"),
     };
     const dn_command_line line = {.command = "evaluate",

@@ -15,7 +15,7 @@
 #define TRACE_BYTES_MAX (8ull << 30)
 
 typedef struct forward_job {
-    const char *model_path, *input_path, *output_path, *trace_path;
+    const char *model_path, *input_path, *output_path, *trace_path, *precision;
     uint64_t threads;
     dn_model *model;
     dn_safetensors *input;
@@ -168,6 +168,8 @@ static dn_status run(forward_job *job, dn_error *error)
     dn_forward_options options = {
         .threads = (unsigned)job->threads, .rows_max = job->rows < ROWS_OF_A_PASS ? job->rows : ROWS_OF_A_PASS, .keep_values = trace};
     if (status == DN_OK)
+        status = dn_precision_parse(&options.precision, job->precision, error);
+    if (status == DN_OK)
         status = dn_forward_open(&forward, job->model, &options, error);
     dn_forward_rows rows = {job->rows, job->samples, job->times, job->classes};
     if (status == DN_OK)
@@ -233,6 +235,7 @@ int dn_command_forward(int argc, char **argv)
         DN_NEEDED_OPTION("input", "FILE", job.input_path, "safetensors: sample, timestep, class_labels"),
         DN_NEEDED_OPTION("output", "FILE", job.output_path, "safetensors: sample, the network's answer"),
         DN_TEXT_OPTION("trace", "FILE", job.trace_path, "safetensors: every node's output, by module name"),
+        DN_TEXT_OPTION("precision", "NAME", job.precision, DN_PRECISION_HELP),
         DN_COUNT_OPTION("threads", job.threads, 0, DN_THREADS_MAX, "0, the default: all available"),
     };
     const dn_command_line line = {.command = "forward",

@@ -32,6 +32,8 @@ static dn_status open_model(generation *g, dn_error *error)
     dn_status status = generation_find_model(g, error);
     dn_engine_options options = {.threads = (unsigned)g->threads, .vae_tiling = g->vae_tiling};
     if (status == DN_OK)
+        status = dn_precision_parse(&options.precision, g->precision, error);
+    if (status == DN_OK)
         status = dn_engine_open(&g->engine, g->model_path, &options, error);
     if (status != DN_OK)
         return status;
@@ -108,6 +110,7 @@ static size_t add_own_options(dn_option *out, generation *g)
         DN_TEXT_OPTION("latents", "FILE", g->latents, "safetensors: latents [N,C,H,W], standard normal start noise"),
         DN_TEXT_OPTION("output-latents", "FILE", g->output_latents, "safetensors: latents [N,C,H,W], final, before 8-bit pixels"),
         DN_COUNT_OPTION("threads", g->threads, 0, DN_THREADS_MAX, "0, the default: all available"),
+        DN_TEXT_OPTION("precision", "NAME", g->precision, DN_PRECISION_HELP),
         DN_FLAG_OPTION("vae-tiling", g->vae_tiling, "decode large latents in tiles: less memory, slightly other pictures"),
         DN_FLAG_OPTION("list-samplers", g->list_samplers, "print the samplers with their options"),
         DN_FLAG_OPTION("help-sampling", g->help_sampling, "print the options of samplers, guidance, pictures and seeds"),

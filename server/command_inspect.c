@@ -21,10 +21,12 @@ static int print_json(char *json)
 int dn_command_inspect(int argc, char **argv)
 {
     uint64_t threads = 0;
+    const char *precision = NULL;
     bool quick = false, json = false;
     const dn_option options[] = {
         DN_FLAG_OPTION("quick", quick, "read configurations and headers alone; pack and measure nothing"),
         DN_FLAG_OPTION("json", json, "one JSON object; {\"error\":...} where it cannot be loaded"),
+        DN_TEXT_OPTION("precision", "NAME", precision, DN_PRECISION_HELP),
         DN_COUNT_OPTION("threads", threads, 0, DN_THREADS_MAX, "0, the default: all available"),
     };
     const dn_command_line line = {
@@ -41,9 +43,11 @@ int dn_command_inspect(int argc, char **argv)
     if (status != DN_OPTIONS_GO_ON)
         return status;
 
-    inspect_facts facts;
+    inspect_facts facts = {.engine = NULL};
     dn_error error = {DN_OK, ""};
-    if (inspect_gather(&facts, operands[0], (unsigned)threads, quick, &error) != DN_OK) {
+    dn_engine_options wanted = {.threads = (unsigned)threads, .describe_only = quick};
+    if (dn_precision_parse(&wanted.precision, precision, &error) != DN_OK ||
+        inspect_gather(&facts, operands[0], &wanted, &error) != DN_OK) {
         fprintf(stderr, "denoised inspect: %s\n", error.message);
         if (json)
             print_json(inspect_error_json(&error));

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "api/limits.h"
+#include "backend/backend.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "server/commands.h"
@@ -84,12 +85,25 @@ static dn_status check_data_folder(const char *path, dn_error *error)
     return as_configuration(status, error);
 }
 
+/* A precision that this machine lacks is refused before anything is opened, in the words of the back end. */
+static dn_status check_precision(dn_precision precision, dn_error *error)
+{
+    const dn_backend *backend = dn_backend_cpu();
+    const dn_device_options options = {.threads = 1};
+    dn_device *device = NULL;
+    dn_status status = backend->device_open(&device, &options, error);
+    if (status == DN_OK)
+        status = backend->precision_check(device, precision, error);
+    backend->device_close(device);
+    return status;
+}
+
 static dn_status open_parts(serve_run *run, dn_error *error)
 {
     service *s = &run->service;
     serve_options *o = &run->options;
-    dn_status status = DN_OK;
-    if (o->api_key_file[0] != '\0') {
+    dn_status status = check_precision(o->precision, error);
+    if (status == DN_OK && o->api_key_file[0] != '\0') {
         status = as_configuration(auth_open(&run->auth, o->api_key_file, error), error);
     }
     if (status == DN_OK && (status = check_data_folder(o->data, error)) == DN_OK && (status = hub_create(&s->hub, error)) == DN_OK &&
@@ -116,6 +130,7 @@ static dn_status open_parts(serve_run *run, dn_error *error)
                                             .memory_limit = o->memory_limit,
                                             .preload = o->preload,
                                             .vae_tiling = o->vae_tiling,
+                                            .precision = o->precision,
                                             .store = s->store,
                                             .hub = s->hub,
                                             .models = s->models,

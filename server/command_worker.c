@@ -47,7 +47,7 @@ int worker_prepare(worker_options *options, int argc, char **argv)
 {
     uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0, memory_limit = 0, preload = 0, vae_tiling = 0;
     double snapshot_every = 5;
-    const char *inputs = NULL, *policy = "continuous";
+    const char *inputs = NULL, *policy = "continuous", *precision = NULL;
     dn_option_list models = {0};
     const dn_option table[] = {
         DN_COUNT_OPTION("fd", fd, 3, 1000000, "descriptor of the socket to the daemon (3)"),
@@ -59,6 +59,7 @@ int worker_prepare(worker_options *options, int argc, char **argv)
         DN_COUNT_OPTION("preload", preload, 0, 1, "1: every model is loaded at the start, 0: the first"),
         DN_COUNT_OPTION("vae-tiling", vae_tiling, 0, 1, "1: large latents are decoded in tiles"),
         DN_TEXT_OPTION("batching", "POLICY", policy, "when images enter a running batch: continuous, request, single (continuous)"),
+        DN_TEXT_OPTION("precision", "NAME", precision, DN_PRECISION_HELP),
         DN_TEXT_OPTION("inputs", "DIR", inputs, "pictures that came with requests"),
         DN_LIST_OPTION("model", "NAME=DIR", models, "a model; the first is loaded at the start"),
     };
@@ -86,6 +87,11 @@ int worker_prepare(worker_options *options, int argc, char **argv)
                                 .inputs = inputs,
                                 .preload = preload != 0,
                                 .vae_tiling = vae_tiling != 0};
+    dn_error error;
+    if (dn_precision_parse(&options->precision, precision, &error) != DN_OK) {
+        fprintf(stderr, "denoised worker: %s\n", error.message);
+        return DN_EXIT_USAGE;
+    }
     if (!batching_from(policy, &options->batching)) {
         fprintf(stderr, "denoised worker: --batching must be continuous, request or single\n");
         return DN_EXIT_USAGE;

@@ -64,6 +64,7 @@ dn_status dn_describe_model(api_model **out, const char *name, const dn_engine *
     model->default_guidance = engine->default_guidance;
     snprintf(model->weights_sha256, sizeof model->weights_sha256, "%s", engine->model->weights_sha256);
     snprintf(model->device, sizeof model->device, "%s", engine->device_text);
+    snprintf(model->precision, sizeof model->precision, "%s", dn_precision_name(engine->precision));
     snprintf(model->build, sizeof model->build, "%s", engine->build);
     describe_classes(model, engine->folder, engine->class_count);
     if (model->class_count != engine->class_count) {

@@ -5,6 +5,7 @@
 #ifndef SERVER_DISPATCHER_H
 #define SERVER_DISPATCHER_H
 
+#include "base/precision.h"
 #include "server/batching.h"
 #include "server/hub.h"
 #include "server/metrics.h"
@@ -23,6 +24,7 @@ typedef struct dispatcher_options {
     uint64_t memory_limit;          /* bytes of all models in memory; 0: none */
     bool preload;                   /* every model at the start */
     bool vae_tiling;                /* large latents are decoded in tiles */
+    dn_precision precision;         /* of the denoisers */
     double freeze_seconds;          /* a worker silent for so long is replaced; 0: 30. Ten of its ticks are always allowed. */
     store *store;
     hub *hub;

@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
 
-enum { WORKER_FD = 3, FIXED_ARGUMENTS = 22 };
+enum { WORKER_FD = 3, FIXED_ARGUMENTS = 24 };
 
 void worker_tell(dispatcher *d, const protocol_message *message)
 {
@@ -80,6 +80,8 @@ static bool arguments_init(worker_arguments *a, const dispatcher *d)
                                           o->vae_tiling ? "1" : "0",
                                           "--batching",
                                           (char *)batching_name(o->batching),
+                                          "--precision",
+                                          (char *)dn_precision_name(o->precision),
                                           "--inputs",
                                           a->inputs};
     memcpy(a->values, fixed, sizeof fixed);

@@ -11,7 +11,7 @@
 typedef struct generation {
     /* What the command line said; NULL, NaN and 0 where it was silent. */
     const char *model, *classes, *mixture_text, *negative_text, *sampler, *output, *output_dir, *latents, *output_latents;
-    const char *init_path, *mask_path, *variation_text;
+    const char *init_path, *mask_path, *variation_text, *precision;
     double guidance_scale;
     const char *option_text[DN_OPT_COUNT]; /* options of the engine's table, as given */
     uint64_t steps, seed, n, columns, threads;

@@ -109,11 +109,10 @@ static void count_memory(inspect_facts *f)
     f->row_bytes = (many - one) / MEASURED_ROWS;
 }
 
-dn_status inspect_gather(inspect_facts *out, const char *path, unsigned threads, bool quick, dn_error *error)
+dn_status inspect_gather(inspect_facts *out, const char *path, const dn_engine_options *options, dn_error *error)
 {
-    const dn_engine_options options = {.threads = threads, .describe_only = quick};
     *out = (inspect_facts){.engine = NULL};
-    dn_status status = dn_engine_open(&out->engine, path, &options, error);
+    dn_status status = dn_engine_open(&out->engine, path, options, error);
     if (status == DN_OK)
         status = dn_describe_model(&out->description, "model", out->engine, error);
     if (status == DN_OK)
@@ -124,7 +123,7 @@ dn_status inspect_gather(inspect_facts *out, const char *path, unsigned threads,
     out->gflop = dn_plan_flops(out->engine->model->plan) * 1e-9;
     out->has_codec = out->engine->codec_path != NULL;
     count_memory(out);
-    bool worth = !quick && out->gflop <= INSPECT_GFLOP_MAX;
+    bool worth = !options->describe_only && out->gflop <= INSPECT_GFLOP_MAX;
     if (worth)
         status = measure_rows(out, error);
     if (status == DN_OK && worth && out->has_codec)

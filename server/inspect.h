@@ -34,8 +34,8 @@ typedef struct inspect_facts {
     double decode_seconds;
 } inspect_facts;
 
-/* quick: nothing of the weights but their headers is read, nothing is run. Refusals say which file, key or tensor. */
-dn_status inspect_gather(inspect_facts *out, const char *path, unsigned threads, bool quick, dn_error *error);
+/* options with describe_only: nothing of the weights but their headers is read, nothing is run. Refusals say which file, key or tensor. */
+dn_status inspect_gather(inspect_facts *out, const char *path, const dn_engine_options *options, dn_error *error);
 void inspect_done(inspect_facts *facts);
 
 void inspect_print_text(const inspect_facts *facts);

@@ -93,6 +93,10 @@ static int check_options(serve_options *o)
     if (!batching_from(o->batching_text, &o->batching)) {
         return refuse_option("--batching must be continuous, request or single");
     }
+    dn_error error;
+    if (dn_precision_parse(&o->precision, o->precision_text, &error) != DN_OK) {
+        return refuse_option(error.message);
+    }
     if (!parse_public_host(o)) {
         return refuse_option("--public-url must be http://HOST[:PORT] or https://HOST[:PORT]");
     }
@@ -134,6 +138,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_COUNT_OPTION("rows-max", o->rows_max, 0, DN_BATCH_ROWS_MAX, "rows in one forward pass (0: measured)"),
         DN_TEXT_OPTION("memory-limit", "BYTES|N%", o->memory_limit_text, "of all models in memory; the least used make room (0: none)"),
         DN_FLAG_OPTION("preload", o->preload, "load every model at the start, not the first alone"),
+        DN_TEXT_OPTION("precision", "NAME", o->precision_text, DN_PRECISION_HELP),
         DN_FLAG_OPTION("vae-tiling", o->vae_tiling, "decode large latents in tiles: less memory, slightly other pictures"),
         {.name = "batching", .kind = DN_OPTION_TEXT, .value = "POLICY", .target = &o->batching_text, .hidden = true},
         DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET; clients send Authorization: Bearer SECRET"),

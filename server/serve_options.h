@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/precision.h"
 #include "server/batching.h"
 #include "server/options.h"
 
@@ -14,10 +15,12 @@ typedef struct serve_options {
     uint64_t threads, keep_days, rows_max;
     double drain_seconds, snapshot_every;
     bool insecure, preload, vae_tiling;
+    const char *precision_text; /* NULL: fp32 */
     /* Made from them by serve_options_parse: */
     const char *hosts[DN_OPTION_LIST_MAX + 2]; /* NULL-terminated */
     char public_host[256];
     uint64_t keep_bytes, memory_limit;
+    dn_precision precision;
     unsigned socket_mode;
     batching batching;
 } serve_options;

@@ -5,6 +5,7 @@
 
 #include "api/generate_request.h"
 #include "base/error.h"
+#include "base/precision.h"
 #include "server/batching.h"
 
 #define WORKER_MODELS_MAX 64
@@ -34,6 +35,7 @@ typedef struct worker_options {
     const char *inputs; /* folder of input pictures; NULL: none come */
     bool preload; /* every model at the start, not the first alone */
     bool vae_tiling; /* large latents are decoded in tiles */
+    dn_precision precision; /* of the denoisers */
     struct {
         const char *name, *folder;
     } models[WORKER_MODELS_MAX];

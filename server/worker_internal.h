@@ -76,6 +76,7 @@ typedef struct worker_loader {
     unsigned threads, rows_max; /* read-only */
     uint64_t memory_limit; /* likewise */
     bool vae_tiling; /* likewise */
+    dn_precision precision; /* likewise */
     pthread_mutex_t lock; /* all below */
     pthread_cond_t work;
     load_task *waiting, **waiting_tail, *done, **done_tail;

@@ -45,8 +45,10 @@ static dn_status open_codec(load_task *task)
 
 static dn_status run_task(const worker_loader *loader, load_task *task)
 {
-    const dn_engine_options options = {
-        .threads = loader->threads, .vae_tiling = loader->vae_tiling, .describe_only = task->kind == LOAD_DESCRIPTION};
+    const dn_engine_options options = {.threads = loader->threads,
+                                       .precision = loader->precision,
+                                       .vae_tiling = loader->vae_tiling,
+                                       .describe_only = task->kind == LOAD_DESCRIPTION};
     dn_status status = dn_engine_open(&task->engine, task->folder, &options, &task->error);
     if (status == DN_OK)
         status = describe(task, task->engine);
@@ -101,7 +103,8 @@ dn_status worker_loader_start(worker_loader *loader, int wake_fd, const worker_o
                               .threads = options->threads,
                               .rows_max = options->rows_max,
                               .memory_limit = options->memory_limit,
-                              .vae_tiling = options->vae_tiling};
+                              .vae_tiling = options->vae_tiling,
+                              .precision = options->precision};
     loader->waiting_tail = &loader->waiting;
     loader->done_tail = &loader->done;
     pthread_mutex_init(&loader->lock, NULL);

@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/philox.h"
+#include "base/precision.h"
 #include "plan/plan.h"
 
 typedef struct dn_device dn_device;
@@ -95,6 +96,7 @@ typedef struct dn_network_options {
     const dn_plan *plan;        /* borrowed; outlives the network */
     const dn_weights *weights;  /* read during the call only */
     dn_weights *spent;          /* instead of weights: each one's memory is given back when it is packed; they are worth nothing then */
+    dn_precision precision;     /* one that precision_check accepts */
 } dn_network_options;
 
 typedef struct dn_workspace_options {
@@ -111,6 +113,8 @@ typedef struct dn_backend {
     void (*device_close)(dn_device *device);
     void (*device_describe)(const dn_device *device, char *out, size_t out_bytes);   /* "cpu avx512 2 threads" */
     const char *(*device_isa)(const dn_device *device);
+    /* Whether the device multiplies so, and gains by it; DN_UNSUPPORTED says what it has instead. */
+    dn_status (*precision_check)(const dn_device *device, dn_precision precision, dn_error *error);
 
     dn_status (*network_create)(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error);
     /* New weights into the same network (training): no run may be in flight. */

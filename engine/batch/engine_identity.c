@@ -28,6 +28,7 @@ static void say_program(dn_sha256 *hash, const dn_engine *engine)
     say(hash, "numerics", numerics);
     say(hash, "backend", engine->backend->name);
     say(hash, "isa", engine->backend->device_isa(engine->device));
+    say(hash, "precision", dn_precision_name(engine->precision));
     say(hash, "libpng", png_get_libpng_ver(NULL));
     say(hash, "zlib", zlibVersion());
 }
@@ -60,7 +61,9 @@ dn_status dn_engine_settle_build(dn_engine *engine, bool described, dn_error *er
 {
     unsigned char digest[DN_SHA256_BYTES];
     dn_sha256 hash;
-    snprintf(engine->device_text, sizeof engine->device_text, "%s %s", engine->backend->name, engine->backend->device_isa(engine->device));
+    bool plain = engine->precision == DN_PRECISION_FP32;
+    snprintf(engine->device_text, sizeof engine->device_text, "%s %s%s%s", engine->backend->name,
+             engine->backend->device_isa(engine->device), plain ? "" : " ", plain ? "" : dn_precision_name(engine->precision));
     engine->build[0] = '\0';
     if (described)
         return DN_OK;

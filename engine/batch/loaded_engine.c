@@ -167,7 +167,7 @@ static dn_status open_files(dn_engine *engine, const char *folder, bool describe
 /* Packs the weights and lets the floats go. */
 static dn_status compile(dn_network **out, const dn_engine *engine, dn_model *model, dn_error *error)
 {
-    dn_network_options network = {.plan = model->plan, .spent = model->weights};
+    dn_network_options network = {.plan = model->plan, .spent = model->weights, .precision = engine->precision};
     dn_status status = engine->backend->network_create(out, engine->device, &network, error);
     dn_weights_free(model->weights);
     model->weights = NULL;
@@ -179,6 +179,8 @@ static dn_status open_device(dn_engine *engine, const dn_engine_options *options
     dn_device_options device = {.threads = options->threads, .isa = options->isa};
     engine->backend = dn_backend_cpu();
     dn_status status = engine->backend->device_open(&engine->device, &device, error);
+    if (status == DN_OK)
+        status = engine->backend->precision_check(engine->device, engine->precision, error);
     if (status != DN_OK || options->describe_only)
         return status;
     status = compile(&engine->network, engine, engine->model, error);
@@ -194,6 +196,7 @@ dn_status dn_engine_load(dn_engine **out, const char *folder, const dn_engine_op
     if (engine == NULL)
         return dn_fail(error, DN_NO_MEMORY, "no memory for an engine");
     engine->vae_tiling = options->vae_tiling;
+    engine->precision = options->precision;
     dn_status status = open_files(engine, folder, options->describe_only, error);
     if (status == DN_OK)
         status = open_device(engine, options, error);

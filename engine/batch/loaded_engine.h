@@ -12,6 +12,7 @@
 typedef struct dn_engine_options {
     unsigned threads; /* 0: all available */
     const char *isa; /* NULL: best */
+    dn_precision precision; /* of the denoiser and its guide; autoencoder and classifier are always in fp32 */
     bool vae_tiling; /* pictures larger than the autoencoder's tile are decoded in tiles: less memory, slightly other pictures */
     bool describe_only; /* no weights are read: everything but the networks (NULL) and the hashes of weights and build (""); no batch on it */
 } dn_engine_options;
@@ -39,6 +40,7 @@ typedef struct dn_engine {
     dn_network *guide;
     dn_gradient classifier; /* run NULL: none */
     bool vae_tiling; /* as the options said */
+    dn_precision precision; /* likewise */
     char *codec_path; /* folder of the autoencoder whose latents the network denoises; NULL: it denoises pixels */
     char codec_sha256[65], codec_config_sha256[65]; /* of the autoencoder's weights and of its configuration; "": none, or not read */
     uint32_t image_width, image_height, image_channels; /* of the pictures */
@@ -50,8 +52,8 @@ typedef struct dn_engine {
     double default_guidance;
     dn_option_field fields[DN_OPT_COUNT]; /* see dn_engine_field_at */
     uint32_t field_count;
-    char device_text[64]; /* "cpu avx512": stands in pictures, so never the number of threads */
-    /* Hex sha256 over the sources' hash, numerics version, backend, instruction set, libpng and zlib versions, the configurations of
+    char device_text[64]; /* "cpu avx512", "cpu avx512 bf16": stands in pictures, so never the number of threads */
+    /* Hex sha256 over the sources' hash, numerics version, backend, instruction set, precision, libpng and zlib versions, the configurations of
      * network and scheduler, and the weights of all that helps it: autoencoder, guide, classifier. */
     char build[65];
 } dn_engine;

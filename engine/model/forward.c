@@ -49,7 +49,7 @@ dn_status dn_forward_open(dn_forward **out, const dn_model *model, const dn_forw
     status = f->backend->device_open(&f->device, &device, error);
     if (status != DN_OK)
         goto done;
-    dn_network_options network = {.plan = model->plan, .weights = model->weights};
+    dn_network_options network = {.plan = model->plan, .weights = model->weights, .precision = options->precision};
     status = f->backend->network_create(&f->network, f->device, &network, error);
     if (status != DN_OK)
         goto done;

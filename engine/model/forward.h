@@ -14,6 +14,7 @@ typedef struct dn_forward_options {
     unsigned threads; /* 0: all available */
     uint32_t rows_max; /* rows in one pass, 1..DN_BATCH_ROWS_MAX; more are run in several */
     bool keep_values; /* dn_forward_value will be asked */
+    dn_precision precision;
 } dn_forward_options;
 
 typedef struct dn_forward_rows {

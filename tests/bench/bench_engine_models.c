@@ -1,7 +1,7 @@
 /* Whole networks, forward, with random weights made in memory: milliseconds a row beside the multiply-add peak of the same threads,
  * probed before and after each. Rows share one time, as the rows of one guided image do; then each has another.
  *
- *     bench_engine_models [CONFIG.json ...]        the default: every one of tests/bench/models
+ *     bench_engine_models [--precision NAME] [CONFIG.json ...]        the default: fp32, every one of tests/bench/models
  *
  * A percentage counts the multiply-adds of the plain definition, so a convolution by Winograd may pass 100. Of several runs the
  * fastest counts: neighbours only ever add time. */
@@ -28,6 +28,7 @@ typedef struct bench {
     dn_device *device;
     size_t lanes;
     unsigned threads;
+    dn_precision precision;
     float *table;
 } bench;
 
@@ -133,7 +134,7 @@ static void bench_model(const bench *b, const char *path)
         dn_model_from_config(&model, config, path, &error) != DN_OK || dn_weights_create(&model->weights, model->plan, &error) != DN_OK)
         fail(path, &error);
     fill_weights(b, model->weights, model->plan);
-    const dn_network_options network = {.plan = model->plan, .weights = model->weights};
+    const dn_network_options network = {.plan = model->plan, .weights = model->weights, .precision = b->precision};
     if (b->backend->network_create(&r.network, b->device, &network, &error) != DN_OK)
         fail(path, &error);
     dn_weights_free(model->weights);
@@ -157,10 +158,14 @@ int main(int argc, char **argv)
         fail("device", &error);
     const char *isa = b.backend->device_isa(b.device);
     b.lanes = fma_probe_lanes(isa);
+    int first = argc > 2 && strcmp(argv[1], "--precision") == 0 ? 3 : 1;
+    if (first == 3 && dn_precision_parse(&b.precision, argv[2], &error) != DN_OK)
+        fail("--precision", &error);
+    printf("%s %s, %u threads\n", isa, dn_precision_name(b.precision), b.threads);
     dn_noise_normal(b.table, TABLE_COUNT, 0, 1, DN_STREAM_TRAIN, 0);
-    for (int i = 1; i < argc; i++)
+    for (int i = first; i < argc; i++)
         bench_model(&b, argv[i]);
-    for (size_t i = 0; argc == 1 && i < sizeof all / sizeof all[0]; i++)
+    for (size_t i = 0; argc <= first && i < sizeof all / sizeof all[0]; i++)
         bench_model(&b, all[i]);
     b.backend->device_close(b.device);
     free(b.table);

@@ -7,7 +7,12 @@ out=${1:?usage: tests/bench/run.sh FOLDER}
 model=${DENOISED_BENCH_MODEL:-models/fashion-mnist}
 {
     [ -x "$out/tests/bench/bench_engine_kernels" ] && { echo "== kernels"; "$out/tests/bench/bench_engine_kernels"; }
+    [ -x "$out/tests/bench/bench_engine_half" ] && { echo "== products in 16 bits"; "$out/tests/bench/bench_engine_half"; }
     [ -x "$out/tests/bench/bench_engine_models" ] && { echo "== models"; "$out/tests/bench/bench_engine_models"; }
+    if "$out/denoised" inspect --quick --precision bf16 "$model" >/dev/null 2>&1; then
+        echo "== transformers in bf16"
+        "$out/tests/bench/bench_engine_models" --precision bf16 tests/bench/models/dit_s_2.json tests/bench/models/dit_xl_2.json
+    fi
     [ -x "$out/tests/bench/bench_store" ] && { echo "== store"; "$out/tests/bench/bench_store" "$out"; }
     echo "== serving"
     python3 tests/bench/bench_serving.py --out "$out" --model "$model"

@@ -210,6 +210,10 @@ void dn_cpu_conv(const dn_cpu_run *run)
         dn_cpu_winograd(run);
         return;
     }
+    if (run->compiled->half) {
+        dn_cpu_half_product(run);
+        return;
+    }
     cut c = {.run = run, .g = measure(run->plan, run->node)};
     const geometry *g = &c.g;
     size_t row_count = run->row_count;
@@ -240,6 +244,10 @@ void dn_cpu_linear_panels(const dn_cpu_run *run, unsigned worker, size_t first, 
 
 void dn_cpu_linear(const dn_cpu_run *run)
 {
+    if (run->compiled->half) {
+        dn_cpu_half_product(run);
+        return;
+    }
     cut c = {.run = run};
     c.g.in = dn_cpu_shape(run, run->node->in[0]);
     c.g.out = dn_cpu_shape(run, run->node->out);

@@ -128,6 +128,7 @@ const dn_backend *dn_backend_cpu(void)
         .device_close = device_close,
         .device_describe = device_describe,
         .device_isa = device_isa,
+        .precision_check = dn_cpu_precision_check,
         .network_create = dn_cpu_network_create,
         .network_update = dn_cpu_network_update,
         .network_free = dn_cpu_network_free,

@@ -2,12 +2,17 @@
  *
  * Invariant: each output element is one chain of multiply-adds over its depth, in order, then one fixed epilogue, so a
  * row's bytes do not depend on which rows and columns are computed with it. Any thread. The including file defines
- * DN_LANES, DN_TILE_ROWS (4, 6, 8 or 14) and DN_GEMM_NAME. */
+ * DN_LANES, DN_TILE_ROWS (4, 6, 8 or 14) and DN_GEMM_NAME; and DN_MULTIPLY_ADD where an element is more than a float. */
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/vector.inc.h"
 
 #define PANEL (2 * DN_LANES)
+#define PANEL_FLOATS PANEL
+#define PANEL_EXTRA 0
 #define LINE_FLOATS 16u /* of one cache line */
+#ifndef DN_MULTIPLY_ADD
+#define DN_MULTIPLY_ADD(sum, x, b) sum += (x) * (b)
+#endif
 
 /* Rows are reached from every third row's pointer, as base, base + stride and base + 2 * stride: x86 addresses these
  * directly, so 14 rows need 5 pointers. */
@@ -25,9 +30,9 @@
 #define MULTIPLY_ADD(i, p, o)                                                                                                              \
     if (mr > i) {                                                                                                                          \
         const float x = p[(o)*stride];                                                                                                     \
-        low##i += x * b_low;                                                                                                               \
+        DN_MULTIPLY_ADD(low##i, x, b_low);                                                                                                 \
         if (nv > 1)                                                                                                                        \
-            high##i += x * b_high;                                                                                                         \
+            DN_MULTIPLY_ADD(high##i, x, b_high);                                                                                           \
     }
 #define STORE_SUMS(i, p, o)                                                                                                                \
     if (mr > i) {                                                                                                                          \
@@ -80,104 +85,4 @@ EACH_ROW(DEFINE_MULTIPLY)
 static multiply_function *const multiply_wide[] = {EACH_ROW(NAME_WIDE)};
 static multiply_function *const multiply_narrow[] = {EACH_ROW(NAME_NARROW)};
 
-/* Where one tile's outputs go: columns `column` .. `column + width - 1`. */
-typedef struct tile_target {
-    float *out;
-    const float *residual;
-    size_t column, width;
-} tile_target;
-
-/* Bias, per-row bias, residual, scale and activation, in this order, from the tile to the output. */
-static void finish(const dn_gemm *g, const float *tile, size_t rows, const tile_target *target)
-{
-    for (size_t j = 0; j < target->width; j += DN_LANES) {
-        const size_t lanes = target->width - j, column = target->column + j;
-        const vec bias = g->bias ? load_some(g->bias + column, lanes) : splat(0.0f);
-        const vec row_bias = g->row_bias ? load_some(g->row_bias + column, lanes) : splat(0.0f);
-        for (size_t i = 0; i < rows; i++) {
-            vec y = load(tile + i * PANEL + j) + bias;
-            y += row_bias;
-            if (g->residual)
-                y += load_some(target->residual + i * g->residual_row + column, lanes);
-            y *= g->scale;
-            store_some(target->out + i * g->out_row + column, activate(y, g->activation), lanes);
-        }
-    }
-}
-
-/* Bias and activation, then the gate, then the residual. */
-static void finish_gated(const dn_gemm *g, const float *tile, size_t rows, const tile_target *target)
-{
-    for (size_t j = 0; j < target->width; j += DN_LANES) {
-        const size_t lanes = target->width - j, column = target->column + j;
-        const vec bias = g->bias ? load_some(g->bias + column, lanes) : splat(0.0f);
-        const vec gate = load_some(g->gate + column, lanes);
-        for (size_t i = 0; i < rows; i++) {
-            const vec y = activate(load(tile + i * PANEL + j) + bias, g->activation);
-            const vec residual = load_some(target->residual + i * g->residual_row + column, lanes);
-            store_some(target->out + i * g->out_row + column, residual + gate * y, lanes);
-        }
-    }
-}
-
-/* Whole vectors, scaled and nothing else: attention's scores. Zero is added as finish adds it. */
-static void finish_scaled(const dn_gemm *g, const float *tile, size_t rows, const tile_target *target)
-{
-    for (size_t i = 0; i < rows; i++, tile += PANEL) {
-        float *out = target->out + i * g->out_row + target->column;
-        for (size_t j = 0; j < target->width; j += DN_LANES)
-            store(out + j, (load(tile + j) + 0.0f) * g->scale);
-    }
-}
-
-/* Nothing to add and whole vectors to write. With a scale of 1 sums go straight to the output. */
-static bool is_plain(const dn_gemm *g, size_t width)
-{
-    return !g->bias && !g->row_bias && !g->residual && !g->gate && g->activation == DN_ACT_NONE && width % DN_LANES == 0;
-}
-
-/* One line's rows, cut into tiles as even as possible, against one panel; the first tiles fetch the panel at `next`. A single
- * tile waits for memory as it is, and fetches nothing more. */
-static void multiply_line(const dn_gemm *g, size_t line, const float *b, const float *next, size_t column, size_t width)
-{
-    float tile[DN_TILE_ROWS * PANEL] __attribute__((aligned(64)));
-    const size_t tiles = (g->rows + DN_TILE_ROWS - 1) / DN_TILE_ROWS;
-    multiply_function *const *table = width <= DN_LANES ? multiply_narrow : multiply_wide;
-    const bool plain = is_plain(g, width);
-    const size_t depth = g->segments * g->k;
-    for (size_t t = 0; t < tiles; t++) {
-        const size_t first = t * g->rows / tiles, count = (t + 1) * g->rows / tiles - first;
-        const float *a = g->a + line * g->a_line + first * g->a_row;
-        const bool fetches = tiles > 1 && t * LINE_FLOATS < PANEL;
-        const fetch ahead = {fetches ? next + t * LINE_FLOATS * depth : b, fetches ? LINE_FLOATS : 0};
-        const tile_target target = {
-            .out = g->out + line * g->out_line + first * g->out_row,
-            .residual = g->residual ? g->residual + line * g->residual_line + first * g->residual_row : NULL,
-            .column = column,
-            .width = width,
-        };
-        if (plain && g->scale == 1.0f) {
-            table[count - 1](target.out + column, g->out_row, g, a, b, ahead);
-        } else {
-            table[count - 1](tile, PANEL, g, a, b, ahead);
-            if (plain)
-                finish_scaled(g, tile, count, &target);
-            else if (g->gate)
-                finish_gated(g, tile, count, &target);
-            else
-                finish(g, tile, count, &target);
-        }
-    }
-}
-
-void DN_GEMM_NAME(const dn_gemm *g, size_t panel_first, size_t panel_end)
-{
-    for (size_t panel = panel_first; panel < panel_end; panel++) {
-        const size_t column = panel * PANEL;
-        const size_t width = g->n - column < PANEL ? g->n - column : PANEL;
-        const float *b = g->b + column * g->segments * g->k;
-        const float *next = panel + 1 < panel_end ? b + PANEL * g->segments * g->k : b;
-        for (size_t line = 0; line < g->lines; line++)
-            multiply_line(g, line, b, line == 0 ? next : b, column, width);
-    }
-}
+#include "backend/cpu/gemm_tiles.inc.c"

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cpu/half.h"
 #include "backend/cpu/state.h"
 
 static bool multiplies(const dn_node *node)
@@ -21,10 +22,13 @@ static size_t depth_of(const dn_plan *plan, const dn_node *node)
 
 static size_t packed_count(const dn_network *network, const dn_node *node)
 {
+    const dn_cpu_half *half = network->nodes[node - network->plan->nodes].half;
     const dn_weight_info *info = &network->plan->weights[node->weight];
     const dn_cpu_kernels *kernels = network->device->kernels;
     size_t count;
-    if (dn_cpu_winograd_fits(network->plan, node))
+    if (half)
+        count = dn_cpu_half_packed_count(half, depth_of(network->plan, node), info->dims[0]);
+    else if (dn_cpu_winograd_fits(network->plan, node))
         count = dn_cpu_winograd_packed_count(kernels, info->dims[1], info->dims[0]);
     else
         count = dn_cpu_packed_count(kernels, depth_of(network->plan, node), info->dims[0]);
@@ -145,6 +149,11 @@ static void pack_weight(const update_job *job, unsigned index)
     const dn_node *node = &plan->nodes[index];
     const dn_weight_info *info = &plan->weights[node->weight];
     const dn_cpu_kernels *kernels = job->network->device->kernels;
+    if (job->network->nodes[index].half) {
+        const float *weight = job->weights->data[node->weight];
+        dn_cpu_half_pack(job->network->nodes[index].packed, job->network->nodes[index].half, weight, depth_of(plan, node), info->dims[0]);
+        return;
+    }
     if (dn_cpu_winograd_fits(plan, node)) {
         dn_cpu_winograd_pack(job->network->nodes[index].packed, kernels, job->weights->data[node->weight], info->dims[1], info->dims[0]);
         return;
@@ -237,6 +246,14 @@ static void reserve_storage(dn_network *network)
         network->storage = (float *)(((uintptr_t)network->allocation + line - 1) / line * line);
 }
 
+/* Which nodes multiply in 16 bits. */
+static void choose_halves(dn_network *network, dn_precision precision)
+{
+    const dn_cpu_half *half = dn_cpu_half_of(network->device, precision);
+    for (uint32_t n = 0; n < network->plan->node_count; n++)
+        network->nodes[n].half = half && dn_cpu_half_fits(network->plan, &network->plan->nodes[n]) ? half : NULL;
+}
+
 dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error)
 {
     const dn_plan *plan = options->plan;
@@ -252,11 +269,16 @@ dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_ne
     network->nodes = calloc(plan->node_count, sizeof *network->nodes);
     network->weights = calloc((size_t)plan->weight_count + 1, sizeof *network->weights);
     network->frequencies = calloc(count_frequencies(plan) + 1, sizeof *network->frequencies);
+    if (!network->nodes || !network->weights || !network->frequencies) {
+        status = dn_fail(error, DN_NO_MEMORY, "no memory for a network");
+        goto done;
+    }
+    choose_halves(network, options->precision);
     mark_plain(plan, plain);
     size_t floats = place_weights(network, plain, NULL);
     network->bytes = floats * sizeof(float);
     reserve_storage(network);
-    if (!network->nodes || !network->weights || !network->frequencies || !network->storage) {
+    if (!network->storage) {
         status = dn_fail(error, DN_NO_MEMORY, "no memory for %zu MB of packed weights", network->bytes >> 20);
         goto done;
     }

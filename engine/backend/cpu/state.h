@@ -18,6 +18,7 @@ typedef struct dn_cpu_node {
     float *packed; /* conv, linear: the weight as panels */
     double *frequency; /* time embedding, class sinusoid: dim / 2 angular frequencies */
     float *table; /* position: [h,w,C] to be added */
+    const struct dn_cpu_half *half; /* conv, linear: how it multiplies and packed lies; NULL: in float */
 } dn_cpu_node;
 
 struct dn_network {
@@ -42,6 +43,7 @@ struct dn_workspace {
     uint32_t rows_max, row_count;
     uint32_t region_rows;        /* rows that a region holds */
     size_t region_floats;
+    size_t half_offset;          /* in a region: where rows lie that were converted for products in 16 bits */
     dn_row *rows;                /* copies of the last run's */
     float *arena;                /* the regions */
     size_t *offsets;             /* per plan value; row r of value v at region + offsets[v] + r * dn_shape_count */
@@ -160,6 +162,14 @@ void dn_cpu_winograd(const dn_cpu_run *run);
 /* From weight[O,I,3,3] to 16 packed matrices [I, O]. */
 size_t dn_cpu_winograd_packed_count(const dn_cpu_kernels *kernels, size_t inputs, size_t outputs);
 void dn_cpu_winograd_pack(float *packed, const dn_cpu_kernels *kernels, const float *weight, size_t inputs, size_t outputs);
+
+/* Whether a conv or linear node's product pays in 16 bits: a function of its shape alone. */
+bool dn_cpu_half_fits(const dn_plan *plan, const dn_node *node);
+/* Floats that a region of so many rows needs for converted rows: of the largest node. */
+size_t dn_cpu_half_floats(const dn_network *network, uint32_t rows);
+/* A node whose `half` is set, for every row of the run. */
+void dn_cpu_half_product(const dn_cpu_run *run);
+dn_status dn_cpu_precision_check(const dn_device *device, dn_precision precision, dn_error *error);
 
 /* Each computes a node for every row of the run. */
 void dn_cpu_run_node(const dn_cpu_run *run); /* of any kind */
