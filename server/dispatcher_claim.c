@@ -1,19 +1,22 @@
 /* Claims: how many jobs, of which models, and what becomes of them here.
  *
  * Invariant: one claim is under way at a time; a model's jobs are claimed only while the rows of its lanes that wait or run are
- * fewer than a tick and a little more takes, so that one job waits ahead at most and priorities keep their meaning. */
+ * fewer than a tick and a little more takes, so that one job waits ahead at most and priorities keep their meaning. Where there is no
+ * room, jobs are claimed that outrank enough of those here: the worker sets lanes aside for them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
+#include "server/urgency.h"
 
-static double rows_of_model(const dispatcher *d, size_t model_index)
+/* Rows of the jobs here that a new one of this priority would not outrank. */
+static double rows_before(const dispatcher *d, size_t model_index, int priority)
 {
     double rows = 0;
     for (const running_job *job = d->jobs; job; job = job->next)
-        if (job->model_index == model_index)
+        if (job->model_index == model_index && !urgency_outranks(priority, 0, job->job.priority, job_waited(job)))
             rows += (double)job->rows * (job_count_lanes(job, PLACE_WAITING) + job_count_lanes(job, PLACE_SENT));
     return rows;
 }
@@ -48,9 +51,9 @@ void dispatcher_find_strangers(dispatcher *d)
 
 /* ---- What may be claimed */
 
-/* Fills claim_models; returns the free rows of them all. A model that cannot be loaded is claimed too, beside one that can: its jobs
+/* Fills claim_models; returns the rows that are free for jobs of this priority, of them all. A model that cannot be loaded is claimed too, beside one that can: its jobs
  * fail with the cause. Where none can, the daemon is about to end, and its jobs wait for a better start. */
-static double choose_models(dispatcher *d)
+static double choose_models(dispatcher *d, int priority)
 {
     double room = 0;
     unsigned count = 0;
@@ -59,7 +62,7 @@ static double choose_models(dispatcher *d)
     for (size_t i = 0; i < models_count(d->options.models) && count < WORKER_MODELS_MAX; i++) {
         const uint32_t rows_max = d->models[i].rows_max;
         const double target = d->models[i].failed ? 1 : rows_max + (rows_max / 4 > 2 ? rows_max / 4 : 2);
-        const double free_rows = target - rows_of_model(d, i);
+        const double free_rows = target - rows_before(d, i, priority);
         if ((!d->models[i].ready && !d->models[i].failed) || free_rows <= 0)
             continue;
         d->claim_models[count++] = models_name(d->options.models, i);
@@ -67,6 +70,16 @@ static double choose_models(dispatcher *d)
     }
     d->claim_models[count] = NULL;
     return count ? room : 0;
+}
+
+/* With all rows taken: the lowest priority for which there is room nevertheless, and its room. */
+static double choose_urgent(dispatcher *d, int *priority)
+{
+    double room = 0;
+    for (*priority = 1 - API_PRIORITY_MAX; room <= 0 && *priority <= API_PRIORITY_MAX; ++*priority)
+        room = choose_models(d, *priority);
+    --*priority;
+    return room;
 }
 
 static bool suspicion(const dispatcher *d)
@@ -81,12 +94,15 @@ void dispatcher_claim(dispatcher *d, double now)
 {
     if (atomic_exchange(&d->kicked, false)) {
         d->next_claim = 0;
-        d->claim_again = true;
+        d->claim_again = d->claim_urgent = true;
         d->queue_moved = true;
     }
     if (d->claiming || now < d->next_claim || !d->hello || suspicion(d))
         return;
-    const double room = choose_models(d);
+    int priority = -API_PRIORITY_MAX;
+    double room = choose_models(d, priority);
+    if (room <= 0 && d->claim_urgent)
+        room = choose_urgent(d, &priority);
     const bool strange = d->strangers && dispatcher_any_ready(d);
     pending *item = room > 0 || strange ? dispatcher_pending(d, STORE_CLAIM) : NULL;
     if (!item)
@@ -94,6 +110,7 @@ void dispatcher_claim(dispatcher *d, double now)
     const double jobs = strange ? DISPATCHER_CLAIM_MAX : room / d->rows_per_job;
     item->request->claim_max = jobs < 1 ? 1 : jobs > DISPATCHER_CLAIM_MAX ? DISPATCHER_CLAIM_MAX : (uint32_t)jobs;
     item->request->models = strange ? (const char *const *)d->strangers : d->claim_models;
+    item->request->levels_left_out = strange ? 0 : (uint32_t)(priority + API_PRIORITY_MAX);
     item->request->resumed_done = snapshot_resumed_done;
     const api_model *first = models_lookup(d->options.models, item->request->models[0]);
     item->request->device = first ? first->device : "";
@@ -128,8 +145,10 @@ static running_job *make_job(dispatcher *d, store_claimed *claimed)
         if (claimed->done_indices[i] < job->n)
             lanes[claimed->done_indices[i]].place = PLACE_DONE;
     running_job **link = &d->jobs;
-    while (*link)
+    const double waited = job_waited(job);
+    while (*link && !urgency_outranks(job->job.priority, waited, (*link)->job.priority, job_waited(*link)))
         link = &(*link)->next;
+    job->next = *link;
     *link = job;
     return job;
 }
@@ -167,6 +186,10 @@ void dispatcher_claimed(dispatcher *d, store_request *request)
     if (request->result == STORE_OK && !request->claimed_count && request->models == (const char *const *)d->strangers) {
         dispatcher_forget_strangers(d); /* All of them have failed. */
         d->next_claim = 0;
+        return;
+    }
+    if (request->result == STORE_OK && !request->claimed_count && request->levels_left_out) {
+        d->claim_urgent = d->claim_again;
         return;
     }
     if (request->result != STORE_OK || !request->claimed_count) {

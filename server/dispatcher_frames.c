@@ -180,13 +180,22 @@ static void hear_admitted(dispatcher *d, const protocol_message *m)
     job_lane *lane = &out->job->lanes[out->index];
     lane->steps_done = m->steps_done;
     out->job->changed = true;
-    if (m->steps_done)
+    if (m->steps_done && !lane->aside)
         metrics_add(d->options.metrics, METRIC_LANES_RESUMED, 1);
+    lane->aside = false;
     if (m->text.count) {
         char why[256];
         protocol_copy_text(why, sizeof why, m->text);
         fprintf(stderr, "dispatcher: image %u of job %s starts at step 0: %s\n", out->index, out->job->job.id, why);
     }
+}
+
+static void hear_aside(dispatcher *d, const protocol_message *m)
+{
+    const outstanding_lane *out = outstanding_find(d, m->lane);
+    metrics_add(d->options.metrics, METRIC_LANES_SET_ASIDE, 1);
+    if (out && out->job)
+        out->job->lanes[out->index].aside = true;
 }
 
 static void hear_snapshot(dispatcher *d, const protocol_message *m)
@@ -307,6 +316,9 @@ static dn_status hear(dispatcher *d, const protocol_message *m, dn_error *error)
         return hear_table(d, m, error);
     case PROTOCOL_ADMITTED:
         hear_admitted(d, m);
+        return DN_OK;
+    case PROTOCOL_ASIDE:
+        hear_aside(d, m);
         return DN_OK;
     case PROTOCOL_TICK:
         hear_tick(d, m);

@@ -89,7 +89,7 @@ typedef enum lane_place { PLACE_WAITING, PLACE_SENT, PLACE_STORING, PLACE_DONE }
 
 typedef struct job_lane {
     lane_place place;
-    bool watched;
+    bool watched, aside; /* aside: it made way for a more urgent one, in the worker */
     uint32_t steps_done, steps_total;
     uint64_t number; /* while SENT or STORING: the worker's name for it */
 } job_lane;
@@ -97,7 +97,7 @@ typedef struct job_lane {
 typedef enum job_end { END_NONE, END_CANCELED, END_FAILED, END_REQUEUED, END_DROPPED } job_end;
 
 typedef struct running_job {
-    struct running_job *next; /* in order of claim */
+    struct running_job *next; /* in order of claim, but for those that outrank others */
     store_job job;
     api_request request;
     const api_model *model;
@@ -171,6 +171,7 @@ struct dispatcher {
     unsigned store_pending; /* results on their way, the files thread included */
     pending *deferred;
     bool claiming, claim_again;
+    bool claim_urgent; /* something was enqueued: it may be worth a place that others have */
     double next_claim, rows_per_job;
     const char *claim_models[WORKER_MODELS_MAX + 1];
     char **strangers; /* models of queued jobs that are not configured, NULL-terminated; NULL: none, or dealt with */
@@ -196,6 +197,7 @@ void dispatcher_forget_strangers(dispatcher *d);
 
 /* dispatcher_jobs.c */
 running_job *job_find(dispatcher *d, const char *id, int64_t token); /* token 0: any */
+double job_waited(const running_job *job); /* seconds since it was accepted */
 uint32_t job_count_lanes(const running_job *job, lane_place place);
 void job_end_with(dispatcher *d, running_job *job, job_end end, const char *code_or_reason, const char *detail);
 void job_try_end(dispatcher *d, running_job *job);

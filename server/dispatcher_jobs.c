@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
+#include "server/urgency.h"
 
 running_job *job_find(dispatcher *d, const char *id, int64_t token)
 {
@@ -19,6 +20,12 @@ running_job *job_find(dispatcher *d, const char *id, int64_t token)
         if (strcmp(job->job.id, id) == 0 && (!token || job->job.token == token))
             return job;
     return NULL;
+}
+
+double job_waited(const running_job *job)
+{
+    const int64_t milliseconds = dn_wall_ms() - job->job.created_ms;
+    return milliseconds > 0 ? (double)milliseconds / 1000 : 0; /* a clock set back ages nobody */
 }
 
 uint32_t job_count_lanes(const running_job *job, lane_place place)
@@ -124,13 +131,16 @@ void job_end_with(dispatcher *d, running_job *job, job_end end, const char *code
 
 /* ---- Feeding */
 
-static uint32_t rows_sent(const dispatcher *d, size_t model_index)
+/* Rows that the worker has of the job's model; those of jobs that this one outranks make way, and do not count. */
+static uint32_t rows_sent(const dispatcher *d, const running_job *job)
 {
     uint32_t rows = 0;
     for (uint32_t i = 0; i < d->outstanding_count; i++) {
         const outstanding_lane *lane = &d->outstanding[i];
-        if (lane->job && lane->job->model_index == model_index && lane->job->lanes[lane->index].place == PLACE_SENT)
-            rows += lane->job->rows;
+        const running_job *other = lane->job;
+        if (other && other->model_index == job->model_index && other->lanes[lane->index].place == PLACE_SENT &&
+            !urgency_outranks(job->job.priority, job_waited(job), other->job.priority, job_waited(other)))
+            rows += other->rows;
     }
     return rows;
 }
@@ -163,13 +173,14 @@ static void send_lane(dispatcher *d, running_job *job, uint32_t index)
     unsigned char *snapshot = snapshot_read(d->files.snapshots_fd, job->job.id, index, &steps, &count);
     lane->number = ++d->next_number;
     lane->place = PLACE_SENT;
-    lane->watched = false;
+    lane->watched = lane->aside = false;
     d->outstanding[d->outstanding_count++] = (outstanding_lane){.number = lane->number, .job = job, .index = index};
     const protocol_message m = {.type = PROTOCOL_ADMIT,
                                 .lane = lane->number,
                                 .index = index,
                                 .steps_done = steps,
                                 .steps_total = lane->steps_total,
+                                .seconds = job_waited(job),
                                 .text = protocol_text(job->job.request_json),
                                 .name = protocol_text(job->job.id),
                                 .data = {snapshot, count}};
@@ -181,7 +192,7 @@ static void send_lane(dispatcher *d, running_job *job, uint32_t index)
 static bool feed_job(dispatcher *d, running_job *job)
 {
     const uint32_t rows_max = d->models[job->model_index].rows_max, ahead = rows_max / 4 > 2 ? rows_max / 4 : 2;
-    uint32_t rows = rows_sent(d, job->model_index);
+    uint32_t rows = rows_sent(d, job);
     for (uint32_t i = 0; i < job->n; i++) {
         if (job->lanes[i].place != PLACE_WAITING)
             continue;

@@ -27,6 +27,7 @@ static const counter_text counters[METRIC_COUNTERS] = {
     [METRIC_ROWS] = {"denoised_network_rows_total", "Rows evaluated by networks."},
     [METRIC_TICKS] = {"denoised_ticks_total", "Ticks of running batches."},
     [METRIC_WORKER_RESTARTS] = {"denoised_worker_restarts_total", "Workers started after one ended or froze."},
+    [METRIC_LANES_SET_ASIDE] = {"denoised_lanes_set_aside_total", "Times a running image made way for a more urgent one."},
     [METRIC_LANES_RESUMED] = {"denoised_lanes_resumed_total", "Images continued from a snapshot."},
 };
 

@@ -47,10 +47,11 @@ static int fields_of(uint32_t type)
     case PROTOCOL_FAILED:
         return HAS_LANE | HAS_STATE | HAS_TEXT;
     case PROTOCOL_ADMIT:
-        return HAS_LANE | HAS_INDEX | HAS_STEPS | HAS_TEXT | HAS_DATA | HAS_NAME;
+        return HAS_LANE | HAS_INDEX | HAS_STEPS | HAS_SECONDS | HAS_TEXT | HAS_DATA | HAS_NAME;
     case PROTOCOL_WATCH:
         return HAS_LANE | HAS_STATE;
     case PROTOCOL_GONE:
+    case PROTOCOL_ASIDE:
     case PROTOCOL_CANCEL:
     case PROTOCOL_STORED:
         return HAS_LANE;

@@ -28,6 +28,7 @@ typedef enum protocol_type {
     PROTOCOL_MODEL, /* text: name; state: protocol_model_state; data: description or cause; rows: of a tick; seconds: of a row */
     PROTOCOL_TABLE, /* text: name of a model in memory; rows: of a tick at most; data: what ticks take (tick_table_pack) */
     PROTOCOL_ADMITTED, /* lane; steps: done (resumed) and total; text: why a snapshot was refused, "" */
+    PROTOCOL_ASIDE, /* lane: it made way for a more urgent one, and goes on where it stands when there is room: ADMITTED again */
     PROTOCOL_TICK, /* rows, seconds, and the steps of every lane in the batch */
     PROTOCOL_PREVIEW, /* lane, steps, size, data: PNG */
     PROTOCOL_SNAPSHOT, /* lane, steps, data */
@@ -39,7 +40,7 @@ typedef enum protocol_type {
     /* dispatcher to worker */
     PROTOCOL_ADMIT =
         64, /* lane, index in its job, text: the request's JSON, name: the job's id, data: snapshot or nothing; steps: where that
-                          * stood */
+                          * stood; seconds: since the job was accepted */
     PROTOCOL_CANCEL, /* lane */
     PROTOCOL_WATCH, /* lane; state: 1 previews wanted, 0 not */
     PROTOCOL_STORED, /* lane: its image is durable (or discarded): credit comes back */

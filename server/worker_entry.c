@@ -1,4 +1,4 @@
-/* How lanes enter their batches: anew or from a snapshot, when the policy and the rows allow.
+/* How lanes enter their batches: anew or from a snapshot, when the policy and the rows allow; and how they make way for more urgent ones.
  *
  * Invariant: a lane enters only while its model is in memory, its pictures are prepared and the rows of its batch stay within the
  * model's; who else is in the batch has no influence on its bytes. Main thread. */
@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "server/urgency.h"
 #include "server/worker_internal.h"
 
 static dn_lane_spec spec_of(const worker_lane *lane)
@@ -52,6 +53,8 @@ static dn_status enter(worker *w, worker_lane *lane, const dn_lane_spec *spec, d
         resumed = dn_batch_restore(lane->model->batch, lane->id, lane->snapshot, lane->snapshot_bytes, &why) == DN_OK;
     free(lane->snapshot);
     lane->snapshot = NULL;
+    if (!resumed && lane->request.init_image.sha256[0] && !lane->init)
+        return worker_prepare_lane(w, lane, error); /* set aside once, it had no need of its pictures until now */
     dn_error refused;
     if (!resumed && dn_batch_admit(lane->model->batch, lane->id, spec, &refused) != DN_OK)
         return worker_fail_lane(w, lane, refused.status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE, refused.message,
@@ -70,26 +73,93 @@ static dn_status enter(worker *w, worker_lane *lane, const dn_lane_spec *spec, d
     return worker_send(w, &m, error);
 }
 
-/* The lane of a model that came first of those that wait; NULL: none does. */
-static worker_lane *first_waiting(worker *w, const worker_model *model)
+static bool outranks(const worker_lane *lane, const worker_lane *other, double now)
+{
+    return urgency_outranks(lane->request.priority, now - lane->accepted, other->request.priority, now - other->accepted);
+}
+
+/* Which of two waiting lanes enters first: the more urgent one; among equals the one that came first. */
+static bool before(const worker_lane *lane, const worker_lane *other, double now)
+{
+    const int own = urgency_of(lane->request.priority, now - lane->accepted);
+    const int others = urgency_of(other->request.priority, now - other->accepted);
+    return lane->request.priority == other->request.priority || own == others ? lane->order < other->order : own > others;
+}
+
+/* The waiting lane of a model that enters next; NULL: none waits. */
+static worker_lane *first_waiting(worker *w, const worker_model *model, double now)
 {
     worker_lane *first = NULL;
     for (unsigned i = 0; i < WORKER_CREDIT; i++) {
         worker_lane *lane = &w->lanes[i];
-        if (lane->state == LANE_WAITING && lane->model == model && (!first || lane->order < first->order))
+        if (lane->state == LANE_WAITING && lane->model == model && (!first || before(lane, first, now)))
             first = lane;
     }
     return first;
 }
 
-/* First come, first served within a model, as rows allow; a lane that needs more rows than are free holds up those behind it,
- * or it would wait for ever. lanes: that may enter at most. */
+/* ---- Making way */
+
+/* Of the running lanes that this one outranks, the least urgent, and of those the one that came last. NULL: none. */
+static worker_lane *least_urgent(worker *w, const worker_lane *lane, double now)
+{
+    worker_lane *least = NULL;
+    for (unsigned i = 0; i < WORKER_CREDIT; i++) {
+        worker_lane *other = &w->lanes[i];
+        if (other->state == LANE_RUNNING && other->model == lane->model && outranks(lane, other, now) &&
+            (!least || before(least, other, now)))
+            least = other;
+    }
+    return least;
+}
+
+/* Out of the batch, but not out of this process: its snapshot waits here for a place, and goes on with the same bytes. */
+static dn_status set_aside(worker *w, worker_lane *lane, bool *done, dn_error *error)
+{
+    unsigned char *bytes = NULL;
+    size_t count = 0;
+    *done = dn_batch_snapshot(lane->model->batch, lane->id, &bytes, &count, NULL) == DN_OK;
+    if (!*done)
+        return DN_OK;
+    dn_batch_evict(lane->model->batch, lane->id);
+    lane->snapshot = bytes;
+    lane->snapshot_bytes = count;
+    lane->snapshot_steps = lane->steps_done;
+    lane->state = LANE_WAITING;
+    const protocol_message m = {.type = PROTOCOL_ASIDE, .lane = lane->id};
+    return worker_send(w, &m, error);
+}
+
+/* Sets lanes aside until this one fits, if there are enough that it outranks; *rows: of those that run. */
+static dn_status make_way(worker *w, const worker_lane *lane, uint32_t *rows, double now, dn_error *error)
+{
+    uint32_t staying = 0;
+    for (unsigned i = 0; i < WORKER_CREDIT; i++)
+        if (w->lanes[i].state == LANE_RUNNING && w->lanes[i].model == lane->model && !outranks(lane, &w->lanes[i], now))
+            staying += w->lanes[i].rows;
+    if (staying && staying + lane->rows > lane->model->rows_max)
+        return DN_OK;
+    dn_status status = DN_OK;
+    for (bool done = true; status == DN_OK && done && *rows && *rows + lane->rows > lane->model->rows_max;) {
+        worker_lane *least = least_urgent(w, lane, now);
+        if (!least)
+            break;
+        const uint32_t freed = least->rows;
+        status = set_aside(w, least, &done, error);
+        *rows -= done ? freed : 0;
+    }
+    return status;
+}
+
+/* By urgency, then by arrival, as rows allow; a lane that needs more rows than are free or can be made so holds up those behind it, or
+ * it would wait for ever. lanes: that may enter at most. */
 static dn_status enter_model(worker *w, worker_model *model, uint32_t lanes, dn_error *error)
 {
+    const double now = dn_now_seconds();
     uint32_t rows = rows_running(w, model);
     dn_status status = DN_OK;
     while (status == DN_OK && lanes > 0) {
-        worker_lane *first = first_waiting(w, model);
+        worker_lane *first = first_waiting(w, model, now);
         if (!first || dn_batch_lanes(model->batch) >= DN_LANES_MAX)
             return DN_OK;
         const dn_lane_spec spec = spec_of(first);
@@ -100,7 +170,9 @@ static dn_status enter_model(worker *w, worker_model *model, uint32_t lanes, dn_
         }
         first->rows = dn_lane_spec_rows(model->engine, &spec);
         if (rows && rows + first->rows > model->rows_max)
-            return DN_OK;
+            status = make_way(w, first, &rows, now, error);
+        if (status != DN_OK || (rows && rows + first->rows > model->rows_max))
+            return status;
         rows += first->rows;
         lanes--;
         status = enter(w, first, &spec, error);

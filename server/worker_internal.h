@@ -175,13 +175,14 @@ typedef enum lane_state { LANE_FREE, LANE_PREPARING, LANE_WAITING, LANE_RUNNING,
 typedef struct worker_lane {
     lane_state state;
     uint64_t id, order; /* order: of arrival */
+    double accepted; /* when its job was, by this process's clock */
     api_request request;
     uint64_t seed;
     worker_model *model;
     uint32_t rows, steps_done, steps_total, evaluations;
     bool watched;
     double last_preview, last_snapshot;
-    unsigned char *snapshot; /* to continue from, until it is admitted */
+    unsigned char *snapshot; /* to continue from, while it waits */
     size_t snapshot_bytes;
     uint32_t snapshot_steps; /* where it stood */
     char job[API_ID_BYTES + 1];

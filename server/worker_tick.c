@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "server/urgency.h"
 #include "server/worker_internal.h"
 
 bool worker_has_work(const worker *w)
@@ -80,11 +81,39 @@ static dn_status tick_model(worker *w, worker_model *model, dn_error *error)
     return status;
 }
 
-/* One tick of one batch: of the models that have lanes, the one that has had the least time. A model that comes back from a pause
- * starts level with the others, so that nobody saves time up. */
+/* The running lane of a model that has the highest priority, and waits for longest; NULL: none runs. */
+static const worker_lane *most_urgent(const worker *w, const worker_model *model)
+{
+    const worker_lane *most = NULL;
+    for (unsigned i = 0; i < WORKER_CREDIT; i++) {
+        const worker_lane *lane = &w->lanes[i];
+        if (lane->state == LANE_RUNNING && lane->model == model &&
+            (!most || lane->request.priority > most->request.priority ||
+             (lane->request.priority == most->request.priority && lane->accepted < most->accepted)))
+            most = lane;
+    }
+    return most;
+}
+
+/* Whether this model ticks rather than the other: it has the more urgent lane, or, where neither has, has had less time. */
+static bool ticks_before(const worker *w, const worker_model *model, const worker_model *other, double now)
+{
+    const worker_lane *own = most_urgent(w, model), *others = most_urgent(w, other);
+    if (!own || !others)
+        return own != NULL;
+    const double waited = now - own->accepted, others_waited = now - others->accepted;
+    if (urgency_outranks(own->request.priority, waited, others->request.priority, others_waited))
+        return true;
+    return !urgency_outranks(others->request.priority, others_waited, own->request.priority, waited) &&
+           model->virtual_seconds < other->virtual_seconds;
+}
+
+/* One tick of one batch: of the models that have lanes, the one with the most urgent lane, else the one that has had the least time. A
+ * model that comes back from a pause starts level with the others, so that nobody saves time up. */
 dn_status worker_tick(worker *w, dn_error *error)
 {
     worker_model *next = NULL;
+    const double now = dn_now_seconds();
     for (unsigned i = 0; i < w->options.model_count; i++) {
         worker_model *model = &w->models[i];
         if (!model->batch || dn_batch_lanes(model->batch) == 0) {
@@ -93,12 +122,13 @@ dn_status worker_tick(worker *w, dn_error *error)
         }
         if (model->virtual_seconds < w->virtual_now)
             model->virtual_seconds = w->virtual_now;
-        if (!next || model->virtual_seconds < next->virtual_seconds)
+        if (!next || ticks_before(w, model, next, now))
             next = model;
     }
     if (!next)
         return DN_OK;
-    w->virtual_now = next->virtual_seconds;
+    if (next->virtual_seconds > w->virtual_now)
+        w->virtual_now = next->virtual_seconds;
     return tick_model(w, next, error);
 }
 

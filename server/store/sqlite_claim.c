@@ -54,7 +54,10 @@ static head next_job(store *s, const store_request *r, int64_t now)
     size_t count = 0;
     sqlite3_stmt *statement = sql_row(&s->writer, SQL_LEVELS, "");
     for (bool more = statement != NULL; more && count < STORE_LEVELS; more = sql_next(&s->writer, statement)) {
-        priorities[count++] = sqlite3_column_int(statement, 0);
+        int priority = sqlite3_column_int(statement, 0);
+        if (priority >= (int)r->levels_left_out - API_PRIORITY_MAX) {
+            priorities[count++] = priority;
+        }
     }
     sql_end(statement);
     for (size_t i = 0; i < count; i++) {

@@ -11,6 +11,7 @@
 
 #include "server/store/sql.h"
 #include "server/store/store.h"
+#include "server/urgency.h"
 
 #define STORE_AHEAD_NEAR 200 /* queued jobs that are counted from the front; a job further back is counted from the end */
 #define STORE_GROUP_MAX 256 /* requests in one transaction */
@@ -20,7 +21,7 @@
 #define STORE_CRASHES_MAX 3 /* workers a job may take down alone */
 #define STORE_BOOTS_MAX 10 /* daemons that may die while it runs */
 #define STORE_TOMBSTONE_MS (30ll * 24 * 3600 * 1000) /* an expired job answers 410 for so long, then 404 */
-#define STORE_AGING_MS 120000 /* waiting so long counts as one more priority */
+#define STORE_AGING_MS (1000 * URGENCY_AGING_SECONDS) /* waiting so long counts as one more priority */
 #define STORE_RETENTION_JOBS_MAX 256 /* jobs expired or forgotten by one request */
 #define STORE_BALLAST_BYTES (8 << 20) /* given back to let running jobs end on a full disk */
 #define STORE_LEVELS (2 * API_PRIORITY_MAX + 1)

@@ -115,6 +115,7 @@ typedef struct store_request {
      * OK with claimed_count 0 when nothing waits. */
     uint32_t claim_max;
     const char *const *models;
+    uint32_t levels_left_out;       /* so many of the lowest priorities are left out */
     const char *device;             /* for the "started" event */
     uint64_t (*resumed_done)(void *payload, const store_job *job);   /* steps that snapshots save it, for that event; NULL: none. Writer thread. */
     store_claimed *claimed;         /* malloc'd, claimed_count */

@@ -157,6 +157,8 @@ typedef struct wanted {
     uint32_t steps, n, class_index;
     double guidance;
     uint64_t seed;
+    int priority;
+    const char *client; /* NULL: tester */
 } wanted;
 
 /* Stores a job and tells the dispatcher, if there is one. id: 27 bytes. */
@@ -169,7 +171,8 @@ static inline bool enqueue(char *id, wanted w)
                            .steps = w.steps,
                            .has_seed = true,
                            .seed = w.seed,
-                           .n = w.n};
+                           .n = w.n,
+                           .priority = w.priority};
     snprintf(request.sampler, sizeof request.sampler, "%s", w.sampler);
     unsigned char bytes[16] = {0};
     const unsigned number = ++job_number, process = (unsigned)getpid();
@@ -179,10 +182,11 @@ static inline bool enqueue(char *id, wanted w)
     store_request *r = store_request_create(STORE_ENQUEUE, NULL, NULL);
     r->jobs = calloc(1, sizeof *r->jobs);
     r->job_count = 1;
-    snprintf(r->client, sizeof r->client, "tester");
+    snprintf(r->client, sizeof r->client, "%s", w.client ? w.client : "tester");
     memcpy(r->jobs[0].id, id, 27);
     snprintf(r->jobs[0].model, sizeof r->jobs[0].model, "tiny");
     r->jobs[0].n = w.n;
+    r->jobs[0].priority = w.priority;
     r->jobs[0].cost = api_request_cost(&request);
     r->jobs[0].request_json = api_request_json(&request);
     const bool stored = store_call(st, r) == STORE_OK;

@@ -161,6 +161,52 @@ static void previews_come_while_watched(void)
     finish();
 }
 
+/* With every row taken by jobs of low priority, one of high priority is made at once; the others go on with the bytes they had. */
+static void urgent_job_does_not_wait(void)
+{
+    unsigned char alone[32], crowded[32];
+    const wanted slow = {.sampler = "ddpm", .steps = SLOW_STEPS, .n = 2, .class_index = 4, .guidance = 2, .seed = 5, .priority = -3};
+    char first[27], low[4][27], urgent[27];
+    CHECK(begin());
+    how.rows_max = 8;
+    CHECK_MSG(start(), "%s", error.message);
+    CHECK(enqueue(first, slow) && wait_until_ended(first) && images_digest(alone, first, 2));
+    for (int i = 0; i < 4; i++)
+        CHECK(enqueue(low[i], slow));
+    CHECK(wait_until_under_way(low[1]));
+    CHECK(enqueue(urgent, (wanted){.sampler = "ddim", .steps = 20, .n = 4, .guidance = 2, .seed = 1, .priority = 3}));
+    CHECK(wait_until_ended(urgent) && state_of(urgent, NULL, NULL) == API_STATE_SUCCEEDED);
+    for (int i = 0; i < 4; i++)
+        CHECK_MSG(!api_state_ended(state_of(low[i], NULL, NULL)), "job %d ended first", i);
+    CHECK(metric("denoised_lanes_set_aside_total") >= 4);
+    for (int i = 0; i < 4; i++) {
+        CHECK(wait_until_ended(low[i]) && images_digest(crowded, low[i], 2));
+        CHECK_MSG(memcmp(alone, crowded, 32) == 0, "job %d has other pictures", i);
+    }
+    finish();
+}
+
+/* One client has filled the queue; another's first picture waits for one of its jobs at most, counted in ticks: the time until a place
+ * is free, then its own. A fifth is allowed for claims and commits, which ticks do not wait for. */
+static void flood_delays_another_by_one_job(void)
+{
+    CHECK(begin());
+    how.rows_max = 8;
+    CHECK_MSG(start(), "%s", error.message);
+    char id[27], mine[27];
+    for (uint64_t i = 0; i < 60; i++)
+        CHECK(enqueue(id, (wanted){.sampler = "ddim", .steps = SLOW_STEPS, .n = 1, .guidance = 2, .seed = i, .client = "flood"}));
+    const double until = dn_now_seconds() + PATIENCE_SECONDS;
+    while (metric("denoised_images_total") < 5 && dn_now_seconds() < until)
+        usleep(1000);
+    const double before = metric("denoised_ticks_total");
+    CHECK(enqueue(mine, (wanted){.sampler = "ddim", .steps = SLOW_STEPS, .n = 1, .guidance = 2, .seed = 9, .client = "other"}));
+    CHECK(wait_until_ended(mine) && state_of(mine, NULL, NULL) == API_STATE_SUCCEEDED);
+    const double ticks = metric("denoised_ticks_total") - before;
+    CHECK_MSG(ticks <= 2.4 * SLOW_STEPS, "%.0f ticks for %u of its own", ticks, SLOW_STEPS);
+    finish();
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "worker") == 0)
@@ -172,5 +218,7 @@ int main(int argc, char **argv)
     RUN(running_job_is_cancelled);
     RUN(refused_request_fails_alone);
     RUN(previews_come_while_watched);
+    RUN(urgent_job_does_not_wait);
+    RUN(flood_delays_another_by_one_job);
     return test_end();
 }

@@ -9,7 +9,7 @@
 static const protocol_type types[] = {PROTOCOL_HELLO,    PROTOCOL_MODEL, PROTOCOL_ADMITTED, PROTOCOL_TICK,   PROTOCOL_PREVIEW,
                                       PROTOCOL_SNAPSHOT, PROTOCOL_IMAGE, PROTOCOL_GONE,     PROTOCOL_FAILED, PROTOCOL_DRAINED,
                                       PROTOCOL_ALIVE,    PROTOCOL_ADMIT, PROTOCOL_CANCEL,   PROTOCOL_WATCH,  PROTOCOL_STORED,
-                                      PROTOCOL_DRAIN,    PROTOCOL_PING,  PROTOCOL_TABLE};
+                                      PROTOCOL_DRAIN,    PROTOCOL_PING,  PROTOCOL_TABLE,    PROTOCOL_ASIDE};
 enum { TYPE_COUNT = sizeof types / sizeof types[0] };
 
 static uint64_t next_random(uint64_t *state)

@@ -76,7 +76,7 @@ static bool open_ready_line(void)
            m.state == PROTOCOL_MODEL_READY && m.rows == 8 && m.seconds > 0;
 }
 
-static char *request_json(uint32_t steps, uint64_t seed)
+static char *request_json(uint32_t steps, uint64_t seed, int priority)
 {
     const api_request request = {.model = "tiny",
                                  .has_class = true,
@@ -86,18 +86,24 @@ static char *request_json(uint32_t steps, uint64_t seed)
                                  .sampler = "ddim",
                                  .has_seed = true,
                                  .seed = seed,
-                                 .n = 1};
+                                 .n = 1,
+                                 .priority = priority};
     return api_request_json(&request);
 }
 
-static bool admit(uint64_t lane, uint32_t steps, protocol_bytes snapshot)
+static bool admit_as(uint64_t lane, uint32_t steps, uint64_t seed, int priority, protocol_bytes snapshot)
 {
-    char *json = request_json(steps, 7);
+    char *json = request_json(steps, seed, priority);
     const bool sent =
         json &&
         say((protocol_message){.type = PROTOCOL_ADMIT, .lane = lane, .text = protocol_text(json), .data = snapshot, .steps_done = 2});
     free(json);
     return sent;
+}
+
+static bool admit(uint64_t lane, uint32_t steps, protocol_bytes snapshot)
+{
+    return admit_as(lane, steps, 7, 0, snapshot);
 }
 
 /* Whatever comes next; false after a long silence. */
@@ -238,6 +244,75 @@ static void missing_model_is_told(void)
     CHECK_OK(worker_outcome, worker_error);
 }
 
+static bool lane_in(const protocol_message *tick, uint64_t lane)
+{
+    for (uint32_t i = 0; i < tick->lane_count; i++)
+        if (protocol_lane_at(tick, i).lane == lane)
+            return true;
+    return false;
+}
+
+/* Four lanes fill the batch. The urgent one is in the very next tick, in the place of the least urgent of them, which is set aside; it
+ * comes back when there is room, and becomes the picture that it would have been. Lanes of the same priority make way for nobody. */
+static void urgent_lane_takes_a_place(void)
+{
+    unsigned char alone[6][32], crowded[6][32];
+    static const int priorities[6] = {0, 0, -5, 0, 0, 5};
+    protocol_message m;
+    CHECK(open_ready_line());
+    for (uint64_t lane = 1; lane <= 5; lane++) {
+        CHECK(admit_as(lane, lane == 5 ? 20 : 300, lane, 0, (protocol_bytes){0}) && hear(PROTOCOL_IMAGE, &m) && m.lane == lane);
+        memcpy(alone[lane], m.sha256, 32);
+        CHECK(say((protocol_message){.type = PROTOCOL_STORED, .lane = lane}));
+    }
+    for (uint64_t lane = 1; lane <= 4; lane++)
+        CHECK(admit_as(lane, 300, lane, priorities[lane], (protocol_bytes){0}));
+    do
+        CHECK(hear(PROTOCOL_TICK, &m));
+    while (m.lane_count < 4);
+    CHECK(admit_as(5, 20, 5, priorities[5], (protocol_bytes){0}));
+    CHECK(hear(PROTOCOL_ASIDE, &m) && m.lane == 2);
+    CHECK(hear(PROTOCOL_TICK, &m) && m.rows == 8 && lane_in(&m, 5) && !lane_in(&m, 2));
+    bool came_back = false;
+    for (int images = 0, order = 0; images < 5;) {
+        CHECK(hear_any(&m));
+        CHECK(m.type != PROTOCOL_ASIDE);
+        came_back |= m.type == PROTOCOL_ADMITTED && m.lane == 2 && m.steps_done > 0 && m.text.count == 0;
+        if (m.type != PROTOCOL_IMAGE)
+            continue;
+        CHECK_MSG(order++ > 0 || m.lane == 5, "lane %llu ends before the urgent one", (unsigned long long)m.lane);
+        memcpy(crowded[m.lane], m.sha256, 32);
+        images++;
+    }
+    CHECK(came_back);
+    for (int lane = 1; lane <= 5; lane++)
+        CHECK_MSG(memcmp(alone[lane], crowded[lane], 32) == 0, "lane %d became another picture", lane);
+    close_line();
+    CHECK_OK(worker_outcome, worker_error);
+}
+
+/* What was set aside is not lost when the worker lets go of everything. */
+static void lane_set_aside_is_snapshotted_at_a_drain(void)
+{
+    protocol_message m;
+    CHECK(open_ready_line());
+    for (uint64_t lane = 1; lane <= 4; lane++)
+        CHECK(admit_as(lane, 1000, lane, -1, (protocol_bytes){0}));
+    do
+        CHECK(hear(PROTOCOL_TICK, &m));
+    while (m.lane_count < 4);
+    CHECK(admit_as(5, 1000, 5, 1, (protocol_bytes){0}) && hear(PROTOCOL_ASIDE, &m) && m.lane == 4);
+    CHECK(say((protocol_message){.type = PROTOCOL_DRAIN}));
+    bool kept = false;
+    for (m.type = PROTOCOL_ALIVE; m.type != PROTOCOL_DRAINED;) {
+        CHECK(hear_any(&m));
+        kept |= m.type == PROTOCOL_SNAPSHOT && m.lane == 4 && m.steps_done > 0 && m.data.count > 0;
+    }
+    CHECK(kept);
+    close_line();
+    CHECK_OK(worker_outcome, worker_error);
+}
+
 int main(void)
 {
     snprintf(root, sizeof root, "/tmp/dn-worker-XXXXXX");
@@ -250,6 +325,8 @@ int main(void)
     RUN(breaches_end_the_line);
     RUN(missing_model_is_told);
     RUN(policies_differ_in_company_alone);
+    RUN(urgent_lane_takes_a_place);
+    RUN(lane_set_aside_is_snapshotted_at_a_drain);
     nftw(root, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     return test_end();
 }
