@@ -243,6 +243,10 @@ static bool read_counts(api_reader *r, api_request *out)
     if (priority->value && !api_integer_of(priority, -API_PRIORITY_MAX, API_PRIORITY_MAX, &urgency)) {
         return refuse_field(r, API_FIELD_PRIORITY, "must be an integer from -10 to 10");
     }
+    const api_member *deadline = &r->members[API_FIELD_DEADLINE_MS];
+    if (deadline->value && !api_integer_of(deadline, 1, API_DEADLINE_MS_MAX, &out->deadline_ms)) {
+        return refuse_field(r, API_FIELD_DEADLINE_MS, "must be an integer from 1 to 604800000");
+    }
     out->n = (uint32_t)images;
     out->priority = (int)urgency;
     return true;

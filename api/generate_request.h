@@ -48,6 +48,7 @@ typedef struct api_request {
     uint64_t seed;
     uint32_t n;
     int priority;
+    int64_t deadline_ms;         /* from acceptance; 0: none */
 } api_request;
 
 /* Finds a model's description by name; NULL: unknown. name NULL asks for the default model, which is

@@ -11,6 +11,7 @@
 #define API_CLASS_MIXTURE_MAX 8              /* classes of one mixture */
 #define API_CLASS_WEIGHT_MAX 10.0            /* |weight| of a class in a mixture */
 #define API_PRIORITY_MAX 10                  /* -10..10 */
+#define API_DEADLINE_MS_MAX 604800000        /* a week */
 #define API_WAIT_SECONDS_MAX 300
 #define API_WAIT_PNG_SECONDS 50              /* how long image/png waits when Prefer says nothing */
 #define API_BATCH_JOBS_MAX 64                /* jobs in one JSON array */
@@ -36,6 +37,7 @@
     X("class_weight_max", API_CLASS_WEIGHT_MAX)                  \
     X("class_mixture_max", API_CLASS_MIXTURE_MAX)                \
     X("priority_max", API_PRIORITY_MAX)                          \
+    X("deadline_ms_max", API_DEADLINE_MS_MAX)                    \
     X("wait_seconds_max", API_WAIT_SECONDS_MAX)                  \
     X("wait_png_seconds", API_WAIT_PNG_SECONDS)                  \
     X("batch_jobs_max", API_BATCH_JOBS_MAX)                      \

@@ -66,7 +66,11 @@ char *api_request_json(const api_request *request)
     if (request->has_variation) {
         api_text_format(&text, ",\"variation_seed\":\"%" PRIu64 "\"", request->variation_seed);
     }
-    api_text_format(&text, ",\"seed\":\"%" PRIu64 "\",\"n\":%" PRIu32 ",\"priority\":%d}", request->seed, request->n, request->priority);
+    api_text_format(&text, ",\"seed\":\"%" PRIu64 "\",\"n\":%" PRIu32 ",\"priority\":%d", request->seed, request->n, request->priority);
+    if (request->deadline_ms) {
+        api_text_format(&text, ",\"deadline_ms\":%" PRId64, request->deadline_ms);
+    }
+    api_text_add(&text, "}");
     return api_text_take(&text);
 }
 
@@ -174,22 +178,25 @@ bool api_request_from_json(api_request *out, const char *json, size_t bytes)
     const dn_json_limits limits = {.bytes_max = REQUEST_JSON_BYTES_MAX};
     api_request request = {.model = ""};
     cJSON *root = NULL;
-    double steps = 0, n = 0, priority = 0;
+    double steps = 0, n = 0, priority = 0, deadline_ms = 0;
     bool ok = false;
     if (dn_json_parse(&root, json, bytes, &limits, NULL, NULL) != DN_OK || !cJSON_IsObject(root)) {
         goto done;
     }
     const cJSON *guidance = cJSON_GetObjectItemCaseSensitive(root, "guidance_scale");
+    const bool limited = cJSON_GetObjectItemCaseSensitive(root, "deadline_ms") != NULL;
     ok = cJSON_IsNumber(guidance) && api_read_text(root, "model", request.model, sizeof request.model) && read_classes(root, &request) &&
          api_read_text(root, "sampler", request.sampler, sizeof request.sampler) && read_options(root, &request) &&
          read_image(root, "init_image", &request.init_image) && read_image(root, "mask_image", &request.mask_image) &&
          read_seeds(root, &request) && api_read_whole(root, "steps", 1, API_STEPS_MAX, &steps) &&
-         api_read_whole(root, "n", 1, API_N_MAX, &n) && api_read_whole(root, "priority", -API_PRIORITY_MAX, API_PRIORITY_MAX, &priority);
+         api_read_whole(root, "n", 1, API_N_MAX, &n) && api_read_whole(root, "priority", -API_PRIORITY_MAX, API_PRIORITY_MAX, &priority) &&
+         (!limited || api_read_whole(root, "deadline_ms", 1, API_DEADLINE_MS_MAX, &deadline_ms));
     if (ok) {
         request.guidance_scale = guidance->valuedouble;
         request.steps = (uint32_t)steps;
         request.n = (uint32_t)n;
         request.priority = (int)priority;
+        request.deadline_ms = (int64_t)deadline_ms;
         *out = request;
     }
 done:

@@ -21,7 +21,8 @@
     X(VARIATION_SEED, "variation_seed")                                                                                                    \
     X(SEED, "seed")                                                                                                                        \
     X(N, "n")                                                                                                                              \
-    X(PRIORITY, "priority")
+    X(PRIORITY, "priority")                                                                                                                \
+    X(DEADLINE_MS, "deadline_ms")
 
 typedef enum api_field {
 #define X(name, text) API_FIELD_##name,

@@ -45,6 +45,14 @@ void dispatcher_kick(dispatcher *d)
     wake(d);
 }
 
+void dispatcher_deadline(dispatcher *d, int64_t at_ms)
+{
+    int64_t next = atomic_load(&d->next_deadline_ms);
+    while (at_ms < next && !atomic_compare_exchange_weak(&d->next_deadline_ms, &next, at_ms)) {
+    }
+    wake(d);
+}
+
 void dispatcher_cancel(dispatcher *d, const char *job_id)
 {
     pending *item = calloc(1, sizeof *item);
@@ -217,6 +225,9 @@ static int timeout_ms(const dispatcher *d, double now)
         wait = 0.05;
     if (!d->pid && d->respawn_at - now < wait)
         wait = d->respawn_at > now ? d->respawn_at - now : 0;
+    const int64_t deadline = dispatcher_next_deadline(d), wall = dn_wall_ms();
+    if (deadline < wall + 1000 && (double)(deadline - wall) / 1000 < wait)
+        wait = deadline > wall ? (double)(deadline - wall) / 1000 : 0;
     return (int)(wait * 1000) + 1;
 }
 
@@ -244,6 +255,7 @@ static void one_turn(dispatcher *d)
         return;
     }
     dispatcher_retry_deferred(d, now);
+    dispatcher_check_deadlines(d);
     if (atomic_load(&d->draining))
         drain(d, now);
     else

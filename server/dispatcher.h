@@ -35,6 +35,8 @@ typedef struct dispatcher_options {
 dn_status dispatcher_start(dispatcher **out, const dispatcher_options *options, dn_error *error);
 /* All calls below: any thread, never block. */
 void dispatcher_kick(dispatcher *d);                            /* something was enqueued */
+/* A job was enqueued that is of no use after this moment (wall-clock milliseconds). */
+void dispatcher_deadline(dispatcher *d, int64_t at_ms);
 void dispatcher_cancel(dispatcher *d, const char *job_id);      /* after the store committed cancel_requested */
 bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes);
 /* Seconds until a job of this model and cost would end, given the cost before it (of whatever models); < 0: not measured yet. */

@@ -51,8 +51,9 @@ void dispatcher_find_strangers(dispatcher *d)
 
 /* ---- What may be claimed */
 
-/* Fills claim_models; returns the rows that are free for jobs of this priority, of them all. A model that cannot be loaded is claimed too, beside one that can: its jobs
- * fail with the cause. Where none can, the daemon is about to end, and its jobs wait for a better start. */
+/* Fills claim_models; returns the rows that are free for jobs of this priority, of them all. A model that cannot be loaded is claimed
+ * too, beside one that can: its jobs fail with the cause. Where none can, the daemon is about to end, and its jobs wait for a better
+ * start. */
 static double choose_models(dispatcher *d, int priority)
 {
     double room = 0;

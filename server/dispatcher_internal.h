@@ -146,6 +146,7 @@ struct dispatcher {
     atomic_bool kicked, stop, hurry, drained, worker_up, store_gone;
     atomic_bool draining;
     _Atomic double drain_deadline; /* monotonic */
+    _Atomic int64_t next_deadline_ms; /* of the queued jobs, wall clock; INT64_MAX: none that is known of. 0 at the start: to be asked */
     _Atomic double row_seconds; /* of any model, as they come; 0: not yet */
     _Atomic double outstanding_seconds; /* to run what is still to run of the jobs that are here */
     model_pace *paces; /* [models_count] */
@@ -175,7 +176,7 @@ struct dispatcher {
     double next_claim, rows_per_job;
     const char *claim_models[WORKER_MODELS_MAX + 1];
     char **strangers; /* models of queued jobs that are not configured, NULL-terminated; NULL: none, or dealt with */
-    bool queue_moved;
+    bool queue_moved, asking_deadlines;
     double last_queue_moved;
 };
 
@@ -195,8 +196,14 @@ void dispatcher_claimed(dispatcher *d, store_request *request);
 void dispatcher_find_strangers(dispatcher *d); /* at start */
 void dispatcher_forget_strangers(dispatcher *d);
 
+/* dispatcher_deadlines.c */
+void dispatcher_check_deadlines(dispatcher *d);
+void dispatcher_deadlines_passed(dispatcher *d, const store_request *request);
+int64_t dispatcher_next_deadline(const dispatcher *d); /* of all jobs, wall-clock milliseconds; INT64_MAX: none */
+
 /* dispatcher_jobs.c */
 running_job *job_find(dispatcher *d, const char *id, int64_t token); /* token 0: any */
+int64_t job_deadline_ms(const running_job *job); /* wall clock; INT64_MAX: none */
 double job_waited(const running_job *job); /* seconds since it was accepted */
 uint32_t job_count_lanes(const running_job *job, lane_place place);
 void job_end_with(dispatcher *d, running_job *job, job_end end, const char *code_or_reason, const char *detail);

@@ -22,6 +22,11 @@ running_job *job_find(dispatcher *d, const char *id, int64_t token)
     return NULL;
 }
 
+int64_t job_deadline_ms(const running_job *job)
+{
+    return job->request.deadline_ms ? job->job.created_ms + job->request.deadline_ms : INT64_MAX;
+}
+
 double job_waited(const running_job *job)
 {
     const int64_t milliseconds = dn_wall_ms() - job->job.created_ms;

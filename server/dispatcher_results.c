@@ -89,6 +89,8 @@ static void end_result(dispatcher *d, const store_request *request)
         else if (request->op == STORE_REQUEUE)
             metrics_add(d->options.metrics, METRIC_JOBS_REQUEUED, 1);
         if (request->op == STORE_REQUEUE) {
+            if (job && job_deadline_ms(job) < INT64_MAX)
+                dispatcher_deadline(d, job_deadline_ms(job));
             d->queue_moved = true;
             d->next_claim = 0;
         }
@@ -148,6 +150,9 @@ void dispatcher_result(dispatcher *d, pending *item)
     case STORE_CANCELED_DONE:
     case STORE_REQUEUE:
         end_result(d, request);
+        break;
+    case STORE_DEADLINES:
+        dispatcher_deadlines_passed(d, request);
         break;
     default: /* A description that was not kept is told again by the next worker. */
         break;

@@ -11,6 +11,7 @@
 
 #include "api/generate_request.h"
 #include "api/negotiate.h"
+#include "base/clock.h"
 #include "server/service.h"
 
 typedef struct generate_state {
@@ -165,6 +166,7 @@ static bool fill_jobs(http_request *request, generate_state *g, api_request *job
         }
         api_id_text(job->id, random);
         memcpy(job->model, jobs[i].model, sizeof job->model);
+        job->deadline_ms = jobs[i].deadline_ms;
         job->priority = jobs[i].priority;
         job->cost = api_request_cost(&jobs[i]);
         job->n = jobs[i].n;
@@ -287,6 +289,11 @@ static bool stored(http_request *request, generate_state *g)
         http_add_header(request, "Idempotency-Replayed", "true");
     } else {
         metrics_add(s->metrics, METRIC_JOBS_ACCEPTED, enqueue->id_count);
+        for (size_t i = 0; i < enqueue->job_count; i++) {
+            if (enqueue->jobs[i].deadline_ms) {
+                dispatcher_deadline(s->dispatcher, dn_wall_ms() + enqueue->jobs[i].deadline_ms);
+            }
+        }
         dispatcher_kick(s->dispatcher);
     }
     if (g->form == API_FORM_EVENTS) {

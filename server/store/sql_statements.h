@@ -47,8 +47,11 @@
     X(SQL_TURN, "SELECT max(turn,coalesce((SELECT turn FROM client WHERE client=?1 AND priority=?2),0)) FROM level WHERE priority=?2")     \
     X(SQL_TURN_SET,                                                                                                                        \
       "INSERT INTO client(client,priority,turn) VALUES(?1,?2,?3) ON CONFLICT(client,priority) DO UPDATE SET turn=excluded.turn")           \
-    X(SQL_JOB_ADD, "INSERT INTO job(id,client,idempotency,model,request,n,cost,priority,turn,created_ms)"                                  \
-                   " VALUES(?1,?2,nullif(?3,0),?4,?5,?6,?7,?8,?9,?10) RETURNING row")                                                      \
+    X(SQL_JOB_ADD, "INSERT INTO job(id,client,idempotency,model,request,n,cost,priority,turn,created_ms,deadline_ms)"                      \
+                   " VALUES(?1,?2,nullif(?3,0),?4,?5,?6,?7,?8,?9,?10,nullif(?11,0)) RETURNING row")                                        \
+    X(SQL_OVERTAKEN, "SELECT coalesce(min(turn),-1) FROM job WHERE client=?1 AND state=0 AND priority=?2"                                  \
+                     " AND (deadline_ms IS NULL OR deadline_ms>?3)")                                                                       \
+    X(SQL_OVERTAKE, "UPDATE job SET turn=turn+?4 WHERE client=?1 AND state=0 AND priority=?2 AND turn>=?3")                                \
     /* Claim */                                                                                                                            \
     X(SQL_LEVELS, "SELECT priority FROM total WHERE state=0 AND jobs>0 ORDER BY priority DESC")                                            \
     X(SQL_HEAD, "SELECT row,turn,created_ms FROM job WHERE state=0 AND priority=?1 ORDER BY turn,row LIMIT 1")                             \
@@ -57,6 +60,10 @@
       "UPDATE job SET state=1,attempt=attempt+1,token=token+1,owner=?2,started_ms=coalesce(started_ms,?3) WHERE row=?1 AND state=0"        \
       " RETURNING " SQL_JOB_COLUMNS)                                                                                                       \
     X(SQL_LEVEL_TURN, "UPDATE level SET turn=max(turn,?2) WHERE priority=?1")                                                              \
+    /* Deadlines */                                                                                                                        \
+    X(SQL_DEADLINE_PAST,                                                                                                                   \
+      "SELECT id,deadline_ms FROM job WHERE state=0 AND deadline_ms IS NOT NULL AND deadline_ms<=?1 ORDER BY deadline_ms LIMIT 1")         \
+    X(SQL_DEADLINE_NEXT, "SELECT min(deadline_ms) FROM job WHERE state=0 AND deadline_ms IS NOT NULL")                                     \
     /* Running and ending */                                                                                                               \
     X(SQL_IMAGE_ADD, "INSERT INTO image(job," SQL_IMAGE_COLUMNS ") VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)")                        \
     X(SQL_IMAGE_COUNTED, "UPDATE job SET images_done=images_done+1 WHERE row=?1 RETURNING images_done")                                    \

@@ -3,7 +3,9 @@
  * Order of the checks: a key that is known answers before anything can refuse; then room on the disk, then the client's own
  * limit, then everybody's. Fairness is start-time fair queueing (Goyal, Vin, Cheng 1996) inside each priority: a job's turn
  * is the later of its client's finish tag and the turn last claimed, and the finish tag moves on by its cost. So a client
- * with a thousand jobs waiting delays another's first by one job at most. Writer thread. */
+ * with a thousand jobs waiting delays another's first by one job at most. A job with a deadline goes before those of its own client that
+ * have a later one or none, in the first of their turns, and moves them all on by its cost: as if it had been sent before them. So
+ * deadlines order a client's jobs, and cost no other client anything. Writer thread. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -89,8 +91,14 @@ static void add_job(store *s, store_request *r, const store_enqueue_job *job, in
     int64_t priority = job->priority, cost = (int64_t)job->cost;
     int64_t turn = sql_integer(c, SQL_TURN, 0, "ti", r->client, priority);
     sql_run(c, SQL_TURN_SET, "tii", r->client, priority, turn + cost);
-    int64_t row = sql_integer(c, SQL_JOB_ADD, 0, "ttittiiiii", job->id, r->client, key, job->model, job->request_json, (int64_t)job->n,
-                              cost, priority, turn, now);
+    int64_t deadline = job->deadline_ms ? now + job->deadline_ms : 0;
+    int64_t overtaken = deadline ? sql_integer(c, SQL_OVERTAKEN, -1, "tii", r->client, priority, deadline) : -1;
+    if (overtaken >= 0) {
+        turn = overtaken;
+        sql_run(c, SQL_OVERTAKE, "tiii", r->client, priority, turn, cost);
+    }
+    int64_t row = sql_integer(c, SQL_JOB_ADD, 0, "ttittiiiiii", job->id, r->client, key, job->model, job->request_json, (int64_t)job->n,
+                              cost, priority, turn, now, deadline);
     int64_t ahead, cost_ahead;
     store_ahead(c, priority, turn, row, &ahead, &cost_ahead);
     if (!c->code) {

@@ -22,6 +22,7 @@
 #define STORE_BOOTS_MAX 10 /* daemons that may die while it runs */
 #define STORE_TOMBSTONE_MS (30ll * 24 * 3600 * 1000) /* an expired job answers 410 for so long, then 404 */
 #define STORE_AGING_MS (1000 * URGENCY_AGING_SECONDS) /* waiting so long counts as one more priority */
+#define STORE_DEADLINES_MAX 256 /* jobs that fail by one request */
 #define STORE_RETENTION_JOBS_MAX 256 /* jobs expired or forgotten by one request */
 #define STORE_BALLAST_BYTES (8 << 20) /* given back to let running jobs end on a full disk */
 #define STORE_LEVELS (2 * API_PRIORITY_MAX + 1)
@@ -88,6 +89,7 @@ store_result store_do_requeue(store *s, store_request *r);
 store_result store_do_purge(store *s, store_request *r);
 store_result store_do_retention(store *s, store_request *r);
 store_result store_do_model(store *s, store_request *r);
+store_result store_do_deadlines(store *s, store_request *r);
 
 void store_request_clear(store_request *r); /* frees what an attempt put out, before another */
 bool store_add_file(store_request *r, sql *c, const char *name);
@@ -106,7 +108,7 @@ void store_space_keep(store *s); /* writer thread, between groups: the ballast c
 dn_status store_migrate(store *s, dn_error *error);
 int store_schema_newest(void);
 const char *store_migration(int version); /* SQL of 1..newest */
-extern const char store_migration_1[], store_migration_2[], store_migration_3[]; /* the embedded files */
+extern const char store_migration_1[], store_migration_2[], store_migration_3[], store_migration_4[]; /* the embedded files */
 
 /* sqlite_recover.c: before the writer thread starts. */
 dn_status store_recover(store *s, dn_error *error);

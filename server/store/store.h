@@ -75,7 +75,7 @@ void store_events_free(store_event *events, size_t count);
 /* ---- Writing */
 typedef enum store_op {
     STORE_ENQUEUE, STORE_CLAIM, STORE_IMAGE, STORE_FAIL, STORE_CANCEL, STORE_CANCELED_DONE, STORE_REQUEUE, STORE_PURGE,
-    STORE_RETENTION, STORE_MODEL
+    STORE_RETENTION, STORE_MODEL, STORE_DEADLINES
 } store_op;
 
 typedef struct store_enqueue_job {
@@ -84,6 +84,7 @@ typedef struct store_enqueue_job {
     int priority;
     uint64_t cost;
     uint32_t n;
+    int64_t deadline_ms;            /* from now; 0: none */
     char *request_json;             /* freed by store_request_free */
 } store_enqueue_job;
 
@@ -147,6 +148,8 @@ typedef struct store_request {
     /* STORE_MODEL */
     char model_name[65];
     char *model_json;
+    /* STORE_DEADLINES: fails queued jobs whose deadline has passed, a bounded number of them: claimed[] has their ids, n and last events. */
+    int64_t next_deadline_ms;       /* out: of those that still wait; 0: none has one */
     /* out, for every op that made events: the last milestone's seq of the job named in id */
     int64_t event_seq;
     struct store_request *next;     /* the store's own link while queued */

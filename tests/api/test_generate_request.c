@@ -9,6 +9,7 @@
 #define GUIDANCE API_INVALID_FIELD, "/guidance_scale", "guidance_scale must be a number from -100 to 100"
 #define SEED API_INVALID_FIELD, "/seed", "seed must be an integer or a string of digits from 0 to 18446744073709551615"
 #define COUNT API_INVALID_FIELD, "/n", "n must be an integer from 1 to 64"
+#define DEADLINE API_INVALID_FIELD, "/deadline_ms", "deadline_ms must be an integer from 1 to 604800000"
 #define PRIORITY API_INVALID_FIELD, "/priority", "priority must be an integer from -10 to 10"
 #define SAMPLER API_INVALID_FIELD, "/sampler", "sampler must be \"model\" or one of "
 #define LABEL API_INVALID_FIELD, "/class_label", "class_label must be an integer from 0 to 9"
@@ -41,6 +42,8 @@ static const struct {
     {"{\"n\":64,\"priority\":-10}", OK},
     {"{\"n\":1,\"priority\":10}", OK},
     {"{\"priority\":-0}", OK},
+    {"{\"deadline_ms\":1}", OK},
+    {"{\"deadline_ms\":604800000}", OK},
     {"{\"seed\":0}", OK},
     {"{\"seed\":18446744073709551615}", OK},
     {"{\"seed\":\"18446744073709551615\"}", OK},
@@ -249,6 +252,12 @@ static const struct {
     {"{\"n\":\"1\"}", COUNT},
     {"{\"n\":null}", COUNT},
     {"{\"n\":1e1}", COUNT},
+    {"{\"deadline_ms\":0}", DEADLINE},
+    {"{\"deadline_ms\":604800001}", DEADLINE},
+    {"{\"deadline_ms\":-5}", DEADLINE},
+    {"{\"deadline_ms\":1.5}", DEADLINE},
+    {"{\"deadline_ms\":\"soon\"}", DEADLINE},
+    {"{\"deadline_ms\":null}", DEADLINE},
     {"{\"priority\":11}", PRIORITY},
     {"{\"priority\":-11}", PRIORITY},
     {"{\"priority\":0.5}", PRIORITY},

@@ -158,6 +158,7 @@ typedef struct wanted {
     double guidance;
     uint64_t seed;
     int priority;
+    int64_t deadline_ms;
     const char *client; /* NULL: tester */
 } wanted;
 
@@ -172,7 +173,8 @@ static inline bool enqueue(char *id, wanted w)
                            .has_seed = true,
                            .seed = w.seed,
                            .n = w.n,
-                           .priority = w.priority};
+                           .priority = w.priority,
+                           .deadline_ms = w.deadline_ms};
     snprintf(request.sampler, sizeof request.sampler, "%s", w.sampler);
     unsigned char bytes[16] = {0};
     const unsigned number = ++job_number, process = (unsigned)getpid();
@@ -187,10 +189,13 @@ static inline bool enqueue(char *id, wanted w)
     snprintf(r->jobs[0].model, sizeof r->jobs[0].model, "tiny");
     r->jobs[0].n = w.n;
     r->jobs[0].priority = w.priority;
+    r->jobs[0].deadline_ms = w.deadline_ms;
     r->jobs[0].cost = api_request_cost(&request);
     r->jobs[0].request_json = api_request_json(&request);
     const bool stored = store_call(st, r) == STORE_OK;
     store_request_free(r);
+    if (dispatched && w.deadline_ms)
+        dispatcher_deadline(dispatched, dn_wall_ms() + w.deadline_ms);
     if (dispatched)
         dispatcher_kick(dispatched);
     return stored;

@@ -111,6 +111,7 @@ typedef struct spec {
     uint64_t cost;
     uint32_t n, jobs;
     unsigned char print;
+    int64_t deadline_ms;
 } spec;
 
 static inline store_request *enqueue_request(spec p)
@@ -127,6 +128,7 @@ static inline store_request *enqueue_request(spec p)
         r->jobs[i].priority = p.priority;
         r->jobs[i].cost = p.cost ? p.cost : 20;
         r->jobs[i].n = p.n ? p.n : 1;
+        r->jobs[i].deadline_ms = p.deadline_ms;
         r->jobs[i].request_json = strdup(REQUEST_JSON);
     }
     return r;
