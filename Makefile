@@ -95,7 +95,8 @@ $(OUT)/libdenoised.a: $(ENGINE_OBJ)
 	@rm -f $@
 	@ar rcs $@ $(ENGINE_OBJ)
 
-KERNEL := -O3 -ffp-contract=fast -fno-trapping-math -fno-math-errno -fno-stack-protector -fno-stack-clash-protection
+KERNEL := -O3 -ffp-contract=fast -fno-trapping-math -fno-math-errno -fno-stack-protector -fno-stack-clash-protection \
+          -ftrivial-auto-var-init=uninitialized
 $(OUT)/engine/backend/cpu/%_sse2.o: FLAGS = $(KERNEL) -msse2
 $(OUT)/engine/backend/cpu/%_avx2.o: FLAGS = $(KERNEL) -mavx2 -mfma
 AVX512 := -mavx512f -mavx512dq -mavx512bw -mavx512vl -mfma -mprefer-vector-width=512

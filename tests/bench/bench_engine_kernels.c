@@ -328,7 +328,10 @@ static void bench_nodes(dn_device *device)
         {"attention, heads", build_attention, dn_cpu_attention, {16, 16, 1152}, 6, 8},
         {"attention, heads", build_attention, dn_cpu_attention, {16, 16, 3456}, 16, 1}, /* DiT-XL/2 */
         {"attention, heads", build_attention, dn_cpu_attention, {32, 32, 1536}, 1, 1}, /* AutoencoderKL */
+        {"attention, heads", build_attention, dn_cpu_attention, {32, 32, 960}, 8, 1}, /* Stable Diffusion's first levels */
         {"attention, heads", build_attention, dn_cpu_attention, {64, 64, 960}, 8, 1},
+        {"attention, heads", build_attention, dn_cpu_attention, {8, 8, 768}, 4, 8},
+        {"attention, heads", build_attention, dn_cpu_attention, {7, 7, 192}, 8, 8},
         {"layer norm", build_layer_norm, dn_cpu_layer_norm, {16, 16, 384}, 384, 8},
         {"layer norm", build_layer_norm, dn_cpu_layer_norm, {16, 16, 1152}, 1152, 8},
         {"linear gated (DiT-S/2)", build_gated, dn_cpu_linear, {16, 16, 384}, 384, 1},

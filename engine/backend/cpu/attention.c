@@ -1,94 +1,54 @@
-/* Self-attention of each row and head: scores, softmax and answer by the same matrix product as everything else.
+/* Self-attention of each row and head, in tasks of whole panels of queries.
  *
- * Invariant: one head's keys and values are packed once a task and its queries go through in blocks; a query's answer
- * depends on its head alone. Tasks run on the run's pool. */
+ * Invariant: a query's answer depends on its head alone, so the cut into tasks does not show. Tasks run on the run's pool. */
 #include <math.h>
+#include <string.h>
 
 #include "backend/cpu/state.h"
 
-#define QUERY_ROWS 56u /* queries whose scores are held at once */
+/* From so many positions on a task copies its head's keys and values together: read in place they would lie a page apart. */
+#define COPIED_POSITIONS 128u
 
-/* One head's scratch, in floats. */
-typedef struct layout {
-    size_t keys, values, scores;
-} layout;
-
-static layout measure(const dn_cpu_kernels *kernels, size_t positions, size_t depth)
+static size_t copied_floats(size_t positions, size_t depth)
 {
-    return (layout){
-        .keys = dn_cpu_round_up(dn_cpu_packed_count(kernels, depth, positions), DN_CPU_LINE_FLOATS),
-        .values = dn_cpu_round_up(dn_cpu_packed_count(kernels, positions, depth), DN_CPU_LINE_FLOATS),
-        .scores = QUERY_ROWS * positions,
-    };
+    return positions < COPIED_POSITIONS ? 0 : 2 * positions * depth;
 }
 
 size_t dn_cpu_attention_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node)
 {
     dn_shape out = plan->values[node->out].shape;
-    layout l = measure(kernels, (size_t)out.h * out.w, out.c / node->heads);
-    return l.keys + l.values + l.scores;
+    size_t depth = out.c / node->heads;
+    return dn_cpu_attend_scratch(kernels, depth) + copied_floats((size_t)out.h * out.w, depth);
 }
 
 typedef struct attention_job {
     const dn_cpu_run *run;
     size_t positions, channels, depth, heads;
-    size_t blocks; /* of queries, for each head */
+    size_t panels, blocks; /* of queries, for each head: panels go in blocks */
 } attention_job;
 
-/* Keys as the [depth, positions] matrix that queries multiply, values as [positions, depth]. */
-static void pack_head(const attention_job *job, const float *qkv, float *keys, float *values)
+#define ROWS_AHEAD 12u /* that far ahead rows are asked for: pieces of some hundred bytes a page apart are nothing that a CPU foresees */
+
+static void ask_for(const float *x, size_t count)
 {
-    size_t stride = 3 * job->channels;
-    dn_pack key = {.src = qkv + job->channels,
-                   .depth_stride = 1,
-                   .column_stride = stride,
-                   .depth = job->depth,
-                   .n = job->positions,
-                   .count = job->depth};
-    dn_pack value = {.src = qkv + 2 * job->channels,
-                     .depth_stride = stride,
-                     .column_stride = 1,
-                     .depth = job->positions,
-                     .n = job->depth,
-                     .count = job->positions};
-    dn_cpu_pack(keys, job->run->kernels, &key);
-    dn_cpu_pack(values, job->run->kernels, &value);
+    for (size_t i = 0; i < count; i += DN_CPU_LINE_FLOATS)
+        __builtin_prefetch(x + i);
+    __builtin_prefetch(x + count - 1);
 }
 
-/* Queries first .. first + count - 1 of one head. */
-static void attend(const attention_job *job, const float *qkv, float *out, size_t count, const float *keys, const float *values,
-                   float *scores)
+/* Keys and values from their rows of 3 C floats to rows of `depth` floats. */
+static void copy_head(const attention_job *job, const float *keys, float *copy)
 {
-    const dn_cpu_kernels *kernels = job->run->kernels;
-    dn_gemm score = {
-        .a = qkv,
-        .a_row = 3 * job->channels,
-        .b = keys,
-        .out = scores,
-        .out_row = job->positions,
-        .scale = (float)(1.0 / sqrt((double)job->depth)),
-        .lines = 1,
-        .segments = 1,
-        .rows = count,
-        .k = job->depth,
-        .n = job->positions,
-    };
-    kernels->gemm(&score, 0, dn_cpu_panels(kernels, job->positions));
-    kernels->softmax(scores, count, job->positions, job->positions);
-    dn_gemm answer = {
-        .a = scores,
-        .a_row = job->positions,
-        .b = values,
-        .out = out,
-        .out_row = job->channels,
-        .scale = 1.0f,
-        .lines = 1,
-        .segments = 1,
-        .rows = count,
-        .k = job->positions,
-        .n = job->depth,
-    };
-    kernels->gemm(&answer, 0, dn_cpu_panels(kernels, job->depth));
+    size_t stride = 3 * job->channels;
+    float *values = copy + job->positions * job->depth;
+    for (size_t i = 0; i < job->positions; i++) {
+        if (i + ROWS_AHEAD < job->positions) {
+            ask_for(keys + (i + ROWS_AHEAD) * stride, job->depth);
+            ask_for(keys + (i + ROWS_AHEAD) * stride + job->channels, job->depth);
+        }
+        memcpy(copy + i * job->depth, keys + i * stride, job->depth * sizeof *copy);
+        memcpy(values + i * job->depth, keys + i * stride + job->channels, job->depth * sizeof *copy);
+    }
 }
 
 /* Task: some of the queries of one head of one row. */
@@ -97,15 +57,32 @@ static void attention_task(void *payload, unsigned index, unsigned worker)
     const attention_job *job = payload;
     const dn_cpu_run *run = job->run;
     size_t block = index % job->blocks, head = index / job->blocks % job->heads, row = index / job->blocks / job->heads;
-    layout l = measure(run->kernels, job->positions, job->depth);
-    float *keys = dn_cpu_scratch(run, worker), *values = keys + l.keys, *scores = values + l.values;
-    const float *qkv = dn_cpu_in(run, 0) + row * job->positions * 3 * job->channels + head * job->depth;
-    float *out = dn_cpu_out(run) + row * job->positions * job->channels + head * job->depth;
-    pack_head(job, qkv, keys, values);
-    size_t end = (block + 1) * job->positions / job->blocks;
-    for (size_t first = block * job->positions / job->blocks; first < end; first += QUERY_ROWS)
-        attend(job, qkv + first * 3 * job->channels, out + first * job->channels, dn_cpu_min(QUERY_ROWS, end - first), keys, values,
-               scores);
+    size_t panel = run->kernels->panel, channels = job->channels;
+    size_t first = block * job->panels / job->blocks * panel;
+    size_t end = dn_cpu_min((block + 1) * job->panels / job->blocks * panel, job->positions);
+    const float *qkv = dn_cpu_in(run, 0) + row * job->positions * 3 * channels + head * job->depth;
+    dn_attend attend = {
+        .queries = qkv + first * 3 * channels,
+        .keys = qkv + channels,
+        .values = qkv + 2 * channels,
+        .out = dn_cpu_out(run) + (row * job->positions + first) * channels + head * job->depth,
+        .query_row = 3 * channels,
+        .key_row = 3 * channels,
+        .out_row = channels,
+        .count = end - first,
+        .positions = job->positions,
+        .depth = job->depth,
+        .scale = (float)(1.0 / sqrt((double)job->depth)),
+        .scratch = dn_cpu_scratch(run, worker),
+    };
+    if (copied_floats(job->positions, job->depth)) {
+        float *copy = attend.scratch + dn_cpu_attend_scratch(run->kernels, job->depth);
+        copy_head(job, attend.keys, copy);
+        attend.keys = copy;
+        attend.values = copy + job->positions * job->depth;
+        attend.key_row = job->depth;
+    }
+    run->kernels->attend(&attend);
 }
 
 void dn_cpu_attention(const dn_cpu_run *run)
@@ -117,11 +94,12 @@ void dn_cpu_attention(const dn_cpu_run *run)
         .channels = out.c,
         .depth = out.c / run->node->heads,
         .heads = run->node->heads,
+        .panels = dn_cpu_panels(run->kernels, (size_t)out.h * out.w),
         .blocks = 1,
     };
     size_t heads = job.heads * run->row_count, threads = dn_cpu_threads(run);
     if (threads > 1 && heads < 2 * threads)
-        job.blocks = dn_cpu_min(job.positions, (2 * threads + heads - 1) / heads);
+        job.blocks = dn_cpu_min(job.panels, (2 * threads + heads - 1) / heads);
     double work = (double)(4 * job.depth + 20) * (double)job.positions * (double)job.positions * (double)heads;
     dn_cpu_parallel(run, work, heads * job.blocks, attention_task, &job);
 }

@@ -5,8 +5,8 @@
  * DN_LANES, DN_TILE_ROWS (4, 6, 8 or 14) and DN_GEMM_NAME; and DN_MULTIPLY_ADD where an element is more than a float. */
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/vector.inc.h"
+#include "backend/cpu/tile.inc.h"
 
-#define PANEL (2 * DN_LANES)
 #define PANEL_FLOATS PANEL
 #define PANEL_EXTRA 0
 #define LINE_FLOATS 16u /* of one cache line */
@@ -14,31 +14,12 @@
 #define DN_MULTIPLY_ADD(sum, x, b) sum += (x) * (b)
 #endif
 
-/* Rows are reached from every third row's pointer, as base, base + stride and base + 2 * stride: x86 addresses these
- * directly, so 14 rows need 5 pointers. */
-#define EACH_ROW_4(X) X(0, p0, 0) X(1, p0, 1) X(2, p0, 2) X(3, p3, 0)
-#define EACH_ROW_6(X) EACH_ROW_4(X) X(4, p3, 1) X(5, p3, 2)
-#define EACH_ROW_8(X) EACH_ROW_6(X) X(6, p6, 0) X(7, p6, 1)
-#define EACH_ROW_14(X)                                                                                                                     \
-    EACH_ROW_8(X)                                                                                                                          \
-    X(8, p6, 2) X(9, p9, 0) X(10, p9, 1) X(11, p9, 2) X(12, p12, 0) X(13, p12, 1)
-#define JOIN_(a, b) a##b
-#define JOIN(a, b) JOIN_(a, b)
-#define EACH_ROW JOIN(EACH_ROW_, DN_TILE_ROWS)
-
-#define DECLARE_SUMS(i, p, o) vec low##i = {0}, high##i = {0};
 #define MULTIPLY_ADD(i, p, o)                                                                                                              \
     if (mr > i) {                                                                                                                          \
         const float x = p[(o)*stride];                                                                                                     \
         DN_MULTIPLY_ADD(low##i, x, b_low);                                                                                                 \
         if (nv > 1)                                                                                                                        \
             DN_MULTIPLY_ADD(high##i, x, b_high);                                                                                           \
-    }
-#define STORE_SUMS(i, p, o)                                                                                                                \
-    if (mr > i) {                                                                                                                          \
-        store(sums + (i)*sums_row, low##i);                                                                                                \
-        if (nv > 1)                                                                                                                        \
-            store(sums + (i)*sums_row + DN_LANES, high##i);                                                                                \
     }
 
 /* Where the next panel is asked for while this one is multiplied by: a line at every step of the sum, so that a weight too

@@ -44,6 +44,19 @@ typedef struct dn_winograd {
     float *products; /* [16][count][channels_out] */
 } dn_winograd;
 
+#define DN_ATTEND_KEYS 112u /* keys whose scores are held at once */
+
+/* out[i] = sum over j of softmax(scale * queries[i] . keys[j]) * values[j] for `count` queries of one head; rows of depth floats,
+ * strides in floats. */
+typedef struct dn_attend {
+    const float *queries, *keys, *values;
+    float *out;
+    size_t query_row, key_row, out_row; /* values lie as keys do */
+    size_t count, positions, depth;
+    float scale;
+    float *scratch; /* dn_cpu_attend_scratch floats */
+} dn_attend;
+
 /* Packed B: panels of `panel` columns, [segments * k][panel]; the last panel is `lanes` wide when that is enough. */
 typedef struct dn_cpu_kernels {
     const char *isa;
@@ -59,8 +72,7 @@ typedef struct dn_cpu_kernels {
                       const float *offset, dn_activation activation);
     /* Each pixel's channels: out = (x - mean) / sqrt(variance + epsilon), then * gain[c] + offset[c] (both NULL: neither). */
     void (*layer_norm)(float *out, const float *x, size_t pixels, size_t channels, const float *gain, const float *offset, float epsilon);
-    /* Each row of count floats <- its softmax, in place. */
-    void (*softmax)(float *x, size_t rows, size_t stride, size_t count);
+    void (*attend)(const dn_attend *attend);
     void (*activate)(float *out, const float *x, size_t count, dn_activation activation);
     void (*winograd_input)(const dn_winograd *w); /* in -> transformed */
     void (*winograd_output)(const dn_winograd *w); /* products -> out */
@@ -84,6 +96,12 @@ static inline size_t dn_cpu_panels(const dn_cpu_kernels *kernels, size_t n)
 static inline size_t dn_cpu_panel_width(const dn_cpu_kernels *kernels, size_t n, size_t panel)
 {
     return n - panel * kernels->panel <= kernels->lanes ? kernels->lanes : kernels->panel;
+}
+
+/* Queries, scores and answers of one panel of queries. */
+static inline size_t dn_cpu_attend_scratch(const dn_cpu_kernels *kernels, size_t depth)
+{
+    return (2 * depth + DN_ATTEND_KEYS) * kernels->panel;
 }
 
 /* Floats of a packed [depth, n] matrix; depth = segments * k. */

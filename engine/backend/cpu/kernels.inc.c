@@ -6,11 +6,11 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/vector.inc.h"
+#include "backend/cpu/attention.inc.c"
 #include "backend/cpu/winograd.inc.c"
 
 /* Pixels summed in float before the sum goes to double: enough to be fast, few enough to lose nothing that matters. */
 #define CHUNK_PIXELS 64u
-#define SOFTMAX_GROUP 4u
 
 /* The sum of one vector of channels over a chunk: four partial sums, added in a fixed order. */
 INLINE vec chunk_sum(const float *x, size_t pixels, size_t stride, size_t lanes, vec mean, int power)
@@ -127,65 +127,6 @@ static void layer_norm(float *out, const float *x, size_t pixels, size_t channel
     }
 }
 
-/* The largest of count floats, with a vector for the whole ones and a scalar for the rest. */
-INLINE float largest(const float *x, size_t count)
-{
-    vec most = splat(x[0]);
-    size_t i = 0;
-    for (; i + DN_LANES <= count; i += DN_LANES)
-        most = larger(load(x + i), most);
-    float top = max_lanes(most);
-    for (; i < count; i++)
-        top = x[i] > top ? x[i] : top;
-    return top;
-}
-
-/* Several rows in step: each row's sums wait for one another, but not for the other rows'. */
-INLINE void softmax_group(float *x, size_t stride, size_t count, const size_t rows)
-{
-    float top[SOFTMAX_GROUP], inverse[SOFTMAX_GROUP];
-    vec sum[SOFTMAX_GROUP];
-#pragma GCC unroll 4
-    for (size_t r = 0; r < rows; r++) {
-        top[r] = largest(x + r * stride, count);
-        sum[r] = splat(0.0f);
-    }
-    const size_t whole = count / DN_LANES * DN_LANES;
-    for (size_t i = 0; i < whole; i += DN_LANES) {
-#pragma GCC unroll 4
-        for (size_t r = 0; r < rows; r++) {
-            const vec e = exp_of_negative(load(x + r * stride + i) - top[r]);
-            store(x + r * stride + i, e);
-            sum[r] += e;
-        }
-    }
-#pragma GCC unroll 4
-    for (size_t r = 0; r < rows; r++) {
-        float *rest = x + r * stride + whole;
-        if (whole < count) {
-            store_some(rest, exp_of_negative(load_some(rest, count - whole) - top[r]), count - whole);
-            sum[r] += load_some(rest, count - whole); /* lanes past the end are zero again */
-        }
-        inverse[r] = 1.0f / sum_lanes(sum[r]);
-    }
-    for (size_t r = 0; r < rows; r++) {
-        float *row = x + r * stride;
-        for (size_t i = 0; i < whole; i += DN_LANES)
-            store(row + i, load(row + i) * inverse[r]);
-        for (size_t i = whole; i < count; i++)
-            row[i] *= inverse[r];
-    }
-}
-
-static void softmax(float *x, size_t rows, size_t stride, size_t count)
-{
-    size_t r = 0;
-    for (; r + SOFTMAX_GROUP <= rows; r += SOFTMAX_GROUP)
-        softmax_group(x + r * stride, stride, count, SOFTMAX_GROUP);
-    for (; r < rows; r++)
-        softmax_group(x + r * stride, stride, count, 1);
-}
-
 static void activate_all(float *out, const float *x, size_t count, dn_activation activation)
 {
     for (size_t i = 0; i < count; i += DN_LANES)
@@ -200,7 +141,7 @@ const dn_cpu_kernels DN_KERNELS_NAME = {
     .channel_sums = channel_sums,
     .normalize = normalize,
     .layer_norm = layer_norm,
-    .softmax = softmax,
+    .attend = attend,
     .activate = activate_all,
     .winograd_input = winograd_input,
     .winograd_output = winograd_output,

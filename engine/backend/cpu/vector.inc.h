@@ -6,6 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include "plan/plan.h"
 
@@ -56,15 +59,48 @@ INLINE vec choose(ivec mask, vec a, vec b)
     return (vec)(((ivec)a & mask) | ((ivec)b & ~mask));
 }
 
-/* Bounds that let a NaN through: a comparison with NaN is false. */
+/* a > b ? a : b, and a < b ? a : b: b where either is NaN. x86 has an instruction for each that no expression of vectors becomes. */
+#if defined(__AVX512F__)
+INLINE vec larger(vec a, vec b)
+{
+    return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+}
+
+INLINE vec smaller(vec a, vec b)
+{
+    return (vec)_mm512_min_ps((__m512)a, (__m512)b);
+}
+#elif defined(__AVX2__)
+INLINE vec larger(vec a, vec b)
+{
+    return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+}
+
+INLINE vec smaller(vec a, vec b)
+{
+    return (vec)_mm256_min_ps((__m256)a, (__m256)b);
+}
+#else
+INLINE vec larger(vec a, vec b)
+{
+    return choose(a > b, a, b);
+}
+
+INLINE vec smaller(vec a, vec b)
+{
+    return choose(a < b, a, b);
+}
+#endif
+
+/* Bounds that let a NaN through. */
 INLINE vec at_most(vec x, float bound)
 {
-    return choose(x > splat(bound), splat(bound), x);
+    return smaller(splat(bound), x);
 }
 
 INLINE vec at_least(vec x, float bound)
 {
-    return choose(x < splat(bound), splat(bound), x);
+    return larger(splat(bound), x);
 }
 
 /* Lane i of the result is lane i + distance (wrapping) of v; distance is a constant where inlined. */
@@ -77,11 +113,6 @@ INLINE vec rotate_lanes(vec v, const int distance)
     return __builtin_shuffle(v, index);
 }
 
-INLINE vec larger(vec a, vec b)
-{
-    return choose(a > b, a, b);
-}
-
 /* Reductions by halves: lane i with lane i + 8, then + 4, + 2, + 1. */
 INLINE float sum_lanes(vec v)
 {
@@ -91,17 +122,6 @@ INLINE float sum_lanes(vec v)
         v += rotate_lanes(v, 4);
     v += rotate_lanes(v, 2);
     v += rotate_lanes(v, 1);
-    return v[0];
-}
-
-INLINE float max_lanes(vec v)
-{
-    if (DN_LANES > 8)
-        v = larger(rotate_lanes(v, 8), v);
-    if (DN_LANES > 4)
-        v = larger(rotate_lanes(v, 4), v);
-    v = larger(rotate_lanes(v, 2), v);
-    v = larger(rotate_lanes(v, 1), v);
     return v[0];
 }
 
@@ -129,10 +149,19 @@ INLINE vec exp_vec(vec x)
     return exp_inside(at_least(at_most(x, 88.37f), -87.33f));
 }
 
-/* And for x that is not above 0. */
-INLINE vec exp_of_negative(vec x)
+/* 2^x within 2e-7 of itself for x that is not above 0; under 2^-126 it stays there. 127 is added with the rounding, so that the
+ * low bits of `shifted` are the exponent. The polynomial is the one of degree 5 with least relative error on [-1/2, 1/2]. */
+INLINE vec exp2_of_negative(vec x)
 {
-    return exp_inside(at_least(x, -87.33f));
+    x = at_least(x, -126.0f);
+    vec shifted = x + 12583039.0f;
+    vec r = x - (shifted - 12583039.0f);
+    vec p = r * 1.3264727253e-3f + 9.6715127858e-3f;
+    p = p * r + 5.5507337445e-2f;
+    p = p * r + 2.4022242083e-1f;
+    p = p * r + 6.9314697760e-1f;
+    p = p * r + 1.0f;
+    return p * (vec)((uvec)shifted << 23);
 }
 
 /* x / (1 + e^-x). */
