@@ -173,6 +173,8 @@ static void bad_query_stays_alone(void)
 
 int main(void)
 {
+    RUN(every_instruction_set_is_compiled);
+    RUN(every_instruction_set_is_here);
     RUN(odd_shapes_match);
     RUN(cuts_do_not_show);
     RUN(bad_query_stays_alone);
