@@ -28,6 +28,7 @@
 #define GATE_GENERATION UINT64_C(0x100000000)
 #define SPIN_ROUNDS 16 /* each: SPIN_LOOKS looks, then sched_yield; together a few microseconds */
 #define SPIN_LOOKS 64
+#define EXPECT_ROUNDS 1024 /* the same while jobs are expected: a few hundred microseconds, of which a neighbour may have any part */
 
 typedef struct worker {
     dn_pool *pool;
@@ -53,6 +54,7 @@ struct dn_pool {
     pthread_cond_t opened;
     pthread_cond_t emptied;
     atomic_uint sleepers;
+    atomic_uint expecting; /* dn_pool_expect less dn_pool_relax */
     atomic_bool caller_waits;
     atomic_bool stop;
 };
@@ -73,10 +75,16 @@ static bool gate_is_new(uint64_t gate, uint64_t seen)
     return (gate & GATE_OPEN) && gate / GATE_GENERATION != seen;
 }
 
+/* Whether to look once more before sleeping. */
+static bool look_again(const dn_pool *pool, int round)
+{
+    return round < SPIN_ROUNDS || (round < EXPECT_ROUNDS && atomic_load_explicit(&pool->expecting, memory_order_relaxed) > 0);
+}
+
 /* Waits until a job newer than `seen` is open or the pool stops. */
 static void wait_for_job(dn_pool *pool, uint64_t seen)
 {
-    for (int round = 0; round < SPIN_ROUNDS; round++) {
+    for (int round = 0; look_again(pool, round); round++) {
         for (int look = 0; look < SPIN_LOOKS; look++) {
             if (gate_is_new(atomic_load_explicit(&pool->gate, memory_order_relaxed), seen)) {
                 return;
@@ -234,7 +242,7 @@ static void open_gate(dn_pool *pool)
 static void shut_gate(dn_pool *pool)
 {
     atomic_fetch_and(&pool->gate, ~GATE_OPEN);
-    for (int round = 0; round < SPIN_ROUNDS; round++) {
+    for (int round = 0; look_again(pool, round); round++) {
         for (int look = 0; look < SPIN_LOOKS; look++) {
             if ((atomic_load(&pool->gate) & GATE_INSIDE_MASK) == 0) {
                 return;
@@ -249,6 +257,18 @@ static void shut_gate(dn_pool *pool)
     }
     atomic_store(&pool->caller_waits, false);
     pthread_mutex_unlock(&pool->sleep);
+}
+
+void dn_pool_expect(dn_pool *pool)
+{
+    if (pool)
+        atomic_fetch_add(&pool->expecting, 1);
+}
+
+void dn_pool_relax(dn_pool *pool)
+{
+    if (pool)
+        atomic_fetch_sub(&pool->expecting, 1);
 }
 
 void dn_pool_run(dn_pool *pool, unsigned count, dn_pool_task *task, void *payload)

@@ -18,6 +18,10 @@ dn_status dn_pool_create(dn_pool **out, unsigned threads, dn_error *error);
 void dn_pool_free(dn_pool *pool);                 /* accepts NULL */
 unsigned dn_pool_size(const dn_pool *pool);       /* NULL: 1 */
 void dn_pool_run(dn_pool *pool, unsigned count, dn_pool_task *task, void *payload);
+/* Between the two calls jobs follow each other closely: threads without work look for some longer before they sleep, because a
+ * wake-up costs more than the gap. Calls nest, from any threads; a NULL pool takes them. */
+void dn_pool_expect(dn_pool *pool);
+void dn_pool_relax(dn_pool *pool);
 unsigned dn_available_cpus(void);                 /* affinity and cgroup quota, at least 1 */
 
 #endif
