@@ -12,6 +12,8 @@
 #define SCRATCH_FLOATS_MAX 49152u /* 192 KB of bordered input: leaves the L2 cache room for weights */
 #define GROUP_FLOATS 262144u /* 1 MB of a linear layer's weight: what a group of panels holds when the whole is larger */
 #define TILE_PIXELS_MIN 8u /* fewer rows than this leave the multiply-add units waiting */
+#define TASK_FLOPS 1e7 /* 40 microseconds of one core: smaller tasks balance nothing more */
+#define TASKS_OF_A_THREAD 8u /* enough for threads to end together, also when a neighbour takes part of one */
 
 typedef struct geometry {
     dn_shape in, out;
@@ -96,22 +98,39 @@ static void choose_groups(cut *c, size_t tasks_so_far, size_t columns)
         c->groups = dn_cpu_min(c->panels, (wanted + tasks_so_far - 1) / tasks_so_far);
 }
 
-/* Smaller groups for a weight past the caches' size, when several blocks pass over it. */
-static void refine_groups(cut *c, size_t depth)
-{
-    size_t floats = depth * c->panels * c->run->kernels->panel;
-    if (c->images * c->blocks > 1)
-        c->groups = dn_cpu_min(c->panels, dn_cpu_max(c->groups, floats / GROUP_FLOATS));
-}
-
-/* Blocks of about `most` out of `total` items, but enough of them that `others` times as many feed every thread. */
-static size_t choose_blocks(const dn_cpu_run *run, size_t total, size_t most, size_t least, size_t others)
+/* Blocks of about `most` out of `total` lines, but enough of them that `others` times as many feed every thread. */
+static size_t choose_blocks(const dn_cpu_run *run, size_t total, size_t most, size_t others)
 {
     size_t blocks = (total + most - 1) / most;
     size_t wanted = (2 * dn_cpu_threads(run) + others - 1) / others;
     if (dn_cpu_threads(run) > 1 && blocks < wanted)
-        blocks = dn_cpu_max(blocks, dn_cpu_min(wanted, dn_cpu_max(1, total / least)));
+        blocks = dn_cpu_max(blocks, dn_cpu_min(wanted, total));
     return blocks;
+}
+
+/* Where block `index` of the pixels begins: at a whole tile of the microkernel where blocks hold several. */
+static size_t block_begin(const cut *c, size_t index)
+{
+    size_t unit = c->rows / c->blocks >= 2 * c->run->kernels->tile_rows ? c->run->kernels->tile_rows : 1;
+    return dn_cpu_min(c->rows, dn_cpu_round_up(index * c->rows / c->blocks, unit));
+}
+
+/* Pixels are cut into blocks that stay in a cache, and columns into groups until there are tasks enough: to cut columns costs
+ * nothing, while few pixels leave the multiply-add units waiting. A weight past the caches' size is cut further where several blocks
+ * pass over it. */
+static void cut_pixels(cut *c, double work)
+{
+    size_t threads = dn_cpu_threads(c->run), least = threads > 1 ? 2 * threads : 1, wanted = least;
+    if (threads > 1)
+        wanted = dn_cpu_max(least, dn_cpu_min(TASKS_OF_A_THREAD * threads, (size_t)(work / TASK_FLOPS)));
+    c->panels = dn_cpu_panels(c->run->kernels, c->g.out.c);
+    c->blocks = (c->rows + BLOCK_PIXELS - 1) / BLOCK_PIXELS;
+    size_t pieces = c->images * c->blocks, floats = c->panels * c->run->kernels->panel * c->g.in.c;
+    c->groups = dn_cpu_min(c->panels, (wanted + pieces - 1) / pieces);
+    if (pieces * c->groups < least)
+        c->blocks = dn_cpu_min((least + c->images * c->groups - 1) / (c->images * c->groups), dn_cpu_max(1, c->rows / TILE_PIXELS_MIN));
+    if (c->images * c->blocks > 1)
+        c->groups = dn_cpu_min(c->panels, dn_cpu_max(c->groups, floats / GROUP_FLOATS));
 }
 
 /* What every product of a node has in common. */
@@ -194,7 +213,7 @@ static void pixel_task(void *payload, unsigned index, unsigned worker)
     (void)worker;
     const cut *c = payload;
     size_t block = index % c->blocks, row = index / c->blocks % c->images, group = index / c->blocks / c->images;
-    size_t first = block * c->rows / c->blocks, count = (block + 1) * c->rows / c->blocks - first;
+    size_t first = block_begin(c, block), count = block_begin(c, block + 1) - first;
     dn_gemm gemm = pixel_product(c, row, first, count);
     multiply_group(c, &gemm, group);
 }
@@ -221,13 +240,12 @@ void dn_cpu_conv(const dn_cpu_run *run)
     c.rows = (size_t)g->out.h * g->out.w;
     double work = work_of(&c, row_count * c.rows, g->kernel * g->kernel * g->in.c);
     bool pointwise = g->kernel == 1 && g->stride == 1 && !bordered(g);
-    if (pointwise)
-        c.blocks = choose_blocks(run, c.rows, BLOCK_PIXELS, TILE_PIXELS_MIN, row_count);
-    else
-        c.blocks = choose_blocks(run, g->out.h, block_lines(g), 1, row_count);
-    choose_groups(&c, row_count * c.blocks, g->out.c);
-    if (pointwise)
-        refine_groups(&c, g->in.c);
+    if (pointwise) {
+        cut_pixels(&c, work);
+    } else {
+        c.blocks = choose_blocks(run, g->out.h, block_lines(g), row_count);
+        choose_groups(&c, row_count * c.blocks, g->out.c);
+    }
     dn_cpu_parallel(run, work, row_count * c.blocks * c.groups, pointwise ? pixel_task : conv_task, &c);
 }
 
@@ -253,8 +271,7 @@ void dn_cpu_linear(const dn_cpu_run *run)
     c.g.out = dn_cpu_shape(run, run->node->out);
     c.images = dn_cpu_in(run, 2) ? run->row_count : 1;
     c.rows = (size_t)c.g.out.h * c.g.out.w * (run->row_count / c.images);
-    c.blocks = choose_blocks(run, c.rows, BLOCK_PIXELS, TILE_PIXELS_MIN, c.images);
-    choose_groups(&c, c.images * c.blocks, c.g.out.c);
-    refine_groups(&c, c.g.in.c);
-    dn_cpu_parallel(run, work_of(&c, c.images * c.rows, c.g.in.c), c.images * c.blocks * c.groups, pixel_task, &c);
+    double work = work_of(&c, c.images * c.rows, c.g.in.c);
+    cut_pixels(&c, work);
+    dn_cpu_parallel(run, work, c.images * c.blocks * c.groups, pixel_task, &c);
 }

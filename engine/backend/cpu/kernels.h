@@ -61,6 +61,7 @@ typedef struct dn_attend {
 typedef struct dn_cpu_kernels {
     const char *isa;
     size_t lanes, panel; /* panel = 2 * lanes */
+    size_t tile_rows;    /* of the largest microkernel: fewer leave the multiply-add units waiting */
 
     /* Columns of panels panel_first .. panel_end - 1. */
     void (*gemm)(const dn_gemm *gemm, size_t panel_first, size_t panel_end);

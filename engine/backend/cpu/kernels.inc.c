@@ -137,6 +137,7 @@ const dn_cpu_kernels DN_KERNELS_NAME = {
     .isa = DN_ISA_NAME,
     .lanes = DN_LANES,
     .panel = 2 * DN_LANES,
+    .tile_rows = DN_TILE_ROWS,
     .gemm = DN_GEMM_NAME,
     .channel_sums = channel_sums,
     .normalize = normalize,

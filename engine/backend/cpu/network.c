@@ -8,6 +8,8 @@
 #include "backend/cpu/half.h"
 #include "backend/cpu/state.h"
 
+#define SHARED_NODE_FLOPS 1e9 /* of one row, on average over the nodes that multiply: 4 milliseconds of one core */
+
 static bool multiplies(const dn_node *node)
 {
     return node->kind == DN_NODE_CONV || node->kind == DN_NODE_LINEAR;
@@ -254,6 +256,16 @@ static void choose_halves(dn_network *network, dn_precision precision)
         network->nodes[n].half = half && dn_cpu_half_fits(network->plan, &network->plan->nodes[n]) ? half : NULL;
 }
 
+/* Large nodes are shared: to meet after each then costs nothing, and a weight comes from memory once for all threads. Below, threads
+ * take rows of their own, and meet once a pass. */
+static bool shares_nodes(const dn_plan *plan)
+{
+    uint32_t count = 0;
+    for (uint32_t n = 0; n < plan->node_count; n++)
+        count += dn_plan_node_flops(plan, n) > 0.0;
+    return dn_plan_flops(plan) >= SHARED_NODE_FLOPS * count;
+}
+
 dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error)
 {
     const dn_plan *plan = options->plan;
@@ -266,6 +278,7 @@ dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_ne
     }
     network->device = device;
     network->plan = plan;
+    network->together = shares_nodes(plan);
     network->nodes = calloc(plan->node_count, sizeof *network->nodes);
     network->weights = calloc((size_t)plan->weight_count + 1, sizeof *network->weights);
     network->frequencies = calloc(count_frequencies(plan) + 1, sizeof *network->frequencies);

@@ -1,7 +1,8 @@
 /* One forward pass: rows in (CHW to NHWC, scaled), every node in order, rows out (NHWC to CHW), each checked for NaN.
  *
- * Threads share the work in two ways. Rows that divide evenly go in chunks, each through the whole network on one thread:
- * threads meet once a pass. The few rows left over go through the network together, every node cut into tasks.
+ * Threads share the work in two ways. Where nodes are small, rows that divide evenly go in chunks, each through the whole network on one
+ * thread: threads meet once a pass. The few rows left over, and all rows where nodes are large, go through the network together, every
+ * node cut into tasks.
  * Invariant: a row's output depends on that row alone, so the way it takes does not show. The workspace's owner calls. */
 #include <string.h>
 
@@ -155,20 +156,23 @@ static void run_chunk(void *payload, unsigned index, unsigned worker)
     run_network(job->workspace, NULL, worker, first, end - first);
 }
 
-static uint32_t smaller(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 static void run_all_rows(const dn_workspace *workspace)
 {
     uint32_t threads = dn_pool_size(workspace->pool), count = workspace->row_count;
-    chunk_job job = {.workspace = workspace, .rows = count - count % threads};
+    bool together = workspace->network->together && threads > 1;
+    chunk_job job = {.workspace = workspace, .rows = together ? 0 : count - count % threads};
     job.chunks = threads * ((job.rows / threads + DN_CPU_CHUNK_ROWS - 1) / DN_CPU_CHUNK_ROWS);
     if (job.rows)
         dn_pool_run(workspace->pool, job.chunks, run_chunk, &job);
-    for (uint32_t first = job.rows; first < count; first += workspace->region_rows)
-        run_network(workspace, workspace->pool, 0, first, smaller(count - first, workspace->region_rows));
+    if (job.rows == count)
+        return;
+    dn_pool_expect(workspace->pool);
+    uint32_t left = count - job.rows, passes = (left + workspace->region_rows - 1) / workspace->region_rows;
+    for (uint32_t p = 0; p < passes; p++) {
+        uint32_t first = job.rows + p * left / passes, end = job.rows + (p + 1) * left / passes;
+        run_network(workspace, workspace->pool, 0, first, end - first);
+    }
+    dn_pool_relax(workspace->pool);
 }
 
 dn_status dn_cpu_run_rows(dn_network *network, dn_workspace *workspace, dn_row *rows, uint32_t row_count, dn_error *error)

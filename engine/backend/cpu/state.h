@@ -32,10 +32,11 @@ struct dn_network {
     size_t bytes; /* of storage */
     dn_cpu_conditioning conditioning;
     uint64_t version; /* of the weights: one more with each update */
+    bool together; /* threads share every node, instead of each taking rows of its own through the network */
 };
 
-/* Activations live in regions. With keep_values one region holds every row of every value; otherwise each worker has a
- * region for a few rows, in which values give way to one another, and rows pass through it chunk by chunk. */
+/* Activations live in regions. With keep_values one region holds every row of every value; otherwise values of a few rows give way to
+ * one another in a region, and rows pass through it chunk by chunk: each worker has a region, or all share one. */
 struct dn_workspace {
     const dn_network *network;   /* borrowed */
     dn_pool *pool;               /* borrowed; NULL: inline */

@@ -93,9 +93,9 @@ static uint32_t region_rows(uint32_t rows, bool keep_values)
 }
 
 /* Chunks of rows are one for each thread at least, so fewer rows than threads all pass through the first region. */
-static size_t regions(uint32_t rows, bool keep_values, unsigned threads)
+static size_t regions(const dn_network *network, uint32_t rows, bool keep_values, unsigned threads)
 {
-    return keep_values || rows < threads ? 1 : threads;
+    return keep_values || network->together || rows < threads ? 1 : threads;
 }
 
 size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool keep_values)
@@ -103,7 +103,7 @@ size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool kee
     size_t region = plan_arena(network->plan, region_rows(rows, keep_values), keep_values, NULL);
     unsigned workers = dn_pool_size(network->device->pool);
     region = region == SIZE_MAX ? region : region + dn_cpu_half_floats(network, region_rows(rows, keep_values));
-    size_t count = regions(rows, keep_values, workers);
+    size_t count = regions(network, rows, keep_values, workers);
     size_t conditions = keep_values ? 0 : dn_cpu_conditions_bytes(network, rows, 0);
     return region == SIZE_MAX ? 0 : (region * count + scratch_floats(network) * workers) * sizeof(float) + conditions;
 }
@@ -139,7 +139,7 @@ dn_status dn_cpu_workspace_create(dn_workspace **out, dn_network *network, const
     if (w->rows && w->region_floats != SIZE_MAX) {
         w->half_offset = w->region_floats;
         w->region_floats += dn_cpu_half_floats(network, w->region_rows);
-        w->arena = dn_cpu_alloc(w->region_floats * regions(w->rows_max, w->keep_values, dn_pool_size(w->pool)));
+        w->arena = dn_cpu_alloc(w->region_floats * regions(network, w->rows_max, w->keep_values, dn_pool_size(w->pool)));
         w->scratch = dn_cpu_alloc(w->scratch_floats * dn_pool_size(w->pool));
     }
     if (!w->arena || !w->scratch) {
