@@ -133,6 +133,40 @@ static void rows_are_alone(void)
     free(expected);
 }
 
+/* Where nodes are large all threads go through every row together: as many rows as there are, in passes. */
+static void rows_that_share_threads_are_alone(void)
+{
+    dn_plan_builder b;
+    dn_plan *large = NULL;
+    CHECK_OK(dn_plan_begin(&b, (dn_shape){25, 21, 640}, &error), error);
+    dn_linear_options wide = DN_LINEAR_INIT;
+    wide.modules = (const char *[]){"wide"};
+    wide.out_channels = 1600;
+    CHECK_OK(dn_plan_end(&large, &b, dn_plan_linear(&b, b.plan->input, &wide), &error), error);
+    CHECK(dn_plan_flops(large) > 1e9);
+    dn_weights *drawn = draw_weights(large);
+    float *inputs = draw_floats(ROWS * dn_shape_count(large->values[large->input].shape)), *expected = NULL;
+    for (unsigned threads = 1; threads <= 3 && !test_failed; threads += 2) {
+        harness h;
+        CHECK(harness_open(&h, NULL, threads, large, drawn));
+        h.backend->buffer_write(h.in, 0, inputs, ROWS * h.in_count, NULL);
+        if (!expected) {
+            expected = malloc(ROWS * h.out_count * sizeof *expected);
+            run_alone(&h, expected);
+        } else {
+            size_t bytes = h.backend->workspace_bytes(h.network, ROWS, false), row = (h.in_count + h.out_count) * sizeof(float);
+            CHECK_MSG(bytes >= 4 * row && bytes < 8 * row, "%zu bytes, and a row takes %zu", bytes, row); /* one region for all threads */
+        }
+        check_company(&h, expected, 2, ROWS, &(dn_workspace_options){.rows_max = ROWS});
+        check_company(&h, expected, 5, 3, &(dn_workspace_options){.rows_max = ROWS});
+        harness_close(&h);
+    }
+    free(expected);
+    free(inputs);
+    dn_weights_free(drawn);
+    dn_plan_free(large);
+}
+
 static void nan_stays_in_its_row(void)
 {
     harness h;
@@ -257,6 +291,7 @@ int main(void)
         if (harness_kernels(isa))
             test_run(label, rows_are_alone);
     }
+    RUN(rows_that_share_threads_are_alone);
     RUN(nan_stays_in_its_row);
     RUN(update_changes_the_network);
     RUN(refuses_what_it_cannot_do);
