@@ -16,6 +16,7 @@ static const char *const harness_isas[] = {"sse2", "avx2", "avx512", "neon", "ge
 #define HARNESS_ISAS (sizeof harness_isas / sizeof harness_isas[0])
 
 static uint32_t harness_state = 12345;
+static dn_precision harness_precision; /* of the networks that harness_open makes */
 
 static inline uint32_t draw(uint32_t low, uint32_t high)
 {
@@ -112,7 +113,7 @@ static inline bool harness_open(harness *h, const char *isa, unsigned threads, c
     dn_device_options device = {.threads = threads, .isa = isa};
     if (h->backend->device_open(&h->device, &device, NULL) != DN_OK)
         return false;
-    dn_network_options network = {.plan = plan, .weights = weights};
+    dn_network_options network = {.plan = plan, .weights = weights, .precision = harness_precision};
     return h->backend->network_create(&h->network, h->device, &network, NULL) == DN_OK &&
            h->backend->buffer_create(&h->in, h->device, h->in_count * HARNESS_ROWS_MAX, NULL) == DN_OK &&
            h->backend->buffer_create(&h->out, h->device, h->out_count * HARNESS_ROWS_MAX, NULL) == DN_OK;

@@ -175,7 +175,7 @@ static double check_plan(const dn_plan *plan, const dn_weights *weights, const c
     return worst;
 }
 
-static void check_kind_rounds(build_function *build, dn_shape least, dn_shape most, double tolerance, int rounds)
+static inline void check_kind_rounds(build_function *build, dn_shape least, dn_shape most, double tolerance, int rounds)
 {
     for (int round = 0; round < rounds; round++) {
         dn_shape shape = {draw(least.h, most.h), draw(least.w, most.w), draw(least.c, most.c)};
@@ -199,7 +199,7 @@ static void check_kind_rounds(build_function *build, dn_shape least, dn_shape mo
     }
 }
 
-static void check_kind(build_function *build, dn_shape least, dn_shape most, double tolerance)
+static inline void check_kind(build_function *build, dn_shape least, dn_shape most, double tolerance)
 {
     check_kind_rounds(build, least, most, tolerance, ROUNDS);
 }

@@ -1,7 +1,7 @@
 /* A node's product in 16 bits: its rows are converted once, then tasks multiply blocks of them by groups of the weight's panels.
  *
  * Invariant: tasks cut outputs only, never a sum, and a row is converted by its own numbers alone. The converted rows lie behind the
- * values of the region that the run computes in. Tasks run on the run's pool. */
+ * values of the region that the run computes in, those of each row apart: several runs may share a region. Tasks run on the run's pool. */
 #include "backend/cpu/half.h"
 
 #define CONVERT_PIXELS 32u /* rows of the product that one task converts */
@@ -18,7 +18,7 @@ typedef struct half_job {
     size_t conversions, blocks, groups, panels; /* blocks of an image */
 } half_job;
 
-size_t dn_cpu_half_floats(const dn_network *network, uint32_t rows)
+size_t dn_cpu_half_row_floats(const dn_network *network)
 {
     size_t most = 0;
     for (uint32_t n = 0; n < network->plan->node_count; n++) {
@@ -26,7 +26,7 @@ size_t dn_cpu_half_floats(const dn_network *network, uint32_t rows)
         if (!half)
             continue;
         dn_shape in = network->plan->values[network->plan->nodes[n].in[0]].shape;
-        most = dn_cpu_max(most, (size_t)in.h * in.w * rows * dn_cpu_half_row_slots(half, in.c));
+        most = dn_cpu_max(most, (size_t)in.h * in.w * dn_cpu_half_row_slots(half, in.c));
     }
     return most;
 }
@@ -102,7 +102,7 @@ void dn_cpu_half_product(const dn_cpu_run *run)
     job.pixels = (size_t)in.h * in.w * run->row_count;
     job.images = by_image ? run->row_count : 1;
     job.rows = job.pixels / job.images;
-    job.converted = run->region + run->workspace->half_offset;
+    job.converted = run->region + run->workspace->half_offset + run->region_first * run->workspace->half_row_floats;
     job.conversions = (job.pixels + CONVERT_PIXELS - 1) / CONVERT_PIXELS;
     cut_product(&job);
     dn_cpu_parallel(run, 4.0 * (double)job.pixels * (double)job.depth, job.conversions, convert_task, &job);

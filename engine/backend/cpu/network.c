@@ -269,7 +269,9 @@ static bool shares_nodes(const dn_plan *plan)
 dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error)
 {
     const dn_plan *plan = options->plan;
-    dn_status status = DN_OK;
+    dn_status status = dn_cpu_precision_check(device, options->precision, error);
+    if (status != DN_OK)
+        return status;
     bool *plain = calloc((size_t)plan->weight_count + 1, sizeof *plain);
     dn_network *network = calloc(1, sizeof *network);
     if (!network || !plain) {

@@ -45,6 +45,7 @@ struct dn_workspace {
     uint32_t region_rows;        /* rows that a region holds */
     size_t region_floats;
     size_t half_offset;          /* in a region: where rows lie that were converted for products in 16 bits */
+    size_t half_row_floats;      /* of each of the region's rows: what the largest node needs */
     dn_row *rows;                /* copies of the last run's */
     float *arena;                /* the regions */
     size_t *offsets;             /* per plan value; row r of value v at region + offsets[v] + r * dn_shape_count */
@@ -168,8 +169,8 @@ void dn_cpu_winograd_pack(float *packed, const dn_cpu_kernels *kernels, const fl
 
 /* Whether a conv or linear node's product pays in 16 bits: a function of its shape alone. */
 bool dn_cpu_half_fits(const dn_plan *plan, const dn_node *node);
-/* Floats that a region of so many rows needs for converted rows: of the largest node. */
-size_t dn_cpu_half_floats(const dn_network *network, uint32_t rows);
+/* Floats that a region needs for each of its rows when they are converted: of the largest node. */
+size_t dn_cpu_half_row_floats(const dn_network *network);
 /* A node whose `half` is set, for every row of the run. */
 void dn_cpu_half_product(const dn_cpu_run *run);
 dn_status dn_cpu_precision_check(const dn_device *device, dn_precision precision, dn_error *error);

@@ -102,7 +102,7 @@ size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool kee
 {
     size_t region = plan_arena(network->plan, region_rows(rows, keep_values), keep_values, NULL);
     unsigned workers = dn_pool_size(network->device->pool);
-    region = region == SIZE_MAX ? region : region + dn_cpu_half_floats(network, region_rows(rows, keep_values));
+    region = region == SIZE_MAX ? region : region + dn_cpu_half_row_floats(network) * region_rows(rows, keep_values);
     size_t count = regions(network, rows, keep_values, workers);
     size_t conditions = keep_values ? 0 : dn_cpu_conditions_bytes(network, rows, 0);
     return region == SIZE_MAX ? 0 : (region * count + scratch_floats(network) * workers) * sizeof(float) + conditions;
@@ -138,7 +138,8 @@ dn_status dn_cpu_workspace_create(dn_workspace **out, dn_network *network, const
     w->region_floats = w->offsets ? plan_arena(network->plan, w->region_rows, w->keep_values, w->offsets) : SIZE_MAX;
     if (w->rows && w->region_floats != SIZE_MAX) {
         w->half_offset = w->region_floats;
-        w->region_floats += dn_cpu_half_floats(network, w->region_rows);
+        w->half_row_floats = dn_cpu_half_row_floats(network);
+        w->region_floats += w->half_row_floats * w->region_rows;
         w->arena = dn_cpu_alloc(w->region_floats * regions(network, w->rows_max, w->keep_values, dn_pool_size(w->pool)));
         w->scratch = dn_cpu_alloc(w->scratch_floats * dn_pool_size(w->pool));
     }
