@@ -25,6 +25,7 @@ typedef struct inspect_facts {
     inspect_weights weights;
     size_t packed_bytes, lane_bytes, arena_bytes, row_bytes; /* arena of one row; what each further row adds */
     double gflop; /* a row */
+    double gflop_half; /* of these in 16 bits */
     bool measured; /* not with --quick, nor beyond INSPECT_GFLOP_MAX */
     double row_seconds, rows_seconds; /* a tick of one row, a tick of `rows` rows by the row */
     uint32_t rows, rows_max; /* rows_max: what a worker would put into one tick */

@@ -101,7 +101,10 @@ static void print_costs(const inspect_facts *f)
     f->engine->backend->device_describe(f->engine->device, device, sizeof device);
     double stored = mib(f->weights.needed * sizeof(float));
     printf("device        %s\n", device);
-    printf("work          %.4g GFLOP a row\n", f->gflop);
+    printf("work          %.4g GFLOP a row", f->gflop);
+    if (f->engine->precision != DN_PRECISION_FP32)
+        printf(", %.3g %% of them in %s", 100.0 * f->gflop_half / f->gflop, dn_precision_name(f->engine->precision));
+    printf("\n");
     printf("memory        %.2f MiB of packed weights%s (%.2f MiB as floats, the rest for Winograd and padding)\n", mib(f->packed_bytes),
            f->engine->network ? "" : ", estimated", stored);
     printf("              %.2f MiB a lane at most", mib(f->lane_bytes));
@@ -188,6 +191,8 @@ static void add_costs(api_text *text, const inspect_facts *f)
     bool open = f->engine->network != NULL;
     api_text_add(text, ",\"costs\":{\"gflop_row\":");
     api_text_number(text, f->gflop);
+    api_text_add(text, ",\"gflop_row_16_bit\":");
+    api_text_number(text, f->gflop_half);
     api_text_format(text, ",\"packed_bytes\":%zu,\"lane_bytes\":%zu", f->packed_bytes, f->lane_bytes);
     add_measure(text, "first_row_bytes", open, (double)f->arena_bytes);
     add_measure(text, "further_row_bytes", open, (double)f->row_bytes);

@@ -115,6 +115,8 @@ typedef struct dn_backend {
     const char *(*device_isa)(const dn_device *device);
     /* Whether the device multiplies so, and gains by it; DN_UNSUPPORTED says what it has instead. */
     dn_status (*precision_check)(const dn_device *device, dn_precision precision, dn_error *error);
+    /* FLOPs of one row that this precision takes in 16 bits: a matter of the layers' shapes. */
+    double (*precision_flops)(const dn_plan *plan, dn_precision precision);
 
     dn_status (*network_create)(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error);
     /* New weights into the same network (training): no run may be in flight. */

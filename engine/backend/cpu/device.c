@@ -129,6 +129,7 @@ const dn_backend *dn_backend_cpu(void)
         .device_describe = device_describe,
         .device_isa = device_isa,
         .precision_check = dn_cpu_precision_check,
+        .precision_flops = dn_cpu_precision_flops,
         .network_create = dn_cpu_network_create,
         .network_update = dn_cpu_network_update,
         .network_free = dn_cpu_network_free,

@@ -81,6 +81,14 @@ dn_status dn_cpu_precision_check(const dn_device *device, dn_precision precision
     return DN_OK;
 }
 
+double dn_cpu_precision_flops(const dn_plan *plan, dn_precision precision)
+{
+    double flops = 0.0;
+    for (uint32_t n = 0; precision != DN_PRECISION_FP32 && n < plan->node_count; n++)
+        flops += dn_cpu_half_fits(plan, &plan->nodes[n]) ? dn_plan_node_flops(plan, n) : 0.0;
+    return flops;
+}
+
 const dn_cpu_half *dn_cpu_half_of(const dn_device *device, dn_precision precision)
 {
     dn_error error;

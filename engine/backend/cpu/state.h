@@ -174,6 +174,7 @@ size_t dn_cpu_half_row_floats(const dn_network *network);
 /* A node whose `half` is set, for every row of the run. */
 void dn_cpu_half_product(const dn_cpu_run *run);
 dn_status dn_cpu_precision_check(const dn_device *device, dn_precision precision, dn_error *error);
+double dn_cpu_precision_flops(const dn_plan *plan, dn_precision precision);
 
 /* Each computes a node for every row of the run. */
 void dn_cpu_run_node(const dn_cpu_run *run); /* of any kind */
