@@ -182,6 +182,26 @@ static void products_have_small_errors(void)
     }
 }
 
+/* ---- Floats whose pixels lie 4 KB apart are copied first, and nothing else is different. */
+
+static dn_value build_wide(dn_plan_builder *b, dn_value in)
+{
+    dn_linear_options o = DN_LINEAR_INIT;
+    dn_value first = linear(b, in, "first", 1024, o);
+    o.residual = first;
+    o.gate = dn_plan_class_embedding(b, "class", 11, 1024);
+    return linear(b, linear(b, first, "second", 2048, (dn_linear_options)DN_LINEAR_INIT), "third", 1024, o);
+}
+
+static void colliding_rows_match(void)
+{
+    dn_plan *plan = plan_of(build_wide, (dn_shape){5, 7, 1024});
+    CHECK(plan && dn_cpu_rows_collide(&(dn_cpu_kernels){.tile_rows = 14}, plan, &plan->nodes[0]));
+    CHECK(!dn_cpu_rows_collide(&(dn_cpu_kernels){.tile_rows = 6}, plan, &plan->nodes[0]));
+    dn_plan_free(plan);
+    check_kind_rounds(build_wide, (dn_shape){4, 4, 1024}, (dn_shape){7, 6, 1024}, 2e-6, 3);
+}
+
 /* ---- A row alone, and in company. */
 
 static dn_value build_chain(dn_plan_builder *b, dn_value in)
@@ -372,6 +392,7 @@ int main(void)
     RUN(gated_linear_matches);
     RUN(pointwise_convolution_matches);
     RUN(products_have_small_errors);
+    RUN(colliding_rows_match);
     RUN(a_row_has_the_same_bytes_in_any_company);
     RUN(only_what_is_not_finite_is_reported_so);
     RUN(the_table_of_shapes_is_kept);

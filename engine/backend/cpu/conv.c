@@ -229,7 +229,7 @@ void dn_cpu_conv(const dn_cpu_run *run)
         dn_cpu_winograd(run);
         return;
     }
-    if (run->compiled->half) {
+    if (run->compiled->half || run->compiled->apart) {
         dn_cpu_half_product(run);
         return;
     }
@@ -262,7 +262,7 @@ void dn_cpu_linear_panels(const dn_cpu_run *run, unsigned worker, size_t first, 
 
 void dn_cpu_linear(const dn_cpu_run *run)
 {
-    if (run->compiled->half) {
+    if (run->compiled->half || run->compiled->apart) {
         dn_cpu_half_product(run);
         return;
     }

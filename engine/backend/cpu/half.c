@@ -13,11 +13,29 @@
 #define OUTPUTS_MIN 128u
 #define OUTPUTS_UNIT 64u /* whole panels of every kind */
 
-bool dn_cpu_half_fits(const dn_plan *plan, const dn_node *node)
+/* Pixels a multiple of 4 KB apart share a set of the first cache, which has 12 lines for it (8 on older cores). */
+#define CACHE_WAYS 12u
+#define CACHE_SET_FLOATS 1024u
+
+/* Whether each pixel is multiplied alone. */
+static bool is_pixelwise(const dn_node *node)
 {
     bool pointwise = node->kind == DN_NODE_CONV && node->kernel == 1 && node->stride == 1 &&
                      (node->pad_top | node->pad_left | node->pad_bottom | node->pad_right) == 0;
-    if (node->kind != DN_NODE_LINEAR && !pointwise)
+    return node->kind == DN_NODE_LINEAR || pointwise;
+}
+
+bool dn_cpu_rows_collide(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node)
+{
+    if (!is_pixelwise(node) || kernels->tile_rows < CACHE_WAYS)
+        return false;
+    dn_shape in = plan->values[node->in[0]].shape;
+    return (size_t)in.h * in.w >= PIXELS_MIN && in.c % CACHE_SET_FLOATS == 0;
+}
+
+bool dn_cpu_half_fits(const dn_plan *plan, const dn_node *node)
+{
+    if (!is_pixelwise(node))
         return false;
     dn_shape in = plan->values[node->in[0]].shape, out = plan->values[node->out].shape;
     return (size_t)out.h * out.w >= PIXELS_MIN && in.c >= INPUTS_MIN && out.c >= OUTPUTS_MIN && out.c % OUTPUTS_UNIT == 0;

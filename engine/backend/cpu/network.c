@@ -248,12 +248,16 @@ static void reserve_storage(dn_network *network)
         network->storage = (float *)(((uintptr_t)network->allocation + line - 1) / line * line);
 }
 
-/* Which nodes multiply in 16 bits. */
+/* Which nodes multiply in 16 bits, and which others lay out their rows anew. */
 static void choose_halves(dn_network *network, dn_precision precision)
 {
     const dn_cpu_half *half = dn_cpu_half_of(network->device, precision);
     for (uint32_t n = 0; n < network->plan->node_count; n++)
         network->nodes[n].half = half && dn_cpu_half_fits(network->plan, &network->plan->nodes[n]) ? half : NULL;
+    for (uint32_t n = 0; n < network->plan->node_count; n++) {
+        bool collide = dn_cpu_rows_collide(network->device->kernels, network->plan, &network->plan->nodes[n]);
+        network->nodes[n].apart = collide && !network->nodes[n].half;
+    }
 }
 
 /* Large nodes are shared: to meet after each then costs nothing, and a weight comes from memory once for all threads. Below, threads

@@ -19,6 +19,7 @@ typedef struct dn_cpu_node {
     double *frequency; /* time embedding, class sinusoid: dim / 2 angular frequencies */
     float *table; /* position: [h,w,C] to be added */
     const struct dn_cpu_half *half; /* conv, linear: how it multiplies and packed lies; NULL: in float */
+    bool apart; /* in float, but rows are laid out anew first: where they are, they would drive each other out of the first cache */
 } dn_cpu_node;
 
 struct dn_network {
@@ -171,7 +172,9 @@ void dn_cpu_winograd_pack(float *packed, const dn_cpu_kernels *kernels, const fl
 bool dn_cpu_half_fits(const dn_plan *plan, const dn_node *node);
 /* Floats that a region needs for each of its rows when they are converted: of the largest node. */
 size_t dn_cpu_half_row_floats(const dn_network *network);
-/* A node whose `half` is set, for every row of the run. */
+/* Whether the pixels of a product in float lie so that a tile of them needs more lines of one cache set than there are: by shape. */
+bool dn_cpu_rows_collide(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node);
+/* A node whose `half` or `apart` is set, for every row of the run. */
 void dn_cpu_half_product(const dn_cpu_run *run);
 dn_status dn_cpu_precision_check(const dn_device *device, dn_precision precision, dn_error *error);
 double dn_cpu_precision_flops(const dn_plan *plan, dn_precision precision);
