@@ -133,7 +133,7 @@ def bench_images():
     best = max(max(f[3]["peak_before_gflops"], f[3]["peak_after_gflops"]) for f in found)
     kept = [f for f in found if f[0] >= GOOD * best]
     print(f"  {len(kept)} of {len(found)} rounds kept")
-    judged = ("ratio >= 0.95", lambda x: x >= 0.95, "ratio")
+    judged = ("ratio >= 0.97", lambda x: x >= 0.97, "ratio")
     if not kept:
         print("  no quiet round: the figures below are of all rounds and judge nothing, for the machine was busy")
         kept, judged = found, None

@@ -41,9 +41,9 @@ static mix_network mix_networks[] = {
     {.name = "a flow DiT",
      .config = MIX_DIT,
      .scheduler = "{\"_class_name\":\"FlowMatchEulerDiscreteScheduler\"}",
-     .share = 38,
+     .share = 40,
      .steps_max = 5},
-    {.name = "the built-in model", .folder = "models/fashion-mnist", .share = 12, .steps_max = 3},
+    {.name = "the built-in model", .folder = "models/fashion-mnist", .share = 10, .steps_max = 2},
 };
 #define MIX_NETWORKS ((uint32_t)(sizeof mix_networks / sizeof mix_networks[0]))
 

@@ -7,7 +7,6 @@
  * (other seed or class, the same times), and strangers who come and are sent away. */
 #include "mix_networks.h"
 
-#include "base/philox.h"
 #include "base/sha256.h"
 
 #define LANES 16u
