@@ -11,6 +11,8 @@ typedef struct mix_network {
     const char *name;
     const char *config; /* of a made network; NULL: not made */
     const char *scheduler; /* beside a made network */
+    const char *isa; /* NULL: the best */
+    dn_precision precision;
     const char *folder; /* NULL: made, or batch_cases.h's where that has no configuration either */
     uint32_t share; /* of 500 mixes */
     uint32_t steps_max;
@@ -24,25 +26,28 @@ typedef struct mix_network {
     "\"layers_per_block\":1,\"norm_num_groups\":8,\"attention_head_dim\":16,\"num_class_embeds\":11}"
 #define MIX_DIT                                                                                                                            \
     "{\"_class_name\":\"DiTTransformer2DModel\",\"activation_fn\":\"gelu-approximate\",\"attention_bias\":true,"                           \
-    "\"attention_head_dim\":24,\"in_channels\":4,\"norm_elementwise_affine\":false,\"norm_eps\":1e-06,\"num_attention_heads\":4,"          \
+    "\"attention_head_dim\":32,\"in_channels\":4,\"norm_elementwise_affine\":false,\"norm_eps\":1e-06,\"num_attention_heads\":4,"          \
     "\"num_embeds_ada_norm\":10,\"num_layers\":2,\"out_channels\":8,\"patch_size\":2,\"sample_size\":8}"
 
+#define VP "{\"_class_name\":\"DDIMScheduler\"}"
+#define EDM "{\"_class_name\":\"EDMEulerScheduler\"}"
+#define CONSISTENCY "{\"_class_name\":\"CMStochasticIterativeScheduler\"}"
+#define SCORE "{\"_class_name\":\"ScoreSdeVeScheduler\"}"
+#define FLOW "{\"_class_name\":\"FlowMatchEulerDiscreteScheduler\"}"
+
 static mix_network mix_networks[] = {
-    {.name = "the golden U-Net with guide and classifier", .share = 170, .steps_max = 8},
-    {.name = "a U-Net", .config = MIX_UNET, .scheduler = "{\"_class_name\":\"DDIMScheduler\"}", .share = 80, .steps_max = 7},
-    {.name = "a DiT", .config = MIX_DIT, .scheduler = "{\"_class_name\":\"DDIMScheduler\"}", .share = 80, .steps_max = 7},
-    {.name = "an EDM U-Net", .config = MIX_UNET, .scheduler = "{\"_class_name\":\"EDMEulerScheduler\"}", .share = 40, .steps_max = 5},
-    {.name = "a consistency model",
-     .config = MIX_UNET,
-     .scheduler = "{\"_class_name\":\"CMStochasticIterativeScheduler\"}",
-     .share = 40,
-     .steps_max = 5},
-    {.name = "a score U-Net", .config = MIX_UNET, .scheduler = "{\"_class_name\":\"ScoreSdeVeScheduler\"}", .share = 40, .steps_max = 5},
-    {.name = "a flow DiT",
-     .config = MIX_DIT,
-     .scheduler = "{\"_class_name\":\"FlowMatchEulerDiscreteScheduler\"}",
-     .share = 40,
-     .steps_max = 5},
+    {.name = "the golden U-Net with guide and classifier", .share = 150, .steps_max = 8},
+    {.name = "a U-Net in avx2", .config = MIX_UNET, .scheduler = VP, .isa = "avx2", .share = 20, .steps_max = 5},
+    {.name = "a U-Net in sse2", .config = MIX_UNET, .scheduler = VP, .isa = "sse2", .share = 10, .steps_max = 4},
+    {.name = "a U-Net", .config = MIX_UNET, .scheduler = VP, .share = 60, .steps_max = 7},
+    {.name = "a DiT in avx2", .config = MIX_DIT, .scheduler = VP, .isa = "avx2", .share = 20, .steps_max = 5},
+    {.name = "a DiT in bf16", .config = MIX_DIT, .scheduler = VP, .precision = DN_PRECISION_BF16, .share = 30, .steps_max = 5},
+    {.name = "a DiT in fp16", .config = MIX_DIT, .scheduler = VP, .precision = DN_PRECISION_FP16, .share = 20, .steps_max = 5},
+    {.name = "a DiT", .config = MIX_DIT, .scheduler = VP, .share = 50, .steps_max = 5},
+    {.name = "an EDM U-Net", .config = MIX_UNET, .scheduler = EDM, .share = 40, .steps_max = 5},
+    {.name = "a consistency model", .config = MIX_UNET, .scheduler = CONSISTENCY, .share = 30, .steps_max = 5},
+    {.name = "a score U-Net", .config = MIX_UNET, .scheduler = SCORE, .share = 30, .steps_max = 5},
+    {.name = "a flow DiT", .config = MIX_DIT, .scheduler = FLOW, .share = 30, .steps_max = 5},
     {.name = "the built-in model", .folder = "models/fashion-mnist", .share = 10, .steps_max = 2},
 };
 #define MIX_NETWORKS ((uint32_t)(sizeof mix_networks / sizeof mix_networks[0]))
@@ -94,7 +99,7 @@ static inline dn_status mix_open_engines(mix_network *network)
         status = folder != NULL ? mix_save(network, folder) : dn_fail(&error, DN_IO, "mkdtemp failed");
     }
     for (unsigned threads = 1; status == DN_OK && threads <= 2; threads++) {
-        dn_engine_options options = {.threads = threads};
+        dn_engine_options options = {.threads = threads, .isa = network->isa, .precision = network->precision};
         status = dn_engine_open(&network->engines[threads - 1], folder, &options, &error);
     }
     if (network->config != NULL && folder != NULL)
@@ -102,11 +107,12 @@ static inline dn_status mix_open_engines(mix_network *network)
     return status;
 }
 
+/* DN_UNSUPPORTED: this CPU has not got what it asks for. */
 static inline dn_status mix_open(mix_network *network)
 {
     dn_status status = mix_open_engines(network);
     if (status != DN_OK)
-        return status;
+        return network->isa != NULL || network->precision != DN_PRECISION_FP32 ? DN_UNSUPPORTED : status;
     size_t elements = dn_engine_elements(network->engines[0]), plane = elements / network->engines[0]->model->channels;
     network->init = malloc(elements * sizeof *network->init);
     network->mask = malloc(plane * sizeof *network->mask);

@@ -346,7 +346,12 @@ static void any_mix_of_requests_keeps_every_image(void)
     for (uint32_t n = 0; n < MIX_NETWORKS && !test_failed; n++) {
         network = &mix_networks[n];
         wanted += network->share;
-        CHECK_OK(mix_open(network), error);
+        dn_status status = mix_open(network);
+        if (status == DN_UNSUPPORTED) {
+            printf("%s has not run, the next has its share: %s\n", network->name, error.message);
+            continue;
+        }
+        CHECK_OK(status, error);
         for (; mix_number < wanted * mixes / MIXES && !test_failed; mix_number++) {
             state = seed * 1000003u + mix_number;
             run_mix();
