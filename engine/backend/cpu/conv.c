@@ -6,7 +6,7 @@
  * Invariant: tasks cut outputs only, never a sum. Tasks run on the run's pool. */
 #include <string.h>
 
-#include "backend/cpu/state.h"
+#include "backend/cpu/winograd.h"
 
 #define BLOCK_PIXELS 112u /* output pixels of a task: several tiles for each pass over a weight panel */
 #define SCRATCH_FLOATS_MAX 49152u /* 192 KB of bordered input: leaves the L2 cache room for weights */
@@ -58,9 +58,8 @@ static size_t block_lines(const geometry *g)
 
 size_t dn_cpu_conv_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node)
 {
-    (void)kernels;
-    if (dn_cpu_winograd_fits(plan, node))
-        return dn_cpu_winograd_scratch(plan, node);
+    if (dn_cpu_winograd_form(plan, node).side != 0)
+        return dn_cpu_winograd_scratch(kernels, plan, node);
     geometry g = measure(plan, node);
     return bordered(&g) ? input_lines(&g, block_lines(&g)) * g.pitch : 0;
 }
@@ -225,8 +224,9 @@ static double work_of(const cut *c, size_t pixels, size_t depth)
 
 void dn_cpu_conv(const dn_cpu_run *run)
 {
-    if (dn_cpu_winograd_fits(run->plan, run->node)) {
-        dn_cpu_winograd(run);
+    dn_winograd_form form = dn_cpu_winograd_form(run->plan, run->node);
+    if (form.side != 0) {
+        dn_cpu_winograd(run, form);
         return;
     }
     if (run->compiled->half || run->compiled->apart) {

@@ -29,19 +29,24 @@ typedef struct dn_gemm {
     size_t lines, rows, segments, k, n;
 } dn_gemm;
 
-/* A run of 2x2 output tiles of a 3x3 convolution with stride 1 and a border of 1: tiles first .. first + count - 1, numbered
- * through all rows' images. Channels are multiples of 16. */
+/* A run of side x side output tiles of a 3x3 convolution with stride 1 and a border of 1: tiles first .. first + count - 1,
+ * numbered through all rows' images. Channels are multiples of 16. A patch has (side + 2)^2 positions. */
 typedef struct dn_winograd {
     const float *in; /* of all rows */
     float *out;
     const float *bias, *row_bias, *residual; /* NULL where absent; row_bias and residual of all rows */
     const float *zeros; /* channels_in of them */
     float scale;
+    size_t side; /* 2 or 4 */
     size_t height, width, channels_in, channels_out;
     size_t tiles_y, tiles_x; /* of one image */
     size_t first, count;
-    float *transformed; /* [16][count][channels_in] */
-    float *products; /* [16][count][channels_out] */
+    size_t column, columns; /* the output channels of products */
+    size_t group; /* tiles whose transformed inputs lie together */
+    size_t in_row; /* floats from one row of transformed to the next */
+    size_t out_plane; /* floats from one position of products to the next */
+    float *transformed; /* [count / group][positions][group] rows of channels_in; the last group may have fewer tiles */
+    float *products; /* [positions][count][columns] */
 } dn_winograd;
 
 #define DN_ATTEND_KEYS 112u /* keys whose scores are held at once */
@@ -61,7 +66,7 @@ typedef struct dn_attend {
 typedef struct dn_cpu_kernels {
     const char *isa;
     size_t lanes, panel; /* panel = 2 * lanes */
-    size_t tile_rows;    /* of the largest microkernel: fewer leave the multiply-add units waiting */
+    size_t tile_rows; /* of the largest microkernel: fewer leave the multiply-add units waiting */
 
     /* Columns of panels panel_first .. panel_end - 1. */
     void (*gemm)(const dn_gemm *gemm, size_t panel_first, size_t panel_end);
@@ -77,6 +82,10 @@ typedef struct dn_cpu_kernels {
     void (*activate)(float *out, const float *x, size_t count, dn_activation activation);
     void (*winograd_input)(const dn_winograd *w); /* in -> transformed */
     void (*winograd_output)(const dn_winograd *w); /* products -> out */
+    /* transformed -> products of F(4x4) with one panel's taps, [columns / lanes][channels_in][9][lanes]; transformed in groups of
+     * tap_tiles. */
+    void (*winograd_taps)(const dn_winograd *w, const float *taps);
+    size_t tap_tiles;
 } dn_cpu_kernels;
 
 /* Those of the machine that the program is compiled for exist: isa.h lists them. */

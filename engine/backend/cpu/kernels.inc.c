@@ -146,4 +146,6 @@ const dn_cpu_kernels DN_KERNELS_NAME = {
     .activate = activate_all,
     .winograd_input = winograd_input,
     .winograd_output = winograd_output,
+    .winograd_taps = winograd_taps,
+    .tap_tiles = TAP_TILES,
 };

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "backend/cpu/half.h"
-#include "backend/cpu/state.h"
+#include "backend/cpu/winograd.h"
 
 #define SHARED_NODE_FLOPS 1e9 /* of one row, on average over the nodes that multiply: 4 milliseconds of one core */
 
@@ -28,10 +28,11 @@ static size_t packed_count(const dn_network *network, const dn_node *node)
     const dn_weight_info *info = &network->plan->weights[node->weight];
     const dn_cpu_kernels *kernels = network->device->kernels;
     size_t count;
+    dn_winograd_form form = dn_cpu_winograd_form(network->plan, node);
     if (half)
         count = dn_cpu_half_packed_count(half, depth_of(network->plan, node), info->dims[0]);
-    else if (dn_cpu_winograd_fits(network->plan, node))
-        count = dn_cpu_winograd_packed_count(kernels, info->dims[1], info->dims[0]);
+    else if (form.side != 0)
+        count = dn_cpu_winograd_packed_count(kernels, form, info->dims[1], info->dims[0]);
     else
         count = dn_cpu_packed_count(kernels, depth_of(network->plan, node), info->dims[0]);
     return dn_cpu_round_up(count, DN_CPU_LINE_FLOATS);
@@ -156,8 +157,10 @@ static void pack_weight(const update_job *job, unsigned index)
         dn_cpu_half_pack(job->network->nodes[index].packed, job->network->nodes[index].half, weight, depth_of(plan, node), info->dims[0]);
         return;
     }
-    if (dn_cpu_winograd_fits(plan, node)) {
-        dn_cpu_winograd_pack(job->network->nodes[index].packed, kernels, job->weights->data[node->weight], info->dims[1], info->dims[0]);
+    dn_winograd_form form = dn_cpu_winograd_form(plan, node);
+    if (form.side != 0) {
+        const float *weight = job->weights->data[node->weight];
+        dn_cpu_winograd_pack(job->network->nodes[index].packed, kernels, form, weight, info->dims[1], info->dims[0]);
         return;
     }
     size_t taps = info->rank == 4 ? (size_t)info->dims[2] * info->dims[3] : 1;

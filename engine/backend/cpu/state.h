@@ -157,15 +157,6 @@ static inline float *dn_cpu_scratch(const dn_cpu_run *run, unsigned worker)
     return run->workspace->scratch + (run->worker + worker) * run->workspace->scratch_floats;
 }
 
-/* Whether a convolution is computed by Winograd's F(2x2, 3x3): a function of its shape alone, so that a row's bytes depend
- * on nothing else. Its packed weight is then 16 matrices [I, O]. */
-bool dn_cpu_winograd_fits(const dn_plan *plan, const dn_node *node);
-size_t dn_cpu_winograd_scratch(const dn_plan *plan, const dn_node *node);
-void dn_cpu_winograd(const dn_cpu_run *run);
-/* From weight[O,I,3,3] to 16 packed matrices [I, O]. */
-size_t dn_cpu_winograd_packed_count(const dn_cpu_kernels *kernels, size_t inputs, size_t outputs);
-void dn_cpu_winograd_pack(float *packed, const dn_cpu_kernels *kernels, const float *weight, size_t inputs, size_t outputs);
-
 /* Whether a conv or linear node's product pays in 16 bits: a function of its shape alone. */
 bool dn_cpu_half_fits(const dn_plan *plan, const dn_node *node);
 /* Floats that a region needs for each of its rows when they are converted: of the largest node. */
