@@ -27,6 +27,7 @@ typedef struct api_job_view {
     bool adaptive;                   /* fraction and total null */
     uint64_t done, total;            /* sampler steps over all n */
     uint32_t images_done;
+    uint32_t lane_rows;              /* network rows of one image in one tick; not shown */
     int64_t queue_position;          /* -1: null; 0 is next */
     double eta_seconds;              /* < 0: null */
     uint32_t attempt;

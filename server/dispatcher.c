@@ -87,24 +87,6 @@ bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes)
     return ready;
 }
 
-double dispatcher_row_seconds(const dispatcher *d, size_t model_index)
-{
-    const bool known = model_index < models_count(d->options.models);
-    const double own = known ? atomic_load(&d->paces[model_index].row_seconds) : 0;
-    return own > 0 ? own : atomic_load(&d->row_seconds);
-}
-
-double dispatcher_eta(dispatcher *d, const char *model, uint64_t cost_ahead, uint64_t cost)
-{
-    const double row_seconds = atomic_load(&d->row_seconds);
-    size_t index = 0;
-    while (index < models_count(d->options.models) && strcmp(models_name(d->options.models, index), model) != 0)
-        index++;
-    if (row_seconds <= 0)
-        return -1;
-    return (double)cost_ahead * row_seconds + (double)cost * dispatcher_row_seconds(d, index) + atomic_load(&d->outstanding_seconds);
-}
-
 void dispatcher_drain(dispatcher *d, double grace_seconds)
 {
     atomic_store(&d->drain_deadline, dn_now_seconds() + grace_seconds);
@@ -261,6 +243,7 @@ static void one_turn(dispatcher *d)
     else
         dispatcher_claim(d, now);
     dispatcher_feed(d);
+    dispatcher_forecast_update(d, now);
     dispatcher_publish_progress(d, now);
     announce_queue(d, now);
 }
@@ -331,7 +314,7 @@ static void dispatcher_free(dispatcher *d)
         close(d->event_fd);
     pthread_mutex_destroy(&d->lock);
     free(d->models);
-    free(d->paces);
+    dispatcher_forecast_done(d);
     free(d->tables);
     free(d->program);
     free(d);
@@ -349,17 +332,19 @@ dn_status dispatcher_start(dispatcher **out, const dispatcher_options *options, 
     d->files.images_fd = d->files.snapshots_fd = -1;
     d->inbox_tail = &d->inbox;
     pthread_mutex_init(&d->lock, NULL);
+    pthread_mutex_init(&d->forecast_lock, NULL);
     protocol_pipe_init(&d->pipe, -1);
     d->program = strdup(options->program ? options->program : "/proc/self/exe");
     d->models = calloc(models_count(options->models) + 1, sizeof *d->models);
-    d->paces = calloc(models_count(options->models) + 1, sizeof *d->paces);
     d->tables = calloc(models_count(options->models) + 1, sizeof *d->tables);
     d->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     dn_status status = DN_OK;
-    if (!d->program || !d->models || !d->paces || !d->tables)
+    if (!d->program || !d->models || !d->tables)
         status = dn_fail(error, DN_NO_MEMORY, "out of memory for the dispatcher");
     else if (d->event_fd < 0)
         status = dn_fail(error, DN_IO, "cannot make an eventfd: %s", strerror(errno));
+    if (status == DN_OK)
+        status = dispatcher_forecast_start(d, error);
     if (status == DN_OK) {
         remember_models(d);
         dispatcher_find_strangers(d);

@@ -39,8 +39,18 @@ void dispatcher_kick(dispatcher *d);                            /* something was
 void dispatcher_deadline(dispatcher *d, int64_t at_ms);
 void dispatcher_cancel(dispatcher *d, const char *job_id);      /* after the store committed cancel_requested */
 bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes);
-/* Seconds until a job of this model and cost would end, given the cost before it (of whatever models); < 0: not measured yet. */
-double dispatcher_eta(dispatcher *d, const char *model, uint64_t cost_ahead, uint64_t cost);
+/* A queued job: n images, rows of each in a tick, cost and cost of what is before it in rows (api_request_cost). */
+typedef struct dispatcher_question {
+    const char *model;
+    uint32_t n, rows;
+    uint64_t cost, cost_ahead;
+    int priority;
+    double waited_seconds;
+} dispatcher_question;
+/* Seconds until it ends; < 0: not measured yet. */
+double dispatcher_eta(dispatcher *d, const dispatcher_question *question);
+/* Seconds that so many rows take in full batches; < 0: not measured yet. */
+double dispatcher_queue_seconds(dispatcher *d, uint64_t cost);
 /* Drain: no more claims. Finishes what runs within grace_seconds, then snapshots and requeues without spending an attempt.
  * hurry: snapshot at once. dispatcher_drained tells when it is over. */
 void dispatcher_drain(dispatcher *d, double grace_seconds);

@@ -174,6 +174,10 @@ static void begin_job(dispatcher *d, running_job *job)
         job->lanes[i].steps_done = job->lanes[i].place == PLACE_DONE ? job->request.steps : 0;
     }
     job->changed = true;
+    job->ends_at = -1;
+    job->had_room = 2 * rows_before(d, job->model_index, -API_PRIORITY_MAX) <= d->models[job->model_index].rows_max;
+    dispatcher_note_arrival(d, job);
+    d->forecast_at = 0;
     d->rows_per_job += 0.2 * ((double)job->rows * job->n - d->rows_per_job);
     if (job->job.crashes)
         job->group = ++d->next_group; /* It has ended a worker alone before: it stays alone. */

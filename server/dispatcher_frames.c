@@ -59,10 +59,6 @@ static dn_status model_known(dispatcher *d, size_t index, const protocol_message
         keep_description(d, name, m->data);
     models_set_state(d->options.models, name, m->state == PROTOCOL_MODEL_READY ? MODEL_READY : MODEL_UNLOADED, NULL);
     d->models[index] = (worker_side_model){.ready = true, .rows_max = m->rows < 2 ? 2 : m->rows};
-    if (atomic_load(&d->row_seconds) <= 0)
-        atomic_store(&d->row_seconds, m->seconds);
-    if (atomic_load(&d->paces[index].row_seconds) <= 0)
-        atomic_store(&d->paces[index].row_seconds, m->seconds);
     settle(d);
     d->ever_ready = true;
     d->backoff = 0;
@@ -89,6 +85,7 @@ static dn_status hear_table(dispatcher *d, const protocol_message *m, dn_error *
         return dn_fail(error, DN_INVALID, "what it says of ticks makes no sense");
     d->tables[index] = table;
     d->models[index].rows_max = m->rows < 2 ? 2 : m->rows;
+    dispatcher_forecast_table(d, index, &table, m->rows);
     models_set_batch(d->options.models, name, &table, m->rows);
     return DN_OK;
 }
@@ -128,30 +125,9 @@ static void set_steps(dispatcher *d, const outstanding_lane *out, uint32_t done,
         metrics_add(d->options.metrics, METRIC_STEPS, done - lane->steps_done);
     lane->steps_done = done;
     lane->steps_total = total;
+    if (done >= total && lane->made_at <= 0)
+        lane->made_at = dn_now_seconds();
     out->job->changed = true;
-}
-
-static void approach(_Atomic double *value, double now)
-{
-    const double before = atomic_load(value);
-    atomic_store(value, before > 0 ? before + 0.1 * (now - before) : now);
-}
-
-/* All lanes of a tick are of one model: the first that is still known says which. */
-static void measure_pace(dispatcher *d, const protocol_message *m)
-{
-    if (!m->rows)
-        return;
-    approach(&d->row_seconds, m->seconds / m->rows);
-    for (uint32_t i = 0; i < m->lane_count; i++) {
-        const outstanding_lane *out = outstanding_find(d, protocol_lane_at(m, i).lane);
-        if (!out || !out->job)
-            continue;
-        model_pace *pace = &d->paces[out->job->model_index];
-        approach(&pace->row_seconds, m->seconds / m->rows);
-        pace->tick_seconds += pace->tick_seconds > 0 ? 0.2 * (m->seconds - pace->tick_seconds) : m->seconds;
-        return;
-    }
 }
 
 static void hear_tick(dispatcher *d, const protocol_message *m)
@@ -161,7 +137,6 @@ static void hear_tick(dispatcher *d, const protocol_message *m)
     metrics_add(counted, METRIC_ROWS, m->rows);
     metrics_observe(counted, METRIC_TICK_SECONDS, m->seconds);
     metrics_observe(counted, METRIC_TICK_ROWS, m->rows);
-    measure_pace(d, m);
     if (m->seconds > d->slowest_tick)
         d->slowest_tick = m->seconds;
     for (uint32_t i = 0; i < m->lane_count; i++) {
@@ -179,7 +154,10 @@ static void hear_admitted(dispatcher *d, const protocol_message *m)
         return;
     job_lane *lane = &out->job->lanes[out->index];
     lane->steps_done = m->steps_done;
+    lane->entered = true;
     out->job->changed = true;
+    dispatcher_note_admitted(d, out->job);
+    out->job->admitted = true;
     if (m->steps_done && !lane->aside)
         metrics_add(d->options.metrics, METRIC_LANES_RESUMED, 1);
     const double waited = (double)(dn_wall_ms() - out->job->job.created_ms) / 1000;
@@ -197,8 +175,10 @@ static void hear_aside(dispatcher *d, const protocol_message *m)
 {
     const outstanding_lane *out = outstanding_find(d, m->lane);
     metrics_add(d->options.metrics, METRIC_LANES_SET_ASIDE, 1);
-    if (out && out->job)
-        out->job->lanes[out->index].aside = true;
+    if (!out || !out->job)
+        return;
+    out->job->lanes[out->index].aside = true;
+    out->job->lanes[out->index].entered = false;
 }
 
 static void hear_snapshot(dispatcher *d, const protocol_message *m)
@@ -368,37 +348,6 @@ dn_status dispatcher_read_frames(dispatcher *d, dn_error *error)
 
 /* ---- Progress */
 
-/* Models that have lanes with the worker: they take turns, by time. */
-static uint32_t models_at_work(const dispatcher *d)
-{
-    uint64_t seen = 0;
-    uint32_t count = 0;
-    for (const running_job *job = d->jobs; job; job = job->next) {
-        const uint64_t bit = 1ull << job->model_index % 64;
-        if ((seen & bit) || !job_count_lanes(job, PLACE_SENT))
-            continue;
-        seen |= bit;
-        count++;
-    }
-    return count ? count : 1;
-}
-
-/* Seconds until the job's images are made: with all its lanes running, the slowest of them at the pace of its model's ticks, every
- * other of which is another model's where two are at work; else everything that is here at the pace of rows. */
-static double eta_of(const dispatcher *d, const running_job *job)
-{
-    const double tick_seconds = d->paces[job->model_index].tick_seconds;
-    uint32_t most = 0;
-    for (uint32_t i = 0; i < job->n; i++) {
-        const job_lane *lane = &job->lanes[i];
-        if (lane->place == PLACE_WAITING || tick_seconds <= 0)
-            return atomic_load(&d->outstanding_seconds);
-        if (lane->place == PLACE_SENT && lane->steps_total > lane->steps_done && lane->steps_total - lane->steps_done > most)
-            most = lane->steps_total - lane->steps_done;
-    }
-    return most * (job->cost_per_step / job->rows) * tick_seconds * models_at_work(d);
-}
-
 /* Previews cost the worker time: they are asked for only while somebody watches. */
 static void watch(dispatcher *d, running_job *job, double now)
 {
@@ -431,6 +380,9 @@ void dispatcher_publish_progress(dispatcher *d, double now)
         }
         job->changed = false;
         job->last_progress = now;
-        hub_progress(d->options.hub, job->job.id, done, total, job_count_lanes(job, PLACE_DONE), eta_of(d, job));
+        hub_progress(d->options.hub, job->job.id, done, total, job_count_lanes(job, PLACE_DONE),
+                     job->ends_at < 0     ? -1
+                     : job->ends_at > now ? job->ends_at - now
+                                          : 0);
     }
 }

@@ -12,6 +12,7 @@
 
 #include "api/generate_request.h"
 #include "server/dispatcher.h"
+#include "server/forecast.h"
 #include "server/protocol.h"
 #include "server/tick_table.h"
 #include "server/worker.h"
@@ -89,8 +90,11 @@ typedef enum lane_place { PLACE_WAITING, PLACE_SENT, PLACE_STORING, PLACE_DONE }
 
 typedef struct job_lane {
     lane_place place;
+    bool entered; /* it is in its batch */
     bool watched, aside; /* aside: it made way for a more urgent one, in the worker */
     uint32_t steps_done, steps_total;
+    uint32_t played; /* its place in the forecast; UINT32_MAX: none */
+    double made_at; /* when its last tick was heard of; 0: not yet */
     uint64_t number; /* while SENT or STORING: the worker's name for it */
 } job_lane;
 
@@ -111,6 +115,8 @@ typedef struct running_job {
     char error_code[24], error_detail[512], reason[24];
     bool crashed_alone;
     double last_progress, last_watch;
+    double ends_at; /* as foreseen; < 0: not known */
+    bool had_room, admitted; /* had_room: nothing was before it when it was claimed */
     bool changed; /* progress not yet published */
 } running_job;
 
@@ -125,11 +131,13 @@ typedef struct worker_side_model {
     uint32_t rows_max;
 } worker_side_model;
 
-/* What a model's work has cost: kept over workers. */
-typedef struct model_pace {
-    _Atomic double row_seconds; /* of a row among others, 0: not yet; any thread reads */
-    double tick_seconds;
-} model_pace;
+/* What came of a model lately, fading; and what its images need beside ticks. Kept over workers. */
+typedef struct arrivals {
+    double since, last; /* the first, 0: none yet; as of when the next three are */
+    double images, evaluations, rows; /* sums over images */
+    double any_evaluations, any_rows; /* of the average image, however long ago */
+    double head_seconds, tail_seconds;
+} arrivals;
 
 struct dispatcher {
     dispatcher_options options; /* read-only after start */
@@ -147,9 +155,10 @@ struct dispatcher {
     atomic_bool draining;
     _Atomic double drain_deadline; /* monotonic */
     _Atomic int64_t next_deadline_ms; /* of the queued jobs, wall clock; INT64_MAX: none that is known of. 0 at the start: to be asked */
-    _Atomic double row_seconds; /* of any model, as they come; 0: not yet */
-    _Atomic double outstanding_seconds; /* to run what is still to run of the jobs that are here */
-    model_pace *paces; /* [models_count] */
+    pthread_mutex_t forecast_lock; /* *known, for others than the dispatcher's thread */
+    forecast *known, *played; /* one block; played: the thread's own */
+    arrivals *arrivals; /* [models_count] */
+    double forecast_at;
 
     /* the worker */
     pid_t pid; /* 0: none */
@@ -196,6 +205,15 @@ void dispatcher_claimed(dispatcher *d, store_request *request);
 void dispatcher_find_strangers(dispatcher *d); /* at start */
 void dispatcher_forget_strangers(dispatcher *d);
 
+/* dispatcher_forecast.c */
+dn_status dispatcher_forecast_start(dispatcher *d, dn_error *error);
+void dispatcher_forecast_done(dispatcher *d);
+void dispatcher_forecast_table(dispatcher *d, size_t model, const tick_table *table, uint32_t rows_max);
+void dispatcher_forecast_update(dispatcher *d, double now);
+void dispatcher_note_arrival(dispatcher *d, const running_job *job);
+void dispatcher_note_admitted(dispatcher *d, const running_job *job);
+void dispatcher_note_stored(dispatcher *d, const running_job *job, uint32_t index);
+
 /* dispatcher_deadlines.c */
 void dispatcher_check_deadlines(dispatcher *d);
 void dispatcher_deadlines_passed(dispatcher *d, const store_request *request);
@@ -219,7 +237,6 @@ void dispatcher_acknowledge(dispatcher *d, uint64_t number);
 /* dispatcher_frames.c */
 dn_status dispatcher_read_frames(dispatcher *d, dn_error *error);
 void dispatcher_publish_progress(dispatcher *d, double now);
-double dispatcher_row_seconds(const dispatcher *d, size_t model_index); /* 0: not measured yet; any thread */
 
 /* dispatcher_worker.c */
 void worker_start(dispatcher *d, double now);

@@ -178,7 +178,8 @@ static void send_lane(dispatcher *d, running_job *job, uint32_t index)
     unsigned char *snapshot = snapshot_read(d->files.snapshots_fd, job->job.id, index, &steps, &count);
     lane->number = ++d->next_number;
     lane->place = PLACE_SENT;
-    lane->watched = lane->aside = false;
+    lane->watched = lane->aside = lane->entered = false;
+    lane->made_at = 0;
     d->outstanding[d->outstanding_count++] = (outstanding_lane){.number = lane->number, .job = job, .index = index};
     const protocol_message m = {.type = PROTOCOL_ADMIT,
                                 .lane = lane->number,
@@ -232,17 +233,11 @@ static void fail_unloadable(dispatcher *d)
 
 void dispatcher_feed(dispatcher *d)
 {
-    double seconds = 0;
     fail_unloadable(d);
     for (running_job *job = d->jobs, *next; job; job = next) {
         next = job->next;
-        const double pace = job->cost_per_step * dispatcher_row_seconds(d, job->model_index);
-        for (uint32_t i = 0; i < job->n; i++)
-            if (job->lanes[i].place <= PLACE_SENT && job->lanes[i].steps_total > job->lanes[i].steps_done)
-                seconds += pace * (job->lanes[i].steps_total - job->lanes[i].steps_done);
         job_try_end(d, job);
     }
-    atomic_store(&d->outstanding_seconds, seconds);
     if (!d->hello || d->drain_sent)
         return;
     const unsigned group = current_group(d);

@@ -43,6 +43,7 @@ static void image_stored(dispatcher *d, const pending *item, running_job *job)
     snapshot_name(name, request->id, request->image.index);
     files_unlink(&d->files, FILE_UNLINK_SNAPSHOT, name);
     if (job) {
+        dispatcher_note_stored(d, job, request->image.index);
         job->lanes[request->image.index].place = PLACE_DONE;
         job->changed = true;
     }

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 #include "api/limits.h"
 
 enum { HUB_BUCKETS = 4096 };
@@ -32,6 +34,7 @@ typedef struct hub_entry {
     unsigned preview_subscribers;
     bool known, running; /* running: progress was heard since the last milestone */
     hub_live live;
+    double eta_at; /* monotonic: when live.eta_seconds was told */
     hub_preview_slot *previews; /* one per image index */
 } hub_entry;
 
@@ -239,6 +242,7 @@ void hub_progress(hub *h, const char *job_id, uint64_t done, uint64_t total, uin
         entry->live.total = total;
         entry->live.images_done = images_done;
         entry->live.eta_seconds = eta_seconds;
+        entry->eta_at = dn_now_seconds();
         entry->live.version++;
         entry_wake_and_release(h, entry, false);
     }
@@ -332,6 +336,10 @@ void hub_read(hub *h, const char *job_id, hub_live *out)
     const hub_entry *entry = entry_find(h, job_id);
     *out = entry ? entry->live : (hub_live){.eta_seconds = -1};
     out->known = entry && entry->known;
+    if (out->eta_seconds > 0) { /* the time since then has gone by */
+        const double left = out->eta_seconds - (dn_now_seconds() - entry->eta_at);
+        out->eta_seconds = left > 0 ? left : 0;
+    }
     out->queue_version = h->queue_version;
     pthread_mutex_unlock(&h->lock);
 }

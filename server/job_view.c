@@ -1,4 +1,5 @@
 /* A job as the wire shows it: its row, its images, and what is live (progress from the hub, position and ETA). */
+#include "base/clock.h"
 #include "server/service.h"
 
 #include <stdlib.h>
@@ -15,7 +16,14 @@ static void show_progress(job_view *held, service *s)
         uint64_t ahead = 0;
         if (store_queue_place(s->store, job->id, &position, &ahead) == STORE_OK) {
             view->queue_position = position;
-            view->eta_seconds = dispatcher_eta(s->dispatcher, job->model, ahead, job->cost);
+            const dispatcher_question question = {.model = job->model,
+                                                  .n = job->n - job->images_done,
+                                                  .rows = view->lane_rows,
+                                                  .cost = job->cost / job->n * (job->n - job->images_done),
+                                                  .cost_ahead = ahead,
+                                                  .priority = job->priority,
+                                                  .waited_seconds = (double)(dn_wall_ms() - job->created_ms) / 1000};
+            view->eta_seconds = dispatcher_eta(s->dispatcher, &question);
         }
     } else if (job->state == API_STATE_RUNNING) {
         hub_read(s->hub, job->id, &live);

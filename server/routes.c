@@ -38,7 +38,7 @@ static unsigned queue_seconds(service *s)
     store_stats stats;
     double eta = -1.0;
     if (store_get_stats(s->store, &stats) == STORE_OK) {
-        eta = dispatcher_eta(s->dispatcher, "", stats.queued_cost / 10, 0);
+        eta = dispatcher_queue_seconds(s->dispatcher, stats.queued_cost / 10);
     }
     return eta > 1.0 ? (eta < 600.0 ? (unsigned)eta : 600u) : 1u;
 }

@@ -124,6 +124,7 @@ void store_job_view(const store_job *job, const api_image_view *images, size_t c
         .done = steps * job->images_done,
         .total = steps * job->n,
         .images_done = job->images_done,
+        .lane_rows = known ? api_request_rows(&request) : 0,
         .queue_position = -1,
         .eta_seconds = -1,
         .attempt = job->attempt,

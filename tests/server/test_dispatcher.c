@@ -24,8 +24,11 @@ static void job_completes(void)
     CHECK(metric("denoised_network_rows_total") == 120);
     const api_model *model = models_lookup(registry, "tiny");
     CHECK(model && model->guidance && model->class_count == 10 && strcmp(model->class_names[3], "d") == 0 && model->width == 8);
-    CHECK(dispatcher_eta(dispatched, "tiny", 1000, 1000) > dispatcher_eta(dispatched, "tiny", 0, 1000) &&
-          dispatcher_eta(dispatched, "tiny", 0, 1) >= 0);
+    dispatcher_question first = {.model = "tiny", .n = 1, .rows = 2, .cost = 1000}, second = first;
+    second.cost_ahead = 10000;
+    CHECK(dispatcher_eta(dispatched, &first) > 0 && dispatcher_eta(dispatched, &second) > dispatcher_eta(dispatched, &first));
+    second.model = "unheard-of";
+    CHECK(dispatcher_eta(dispatched, &second) < 0 && dispatcher_queue_seconds(dispatched, 1000) > 0);
     hub_live now;
     hub_read(live, id, &now);
     CHECK(!now.known);

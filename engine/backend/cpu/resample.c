@@ -27,29 +27,28 @@ static void upsample_task(void *payload, unsigned index, unsigned worker)
 void dn_cpu_upsample_nearest2(const dn_cpu_run *run)
 {
     size_t lines = dn_cpu_shape(run, run->node->in[0]).h * (size_t)run->row_count;
-    dn_cpu_parallel(run, dn_cpu_elements_of(run, run->node->out), lines, upsample_task, run);
+    dn_cpu_parallel(run, DN_CPU_MOVE_WORK * dn_cpu_elements_of(run, run->node->out), lines, upsample_task, run);
 }
 
-/* Task: one row's image. */
+/* Task: one line of one output image. */
 static void average_task(void *payload, unsigned index, unsigned worker)
 {
     (void)worker;
     const dn_cpu_run *run = payload;
     dn_shape in = dn_cpu_shape(run, run->node->in[0]), out = dn_cpu_shape(run, run->node->out);
-    size_t line = (size_t)in.w * in.c;
-    float *to = dn_cpu_out_row(run, index);
-    for (size_t y = 0; y < out.h; y++) {
-        for (size_t x = 0; x < out.w; x++, to += out.c) {
-            const float *from = dn_cpu_in_row(run, 0, index) + 2 * y * line + 2 * x * in.c;
-            for (size_t c = 0; c < in.c; c++)
-                to[c] = ((from[c] + from[in.c + c]) + (from[line + c] + from[line + in.c + c])) * 0.25f;
-        }
+    size_t line = (size_t)in.w * in.c, row = index / out.h, y = index % out.h;
+    float *to = dn_cpu_out_row(run, row) + y * out.w * out.c;
+    for (size_t x = 0; x < out.w; x++, to += out.c) {
+        const float *from = dn_cpu_in_row(run, 0, row) + 2 * y * line + 2 * x * in.c;
+        for (size_t c = 0; c < in.c; c++)
+            to[c] = ((from[c] + from[in.c + c]) + (from[line + c] + from[line + in.c + c])) * 0.25f;
     }
 }
 
 void dn_cpu_average_pool2(const dn_cpu_run *run)
 {
-    dn_cpu_parallel(run, dn_cpu_elements_of(run, run->node->in[0]), run->row_count, average_task, run);
+    size_t lines = dn_cpu_shape(run, run->node->out).h * (size_t)run->row_count;
+    dn_cpu_parallel(run, DN_CPU_MOVE_WORK * dn_cpu_elements_of(run, run->node->in[0]), lines, average_task, run);
 }
 
 /* One axis of the filter: the inputs that output j is a sum of, with their factors. Returns how many. */
@@ -106,22 +105,21 @@ void dn_cpu_fir(const dn_cpu_run *run)
     dn_cpu_parallel(run, 16.0 * dn_cpu_elements_of(run, run->node->out), lines, fir_task, run);
 }
 
-/* Task: one row's image. A patch's line of p pixels lies together in the input and in the output. */
+/* Task: one line of one output image. A patch's line of p pixels lies together in the input and in the output. */
 static void unpatchify_task(void *payload, unsigned index, unsigned worker)
 {
     (void)worker;
     const dn_cpu_run *run = payload;
     dn_shape in = dn_cpu_shape(run, run->node->in[0]), out = dn_cpu_shape(run, run->node->out);
-    size_t patch = run->node->kernel, piece = patch * out.c;
-    const float *from = dn_cpu_in_row(run, 0, index);
-    float *to = dn_cpu_out_row(run, index);
-    for (size_t y = 0; y < out.h; y++) {
-        for (size_t x = 0; x < in.w; x++, to += piece)
-            memcpy(to, from + (y / patch * in.w + x) * in.c + y % patch * piece, piece * sizeof *to);
-    }
+    size_t patch = run->node->kernel, piece = patch * out.c, row = index / out.h, y = index % out.h;
+    const float *from = dn_cpu_in_row(run, 0, row) + y / patch * in.w * in.c + y % patch * piece;
+    float *to = dn_cpu_out_row(run, row) + y * out.w * out.c;
+    for (size_t x = 0; x < in.w; x++, to += piece)
+        memcpy(to, from + x * in.c, piece * sizeof *to);
 }
 
 void dn_cpu_unpatchify(const dn_cpu_run *run)
 {
-    dn_cpu_parallel(run, dn_cpu_elements_of(run, run->node->out), run->row_count, unpatchify_task, run);
+    size_t lines = dn_cpu_shape(run, run->node->out).h * (size_t)run->row_count;
+    dn_cpu_parallel(run, DN_CPU_MOVE_WORK * dn_cpu_elements_of(run, run->node->out), lines, unpatchify_task, run);
 }

@@ -142,6 +142,8 @@ static inline double dn_cpu_elements_of(const dn_cpu_run *run, dn_value value)
 
 /* Below this many elementary operations a node runs on the calling thread: waking another costs more. */
 #define DN_CPU_PARALLEL_WORK_MIN 500000.0
+/* What moving one float counts as: it waits for memory while a multiply-add unit does so many. */
+#define DN_CPU_MOVE_WORK 20.0
 
 /* Runs a node's tasks on the run's pool, or inline when `work` (operations in all) is small. */
 void dn_cpu_parallel(const dn_cpu_run *run, double work, size_t count, dn_pool_task *task, const void *payload);
