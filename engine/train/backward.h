@@ -1,6 +1,6 @@
 /* The backward run of a plan, one row at a time: from the gradient of the output to those of the weights.
  *
- * Every node kind has one backward function, in backward_conv, _linear, _norm, _attention, _shape and _embedding.inc.c, compiled for double
+ * Every node kind has one backward function, in backward_conv, _winograd, _linear, _norm, _attention, _shape and _embedding.inc.c, compiled for double
  * (the checked truth) and for float per instruction set (what training runs). One row at a time keeps a row's values and
  * gradients in the caches; the gradients of the weights accumulate from row to row in the caller's order, so that the
  * bytes do not depend on threads. A run touches only what its row names: any number of threads, each with its own. */

@@ -22,6 +22,7 @@ typedef struct step {
     const real *weight, *bias; /* packed */
     real *d_weight, *d_bias; /* packed */
     uint32_t stride; /* of a packed weight row */
+    bool winograd; /* weight and d_weight are points */
     real *scratch; /* what is left of the run's scratch */
 } step;
 
@@ -114,6 +115,7 @@ static void resolve(step *s, const RUN *run, const dn_node *node)
         s->weight = run->packed + packing->weights[node->weight].offset;
         s->d_weight = run->packed_gradient ? run->packed_gradient + packing->weights[node->weight].offset : NULL;
         s->stride = packing->weights[node->weight].stride;
+        s->winograd = packing->weights[node->weight].winograd;
     }
     if (node->bias != DN_NONE) {
         s->bias = run->packed + packing->weights[node->bias].offset;
@@ -144,7 +146,10 @@ static void pack(const dn_packing *packing, const real *const *weights, real *pa
     for (uint32_t w = 0; w < packing->plan->weight_count; w++) {
         const dn_packed_weight *p = &packing->weights[w];
         real *to = packed + p->offset;
-        for (size_t t = 0; t < p->taps; t++) {
+        for (size_t i = 0; p->winograd && i < (size_t)p->rows * p->columns; i++) {
+            pack_points(to + i, (size_t)p->rows * p->stride, weights[w] + 9 * i);
+        }
+        for (size_t t = 0; !p->winograd && t < p->taps; t++) {
             for (size_t r = 0; r < p->rows; r++) {
                 for (size_t c = 0; c < p->columns; c++) {
                     to[(t * p->rows + r) * p->stride + c] = weights[w][(r * p->columns + c) * p->taps + t];
@@ -159,7 +164,10 @@ static void unpack(const dn_packing *packing, const real *packed, real *const *w
     for (uint32_t w = 0; w < packing->plan->weight_count; w++) {
         const dn_packed_weight *p = &packing->weights[w];
         const real *from = packed + p->offset;
-        for (size_t r = 0; r < p->rows; r++) {
+        for (size_t i = 0; p->winograd && i < (size_t)p->rows * p->columns; i++) {
+            unpack_points(weights[w] + 9 * i, from + i, (size_t)p->rows * p->stride);
+        }
+        for (size_t r = 0; !p->winograd && r < p->rows; r++) {
             for (size_t c = 0; c < p->columns; c++) {
                 for (size_t t = 0; t < p->taps; t++) {
                     weights[w][(r * p->columns + c) * p->taps + t] = from[(t * p->rows + r) * p->stride + c];

@@ -5,7 +5,7 @@
  *
  * Channels are contiguous in every operand, so both stream vectors of input channels against single numbers of dY. */
 
-/* out[y][x][n] += sum over taps, k of a[y][x + tap][k] * b[tap][k][n]. Strides count reals. */
+/* out[y][x][n] += sum over taps, k of a[y][x + tap][k] * b[tap][k][n], or = when it is fresh. Strides count reals. */
 typedef struct product {
     const real *a, *b;
     real *out;
@@ -15,6 +15,7 @@ typedef struct product {
     ptrdiff_t b_tap; /* of b, from one tap to the next; negative walks the taps backwards */
     size_t b_k, out_pixel; /* rows of b; pixels of out */
     size_t kernel, depth, width; /* taps a side; k; n, a multiple of LANES */
+    bool fresh;
 } product;
 
 INLINE void product_tile(const product *p, const real *a, const real *b, real *out, const int pixels, const int vectors)
@@ -24,7 +25,7 @@ INLINE void product_tile(const product *p, const real *a, const real *b, real *o
     for (int i = 0; i < pixels; i++) {
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++) {
-            sum[i][v] = *(const vec *)(out + (size_t)i * p->out_pixel + v * LANES);
+            sum[i][v] = p->fresh ? (vec){0} : *(const vec *)(out + (size_t)i * p->out_pixel + v * LANES);
         }
     }
     for (size_t ky = 0; ky < p->kernel; ky++) {
@@ -263,6 +264,8 @@ static void conv_values(step *s, const real *d)
     }
 }
 
+#include "train/backward_winograd.inc.c"
+
 /* in: picture, row bias, residual. */
 static void backward_conv(step *s)
 {
@@ -276,6 +279,10 @@ static void backward_conv(step *s)
     }
     if (s->d_in[2]) {
         add_to(s->d_in[2], d, dn_shape_count(s->to));
+    }
+    if (s->winograd) {
+        conv_winograd(s, d);
+        return;
     }
     if (s->d_weight) {
         conv_weights(s, d);

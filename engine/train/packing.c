@@ -12,6 +12,14 @@ static void place(dn_packing *packing, dn_weight weight, uint32_t taps, uint32_t
     w->stride = padded ? dn_pack_round(columns) : columns;
 }
 
+/* Kernels of 3x3 over pictures with even sides, whole vectors of channels and tiles enough. */
+static bool goes_through_winograd(const dn_plan *plan, const dn_node *node)
+{
+    dn_shape from = plan->values[node->in[0]].shape, to = plan->values[node->out].shape;
+    bool plain = node->kernel == 3 && node->stride == 1 && node->pad_top == 1 && node->pad_left == 1 && from.h == to.h && from.w == to.w;
+    return plain && to.h % 2 == 0 && to.w % 2 == 0 && from.c % DN_PACK_CHANNELS == 0 && to.c % DN_PACK_CHANNELS == 0;
+}
+
 static void place_node(dn_packing *packing, const dn_node *node)
 {
     if (node->weight == DN_NONE) {
@@ -19,7 +27,9 @@ static void place_node(dn_packing *packing, const dn_node *node)
     }
     const dn_weight_info *info = &packing->plan->weights[node->weight];
     if (node->kind == DN_NODE_CONV) {
-        place(packing, node->weight, info->dims[2] * info->dims[3], info->dims[0], info->dims[1], true);
+        bool winograd = goes_through_winograd(packing->plan, node);
+        place(packing, node->weight, winograd ? 16 : info->dims[2] * info->dims[3], info->dims[0], info->dims[1], true);
+        packing->weights[node->weight].winograd = winograd;
     } else if (node->kind == DN_NODE_LINEAR) {
         place(packing, node->weight, 1, info->dims[0], (uint32_t)(info->count / info->dims[0]), true);
     }
@@ -40,6 +50,11 @@ static uint64_t scratch_of(const dn_plan *plan, const dn_node *node)
     uint64_t pixels = (uint64_t)from.h * from.w, wide = dn_pack_round(from.c);
     switch (node->kind) {
     case DN_NODE_CONV: {
+        if (goes_through_winograd(plan, node)) {
+            uint64_t tiles = (uint64_t)dn_pack_tile_lines(to) * (to.w / 2);
+            return rounded(from.c) + rounded(16 * (tiles * from.c + DN_PACK_CHANNELS)) + rounded(16 * (tiles * to.c + DN_PACK_CHANNELS)) +
+                   rounded(dn_shape_count(to));
+        }
         uint64_t h = (uint64_t)from.h + node->pad_top + node->pad_bottom, w = (uint64_t)from.w + node->pad_left + node->pad_right;
         uint64_t dilated = ((uint64_t)from.h + node->kernel - 1) * ((uint64_t)from.w + node->kernel - 1) * to.c;
         return rounded(h * w * wide) + rounded(dilated) + rounded(dn_shape_count(to)) + rounded(pixels * wide);

@@ -2,6 +2,7 @@
  *
  * A conv weight [O,I,k,k] becomes [k*k][O][I'] and a linear weight [O,I] becomes [1][O][I'], with I' = I rounded up to
  * 16, so that both products of a backward pass stream contiguous input channels; everything else is copied as it is.
+ * A 3x3 conv weight that goes through Winograd's transform becomes its 16 points, [16][O][I].
  * Padding is zero in weights and never read in gradients. A packing depends on the plan alone; immutable, any thread. */
 #ifndef DN_TRAIN_PACKING_H
 #define DN_TRAIN_PACKING_H
@@ -14,6 +15,7 @@ typedef struct dn_packed_weight {
     uint64_t offset; /* floats from the start of the packed array; a multiple of 16 */
     uint32_t taps, rows, columns; /* [taps][rows][stride]; plain weights are [1][1][count] */
     uint32_t stride; /* of one row, floats */
+    bool winograd; /* taps are the 16 points of F(2x2, 3x3): backward_winograd.inc.c */
 } dn_packed_weight;
 
 typedef struct dn_packing {
@@ -30,6 +32,15 @@ void dn_packing_free(dn_packing *packing);
 static inline uint32_t dn_pack_round(uint32_t channels)
 {
     return (channels + DN_PACK_CHANNELS - 1) / DN_PACK_CHANNELS * DN_PACK_CHANNELS;
+}
+
+#define DN_PACK_TILES 64u /* 2x2 tiles whose points are in scratch at once, so that they stay in the second cache */
+
+/* Lines of tiles of so many, of a picture with even sides. */
+static inline uint32_t dn_pack_tile_lines(dn_shape shape)
+{
+    uint32_t across = shape.w / 2, lines = across < DN_PACK_TILES ? DN_PACK_TILES / across : 1;
+    return lines < shape.h / 2 ? lines : shape.h / 2;
 }
 
 #endif

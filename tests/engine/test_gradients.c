@@ -16,6 +16,21 @@ static dn_value build_conv(dn_plan_builder *b, dn_value in)
     return dn_plan_conv(b, x, &second);
 }
 
+/* Whole vectors of channels: through Winograd's transform where sides are even. */
+static dn_value build_whole_channels(dn_plan_builder *b, dn_value in)
+{
+    dn_conv_options first = DN_CONV_INIT, second = DN_CONV_INIT;
+    first.module = "first";
+    first.out_channels = 48;
+    first.row_bias = dn_plan_class_embedding(b, "class", 3, 48);
+    dn_value x = dn_plan_conv(b, in, &first);
+    second.module = "second";
+    second.out_channels = 16;
+    second.residual = in;
+    second.scale = 0.7f;
+    return dn_plan_conv(b, x, &second);
+}
+
 static dn_value build_strided(dn_plan_builder *b, dn_value in)
 {
     dn_conv_options first = DN_CONV_INIT, second = DN_CONV_INIT, third = DN_CONV_INIT;
@@ -147,6 +162,28 @@ static void convolution_aligned(void)
     check_plan(build_conv, (dn_shape){4, 18, 32}, 100);
 }
 
+/* One tile, some lines of them with a shorter last block, lines longer than a block; and the same in odd sizes, which go directly. */
+static void convolution_winograd(void)
+{
+    static const dn_shape shapes[] = {{2, 2, 16}, {20, 32, 16}, {4, 136, 16}, {3, 6, 16}, {6, 3, 16}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0] && !test_failed; i++) {
+        dn_plan_builder builder;
+        dn_plan *plan = NULL;
+        dn_packing *packing = NULL;
+        dn_error error;
+        CHECK_OK(dn_plan_begin(&builder, shapes[i], &error), error);
+        CHECK_OK(dn_plan_end(&plan, &builder, build_whole_channels(&builder, builder.plan->input), &error), error);
+        CHECK_OK(dn_packing_create(&packing, plan, &error), error);
+        uint32_t found = 0;
+        for (uint32_t w = 0; w < plan->weight_count; w++)
+            found += packing->weights[w].winograd;
+        dn_packing_free(packing);
+        dn_plan_free(plan);
+        CHECK_MSG(found == (i < 3 ? 2u : 0u), "%u weights of shape %zu", found, i);
+        check_plan(build_whole_channels, shapes[i], 100);
+    }
+}
+
 static void linear(void)
 {
     check_plan(build_linear, (dn_shape){2, 3, 13}, 200);
@@ -177,6 +214,7 @@ int main(void)
     RUN(convolution);
     RUN(convolution_strided);
     RUN(convolution_aligned);
+    RUN(convolution_winograd);
     RUN(linear);
     RUN(group_norm);
     RUN(attention);
