@@ -98,13 +98,20 @@ static dn_status measure_codec(inspect_facts *f, dn_error *error)
     return status;
 }
 
+/* Of a tick of so many rows, without the vectors that stay for the next. */
+static size_t activation_bytes(const inspect_facts *f, uint32_t rows)
+{
+    return dn_engine_workspace_bytes(f->engine, rows) - dn_engine_condition_bytes(f->engine, rows);
+}
+
 static void count_memory(inspect_facts *f)
 {
     f->packed_bytes = dn_engine_weight_bytes(f->engine);
     f->lane_bytes = dn_engine_lane_bytes(f->engine);
     if (f->engine->network == NULL)
         return;
-    size_t one = dn_engine_workspace_bytes(f->engine, 1), many = dn_engine_workspace_bytes(f->engine, 1 + MEASURED_ROWS);
+    size_t one = activation_bytes(f, 1), many = activation_bytes(f, 1 + MEASURED_ROWS);
+    f->kept_bytes = dn_engine_condition_bytes(f->engine, 1);
     f->arena_bytes = one;
     f->row_bytes = (many - one) / MEASURED_ROWS;
 }
@@ -127,6 +134,8 @@ dn_status inspect_gather(inspect_facts *out, const char *path, const dn_engine_o
     bool worth = !options->describe_only && out->gflop <= INSPECT_GFLOP_MAX;
     if (worth)
         status = measure_rows(out, error);
+    if (status == DN_OK && worth)
+        out->tick_bytes = activation_bytes(out, out->rows_max);
     if (status == DN_OK && worth && out->has_codec)
         status = measure_codec(out, error);
     return status;

@@ -110,7 +110,11 @@ static void print_costs(const inspect_facts *f)
     printf("              %.2f MiB a lane at most", mib(f->lane_bytes));
     if (f->engine->network)
         printf("; %.2f MiB for the first row of a tick, %.2f MiB for each further one", mib(f->arena_bytes), mib(f->row_bytes));
+    if (f->measured)
+        printf(", %.2f MiB for %u", mib(f->tick_bytes), f->rows_max);
     printf("\n");
+    if (f->kept_bytes)
+        printf("              %.2f MiB at most for the vectors of times and conditions met before\n", mib(f->kept_bytes));
     if (f->measured)
         printf("speed         %.3g ms a row alone, %.3g ms among %u (%.3g GFLOP/s): at most %u rows a tick\n", 1e3 * f->row_seconds,
                1e3 * f->rows_seconds, f->rows, f->gflop / f->rows_seconds, f->rows_max);
@@ -196,6 +200,8 @@ static void add_costs(api_text *text, const inspect_facts *f)
     api_text_format(text, ",\"packed_bytes\":%zu,\"lane_bytes\":%zu", f->packed_bytes, f->lane_bytes);
     add_measure(text, "first_row_bytes", open, (double)f->arena_bytes);
     add_measure(text, "further_row_bytes", open, (double)f->row_bytes);
+    add_measure(text, "tick_bytes", f->measured, (double)f->tick_bytes);
+    add_measure(text, "kept_bytes", open, (double)f->kept_bytes);
     add_measure(text, "row_ms", f->measured, 1e3 * f->row_seconds);
     add_measure(text, "row_among_many_ms", f->measured, 1e3 * f->rows_seconds);
     add_measure(text, "rows_max", f->measured, f->rows_max);

@@ -116,7 +116,8 @@ static void choose_rows_max(const worker *w, worker_model *model)
         w->options.rows_max ? w->options.rows_max : tick_table_rows_max(&model->table, model->rows_limit, WORKER_TICK_SECONDS);
 }
 
-/* The log's line: "model m is in memory: 32 MiB, 16 rows a tick (1: 2.9, 2: 3.0, ... ms)". */
+/* The log's line: "model m is in memory: 32 MiB (12 of weights, 9 of activations, up to 8 of kept vectors), 16 rows a tick (1: 2.9,
+ * 2: 3.0, ... ms)". */
 static void say_table(const worker_model *model)
 {
     char text[512];
@@ -125,8 +126,11 @@ static void say_table(const worker_model *model)
         if (model->table.seconds[rows] > 0)
             used +=
                 (size_t)snprintf(text + used, sizeof text - used, "%s%u: %.3g", used ? ", " : "", rows, 1e3 * model->table.seconds[rows]);
-    fprintf(stderr, "worker: model %s is in memory: %zu MiB, %u rows a tick (%s ms)\n", model->name, model->bytes >> 20, model->rows_max,
-            used ? text : "");
+    const size_t kept = dn_engine_condition_bytes(model->engine, model->rows_limit);
+    const size_t activations = dn_engine_workspace_bytes(model->engine, model->rows_limit) - kept;
+    fprintf(stderr, "worker: model %s is in memory: %zu MiB (%zu of weights, %zu of activations, up to %zu of kept vectors), ", model->name,
+            model->bytes >> 20, dn_engine_weight_bytes(model->engine) >> 20, activations >> 20, kept >> 20);
+    fprintf(stderr, "%u rows a tick (%s ms)\n", model->rows_max, used ? text : "");
 }
 
 static dn_status tell_table(worker *w, worker_model *model, double now, dn_error *error)

@@ -126,7 +126,8 @@ typedef struct dn_backend {
 
     dn_status (*workspace_create)(dn_workspace **out, dn_network *network, const dn_workspace_options *options, dn_error *error);
     void (*workspace_free)(dn_workspace *workspace);
-    size_t (*workspace_bytes)(const dn_network *network, uint32_t rows, bool keep_values);   /* planned arena */
+    size_t (*workspace_bytes)(const dn_network *network, uint32_t rows, bool keep_values);   /* planned arena, scratch, kept vectors */
+    size_t (*condition_bytes)(const dn_network *network, uint32_t rows);   /* of these, without keep_values: at most so many of kept vectors */
 
     /* Runs 1..rows_max rows. Each row's bytes depend on that row alone, whatever shares the call. A row's output may
      * overwrite its own input, but no other row's. */

@@ -25,3 +25,13 @@ size_t dn_engine_workspace_bytes(const dn_engine *engine, uint32_t rows)
         bytes += engine->backend->workspace_bytes(engine->guide, rows, false);
     return bytes;
 }
+
+size_t dn_engine_condition_bytes(const dn_engine *engine, uint32_t rows)
+{
+    size_t bytes = 0;
+    if (engine->network != NULL)
+        bytes += engine->backend->condition_bytes(engine->network, rows);
+    if (engine->guide != NULL)
+        bytes += engine->backend->condition_bytes(engine->guide, rows);
+    return bytes;
+}

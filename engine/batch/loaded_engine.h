@@ -74,6 +74,7 @@ dn_status dn_engine_serves(const dn_engine *engine, const dn_sampler *sampler, d
 /* Memory that the engine's networks take, packed; of one opened by describe_only an estimate. Workspaces are not in it. */
 size_t dn_engine_weight_bytes(const dn_engine *engine);
 size_t dn_engine_workspace_bytes(const dn_engine *engine, uint32_t rows); /* of a batch of so many rows, all networks */
+size_t dn_engine_condition_bytes(const dn_engine *engine, uint32_t rows); /* of these: vectors kept of times and conditions, at most */
 /* Registers of one lane, all touched: at most. Memory of those that its sampler and guidance leave alone is never asked for. */
 size_t dn_engine_lane_bytes(const dn_engine *engine);
 size_t dn_engine_elements(const dn_engine *engine); /* C*H*W of one image */

@@ -49,9 +49,11 @@ def the_built_in_model_is_explained():
     same((said["model"]["class_count"], said["model"]["null_class"], said["model"]["defaults"]["sampler"]), (10, 10, "dpmpp_2m"), "what it can")
     costs = said["costs"]
     check(costs["packed_bytes"] >= 4 * 1806529 and costs["first_row_bytes"] > costs["further_row_bytes"] > 0, costs)
+    check(costs["first_row_bytes"] < costs["tick_bytes"] <= 2 * costs["rows_max"] * costs["first_row_bytes"], costs)
+    check(1 << 20 < costs["kept_bytes"] <= 4 << 20, costs)
     check(costs["row_ms"] > 0 and costs["rows_max"] >= 2 and costs["decode_ms"] is None, costs)
     text = inspect(os.path.join(ROOT, "models", "fashion-mnist")).stdout
-    for words in ("UNet2DModel, in a DDPMPipeline", "null class in row 10", "GFLOP a row", "rows a tick", "dpmpp_2m ddim"):
+    for words in ("UNet2DModel, in a DDPMPipeline", "null class in row 10", "GFLOP a row", "rows a tick", "times and conditions met before", "dpmpp_2m ddim"):
         check(words in text, words)
 
 

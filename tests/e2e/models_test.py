@@ -37,8 +37,8 @@ def preload_loads_them_all():
 
 @test
 def models_that_do_not_fit_together_take_turns():
-    # The built-in model takes about 18 MiB.
-    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "20M") as daemon:
+    # The built-in model takes about 21 MiB.
+    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "32M") as daemon:
         pictures = {}
         for round_number in range(2):
             for name in ("a", "b"):
@@ -51,7 +51,7 @@ def models_that_do_not_fit_together_take_turns():
 
 @test
 def both_are_served_while_they_push_each_other_out():
-    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "20M") as daemon:
+    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "32M") as daemon:
         jobs = [daemon.post({"model": name, "class_label": 1, "steps": 5, "seed": seed}).json["id"] for seed in range(3) for name in ("a", "b")]
         for job_id in jobs:
             job = daemon.wait(job_id, 120)

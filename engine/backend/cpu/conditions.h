@@ -11,7 +11,7 @@
 
 /* Memory for kept vectors: a part of the packed weights, within bounds; and never more conditions than a search should pass over. */
 #define DN_CPU_CONDITIONS_SHARE 16u
-#define DN_CPU_CONDITIONS_BYTES_MIN ((size_t)8 << 20)
+#define DN_CPU_CONDITIONS_BYTES_MIN ((size_t)2 << 20)
 #define DN_CPU_CONDITIONS_BYTES_MAX ((size_t)256 << 20)
 #define DN_CPU_CONDITIONS_MAX 1024u
 /* Conditions computed in one pass over the weights: the rows of the largest microkernel. */

@@ -137,6 +137,7 @@ const dn_backend *dn_backend_cpu(void)
         .workspace_create = dn_cpu_workspace_create,
         .workspace_free = dn_cpu_workspace_free,
         .workspace_bytes = dn_cpu_workspace_bytes,
+        .condition_bytes = dn_cpu_condition_bytes,
         .run = dn_cpu_run_rows,
         .read_value = read_value,
         .buffer_create = buffer_create,

@@ -209,6 +209,7 @@ void dn_cpu_network_free(dn_network *network);
 dn_status dn_cpu_workspace_create(dn_workspace **out, dn_network *network, const dn_workspace_options *options, dn_error *error);
 void dn_cpu_workspace_free(dn_workspace *workspace);
 size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool keep_values);
+size_t dn_cpu_condition_bytes(const dn_network *network, uint32_t rows);
 dn_status dn_cpu_run_rows(dn_network *network, dn_workspace *workspace, dn_row *rows, uint32_t row_count, dn_error *error);
 dn_status dn_cpu_execute(dn_device *device, const dn_program *programs, uint32_t program_count, dn_error *error);
 

@@ -98,13 +98,18 @@ static size_t regions(const dn_network *network, uint32_t rows, bool keep_values
     return keep_values || network->together || rows < threads ? 1 : threads;
 }
 
+size_t dn_cpu_condition_bytes(const dn_network *network, uint32_t rows)
+{
+    return dn_cpu_conditions_bytes(network, rows, 0);
+}
+
 size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool keep_values)
 {
     size_t region = plan_arena(network->plan, region_rows(rows, keep_values), keep_values, NULL);
     unsigned workers = dn_pool_size(network->device->pool);
     region = region == SIZE_MAX ? region : region + dn_cpu_half_row_floats(network) * region_rows(rows, keep_values);
     size_t count = regions(network, rows, keep_values, workers);
-    size_t conditions = keep_values ? 0 : dn_cpu_conditions_bytes(network, rows, 0);
+    size_t conditions = keep_values ? 0 : dn_cpu_condition_bytes(network, rows);
     return region == SIZE_MAX ? 0 : (region * count + scratch_floats(network) * workers) * sizeof(float) + conditions;
 }
 
