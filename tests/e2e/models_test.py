@@ -37,8 +37,8 @@ def preload_loads_them_all():
 
 @test
 def models_that_do_not_fit_together_take_turns():
-    # The built-in model takes about 21 MiB.
-    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "32M") as daemon:
+    # The built-in model takes about 39 MiB.
+    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "50M") as daemon:
         pictures = {}
         for round_number in range(2):
             for name in ("a", "b"):
@@ -51,7 +51,7 @@ def models_that_do_not_fit_together_take_turns():
 
 @test
 def both_are_served_while_they_push_each_other_out():
-    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "32M") as daemon:
+    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "50M") as daemon:
         jobs = [daemon.post({"model": name, "class_label": 1, "steps": 5, "seed": seed}).json["id"] for seed in range(3) for name in ("a", "b")]
         for job_id in jobs:
             job = daemon.wait(job_id, 120)
@@ -62,13 +62,13 @@ def both_are_served_while_they_push_each_other_out():
 
 @test
 def what_is_known_only_after_loading_counts_against_the_limit():
-    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "32M", "--preload") as daemon:
+    with Daemon("--model", f"a={BUILT_IN}", "--model", f"b={BUILT_IN}", "--rows-max", "2", "--memory-limit", "60M", "--preload") as daemon:
         told(daemon, "b", "ready")
         eventually(lambda: (state_of(daemon, "a"), state_of(daemon, "b")) == ("unloaded", "ready"), what="preloaded models make room for the last")
         for name in ("a", "b", "a"):
             same(daemon.make(model=name, class_label=1, steps=2)["state"], "succeeded", name)
             states = [state_of(daemon, one) for one in ("a", "b")]
-            check(sorted(states) == ["ready", "unloaded"], f"states {states} after {name}: two take 36 MiB")
+            check(sorted(states) == ["ready", "unloaded"], f"states {states} after {name}: two take 78 MiB")
 
 
 @test
