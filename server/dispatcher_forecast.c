@@ -100,6 +100,15 @@ static void set_arrivals(forecast_model *m, arrivals *a, double now)
 
 /* ---- What is here */
 
+/* What is in use of it, which is little. */
+static void copy(forecast *to, const forecast *from)
+{
+    to->model_count = from->model_count;
+    to->lane_count = from->lane_count;
+    memcpy(to->models, from->models, from->model_count * sizeof from->models[0]);
+    memcpy(to->lanes, from->lanes, from->lane_count * sizeof from->lanes[0]);
+}
+
 static void add_lane(forecast *f, running_job *job, job_lane *lane)
 {
     const double left = lane->steps_total > lane->steps_done ? lane->steps_total - lane->steps_done : 0;
@@ -151,7 +160,7 @@ void dispatcher_forecast_update(dispatcher *d, double now)
     pthread_mutex_unlock(&d->forecast_lock);
     if (!d->jobs)
         return;
-    memcpy(d->played, d->known, sizeof *d->played);
+    copy(d->played, d->known);
     forecast_play(d->played);
     for (running_job *job = d->jobs; job; job = job->next) {
         const double ends = job->end == END_NONE ? job_ends(d->played, job, now) : -1;
@@ -170,10 +179,7 @@ double dispatcher_eta(dispatcher *d, const dispatcher_question *question)
     if (!f)
         return -1;
     pthread_mutex_lock(&d->forecast_lock);
-    f->model_count = d->known->model_count;
-    f->lane_count = d->known->lane_count;
-    memcpy(f->models, d->known->models, f->model_count * sizeof f->models[0]);
-    memcpy(f->lanes, d->known->lanes, f->lane_count * sizeof f->lanes[0]);
+    copy(f, d->known);
     pthread_mutex_unlock(&d->forecast_lock);
     const uint32_t n = question->n ? question->n : 1;
     const forecast_job job = {.model = (uint32_t)index,

@@ -14,7 +14,7 @@
 #define TICK_TABLE_RECENT 15u /* ticks whose median tells that the machine has changed */
 #define TICK_TABLE_DRIFT 1.25 /* ... by this factor, either way */
 #define TICK_TABLE_GROWTH 1.02 /* a larger batch must give so many times the rows a second of a smaller one */
-#define TICK_TABLE_SHORT_SECONDS 0.05 /* a tick that takes less may be as large as it likes: nobody waits for it */
+#define TICK_TABLE_SHORT_SECONDS 0.25 /* a tick that takes less may be as large as it likes: nobody waits for it, and noise costs nothing */
 #define TICK_TABLE_PACKED_BYTES 12u /* of one entry: u32 rows, u64 nanoseconds, little-endian */
 
 typedef struct tick_table {

@@ -37,27 +37,26 @@ static void lines_between_entries(void)
 static void batch_grows_while_it_pays(void)
 {
     /* Rows that cost alike: a batch of two is as good as any. With a fixed cost of four rows, up to 32 still pays 2 %. */
-    const tick_table flat = measured(0, 0.06, 32), fixed = measured(0.24, 0.06, 32), slow = measured(0.1, 0.6, 2),
-                     one = measured(0, 0.9, 1);
-    CHECK_MSG(tick_table_rows_max(&flat, 32, 5) == 2, "%u", tick_table_rows_max(&flat, 32, 5));
-    CHECK(tick_table_rows_max(&fixed, 32, 5) == 32);
-    CHECK(tick_table_rows_max(&fixed, 24, 5) == 24);
+    const tick_table flat = measured(0, 0.3, 32), fixed = measured(1.2, 0.3, 32), slow = measured(0.1, 0.6, 2), one = measured(0, 0.9, 1);
+    CHECK_MSG(tick_table_rows_max(&flat, 32, 50) == 2, "%u", tick_table_rows_max(&flat, 32, 50));
+    CHECK(tick_table_rows_max(&fixed, 32, 50) == 32);
+    CHECK(tick_table_rows_max(&fixed, 24, 50) == 24);
     /* Two seconds a tick. */
     CHECK_MSG(tick_table_rows_max(&slow, 32, 2) == 3, "%u", tick_table_rows_max(&slow, 32, 2));
     CHECK(tick_table_rows_max(&one, 32, 2) == 2 && tick_table_rows_max(&one, 32, 100) == 32);
     /* A dip on the way does not end the growth; a plateau does. */
-    tick_table dip = measured(0, 0.06, 4);
-    tick_table_measured(&dip, 4, 0.3);
-    tick_table_measured(&dip, 8, 0.36);
-    tick_table_measured(&dip, 16, 0.717);
-    CHECK_MSG(tick_table_rows_max(&dip, 16, 2) == 8, "%u", tick_table_rows_max(&dip, 16, 2));
+    tick_table dip = measured(0, 0.3, 4);
+    tick_table_measured(&dip, 4, 1.5);
+    tick_table_measured(&dip, 8, 1.8);
+    tick_table_measured(&dip, 16, 3.585);
+    CHECK_MSG(tick_table_rows_max(&dip, 16, 50) == 8, "%u", tick_table_rows_max(&dip, 16, 50));
     /* Sizes nobody has seen yet are tried, and those of long ago again. */
     const tick_table young = measured(0.1, 0.1, 4);
     CHECK(tick_table_rows_max(&young, 16, 2) == 16);
     tick_table_forget_above(&dip, 8);
-    CHECK(tick_table_seen(&dip) == 8 && tick_table_rows_max(&dip, 16, 2) == 16);
-    /* Short ticks may be large: 25 rows take 50 ms. */
-    const tick_table quick = measured(0, 2e-3, 32);
+    CHECK(tick_table_seen(&dip) == 8 && tick_table_rows_max(&dip, 16, 50) == 16);
+    /* Short ticks may be large: 25 rows take a quarter of a second. */
+    const tick_table quick = measured(0, 1e-2, 32);
     CHECK_MSG(tick_table_rows_max(&quick, 32, 2) == 25, "%u", tick_table_rows_max(&quick, 32, 2));
     const tick_table none = {.recent_count = 0};
     CHECK(tick_table_rows_max(&none, 32, 2) == 32);
