@@ -75,6 +75,7 @@ help:
 ## make bench        measure; results beside their floors
 ## make SANITIZER=address|undefined|thread test
 ## make image-test   build the container image without Docker and try it
+## make arm-test     build for AArch64 and try it under emulation, where Debian's cross compiler and qemu-user are installed
 ## make install      DESTDIR= PREFIX=/usr/local
 ## make clean
 
@@ -145,7 +146,7 @@ $(OUT)/tests/%: LINKED = $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
 $(OUT)/tests/%: $(OUT)/tests/%.o $$(LINKED)
 	@$(CC) $(LINK) -o $@ $< $(LINKED) $(LIBS)
 
-.PHONY: deps run test tests-build check bench install examples image-test clean
+.PHONY: deps run test tests-build check bench install examples arm-test image-test clean
 deps:
 	@sh deploy/packages.sh install build runtime try
 
@@ -191,6 +192,9 @@ install: build
 	install -d $(DESTDIR)$(PREFIX)/share/denoised
 	cp -r models $(DESTDIR)$(PREFIX)/share/denoised/
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/denoised/LICENSE
+
+arm-test:
+	@tests/arm/run.sh
 
 image-test:
 	@sh deploy/packages.sh install image

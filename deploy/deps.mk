@@ -5,3 +5,4 @@ TRY_PACKAGES := curl
 TEST_PACKAGES := python3 python3-yaml curl nginx-light procps util-linux dataset-fashion-mnist
 CHECK_PACKAGES := clang-format cppcheck binutils python3 git
 IMAGE_PACKAGES := buildah mmdebstrap bubblewrap curl docker-compose
+ARM_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user mmdebstrap

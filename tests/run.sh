@@ -1,6 +1,7 @@
 #!/bin/bash
 # Runs every test given (programs and scripts), each under a time limit, adds up their PASS/FAIL/SKIP lines and ends with
 # one line `N passed, N failed` (and `, N skipped`). Usage: tests/run.sh [-v] TEST...    TEST_TIMEOUT: seconds each (300; 900 under a sanitizer).
+# TEST_EMULATOR: what runs programs of another machine.
 set -u
 verbose=0
 if [ "${1:-}" = -v ]; then verbose=1; shift; fi
@@ -15,11 +16,11 @@ for test in "$@"; do
     began=$SECONDS
     case "$test" in
     *.py) timeout -k 10 "$limit" python3 "$test" >"$log" 2>&1 ;;
-    *) timeout -k 10 "$limit" "$test" >"$log" 2>&1 ;;
+    *) timeout -k 10 "$limit" ${TEST_EMULATOR:-} "$test" >"$log" 2>&1 ;;
     esac
     status=$?
     p=$(grep -c '^PASS ' "$log"); f=$(grep -c '^FAIL ' "$log"); s=$(grep -c '^SKIP ' "$log")
-    name=${test#build/*/tests/}
+    name=${test#build/*tests/}
     if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
         f=1
         reason="exit status $status"

@@ -54,6 +54,14 @@ static inline void test_run(const char *name, test_function *function)
     fflush(stdout);
 }
 
+/* Rounds of random cases: as many as usual, or TEST_ROUNDS if that is fewer (under emulation, say). */
+static inline int test_rounds(int usual)
+{
+    const char *text = getenv("TEST_ROUNDS");
+    int wanted = text ? atoi(text) : 0;
+    return wanted > 0 && wanted < usual ? wanted : usual;
+}
+
 static inline int test_end(void)
 {
     return test_failures ? 1 : 0;

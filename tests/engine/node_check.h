@@ -201,7 +201,7 @@ static inline void check_kind_rounds(build_function *build, dn_shape least, dn_s
 
 static inline void check_kind(build_function *build, dn_shape least, dn_shape most, double tolerance)
 {
-    check_kind_rounds(build, least, most, tolerance, ROUNDS);
+    check_kind_rounds(build, least, most, tolerance, test_rounds(ROUNDS));
 }
 
 #endif

@@ -107,7 +107,7 @@ static double worst_of(const head *h)
 /* Scores near each other, then so far apart that one key wins and powers of the others fall to nothing. */
 static void odd_shapes_match(void)
 {
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < test_rounds(ROUNDS); round++) {
         size_t positions = draw(1, round % 3 ? 70 : 400), depth = draw(1, round % 5 ? 50 : 170), count = draw(1, 75);
         float factor = round % 4 == 3 ? 6.0f : 1.0f;
         head h = draw_head(count, positions, depth, factor);
@@ -128,7 +128,7 @@ static void odd_shapes_match(void)
 /* A query's bytes do not depend on where a call begins and how many it has. */
 static void cuts_do_not_show(void)
 {
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; round < test_rounds(ROUNDS); round++) {
         size_t positions = draw(1, 300), depth = draw(1, 90), count = draw(2, 90);
         head h = draw_head(count, positions, depth, 2.0f);
         float *cut = guarded(count, depth, 1.0f);
