@@ -1,10 +1,11 @@
-/* `denoised inspect MODEL`: what a model is, what it can do, and what it costs to run here. A model that cannot be loaded is refused
+/* `denoised inspect MODEL`: what a model is, what it can do, and what it costs to run here; `--cpu`: what "here" is. A model that cannot be loaded is refused
  * with the exact reason and exit status 78, as serve would refuse it. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "server/commands.h"
 #include "server/inspect.h"
+#include "server/inspect_cpu.h"
 #include "server/options.h"
 
 static int print_json(char *json)
@@ -18,12 +19,29 @@ static int print_json(char *json)
     return DN_EXIT_OK;
 }
 
+static int inspect_model(const char *path, const dn_engine_options *wanted, bool json, dn_error *error)
+{
+    inspect_facts facts = {.engine = NULL};
+    int status = DN_EXIT_CONFIG;
+    if (inspect_gather(&facts, path, wanted, error) == DN_OK) {
+        status = DN_EXIT_OK;
+        if (json)
+            status = print_json(inspect_json(&facts));
+        else
+            inspect_print_text(&facts);
+    }
+    inspect_done(&facts);
+    return status;
+}
+
 int dn_command_inspect(int argc, char **argv)
 {
     uint64_t threads = 0;
     const char *precision = NULL;
-    bool quick = false, json = false;
+    bool quick = false, json = false, cpu = false;
     const dn_option options[] = {
+        DN_FLAG_OPTION("cpu", cpu,
+                       "instead of a model: this machine's processor, the kernels it gets, and its peaks, measured in a second"),
         DN_FLAG_OPTION("quick", quick, "read configurations and headers alone; pack and measure nothing"),
         DN_FLAG_OPTION("json", json, "one JSON object; {\"error\":...} where it cannot be loaded"),
         DN_TEXT_OPTION("precision", "NAME", precision, DN_PRECISION_HELP),
@@ -31,33 +49,33 @@ int dn_command_inspect(int argc, char **argv)
     };
     const dn_command_line line = {
         .command = "inspect",
-        .operands = "MODEL",
+        .operands = "MODEL | --cpu",
         .summary = "Says what the model in folder (or file) MODEL is, what it can do, and what it costs to run here; or why it "
                    "cannot be loaded.",
         .options = options,
         .option_count = sizeof options / sizeof options[0],
-        .operand_min = 1,
         .operand_max = 1};
     char **operands = NULL;
-    int status = dn_options_parse(&line, argc, argv, &operands, NULL);
+    int operand_count = 0, status = dn_options_parse(&line, argc, argv, &operands, &operand_count);
     if (status != DN_OPTIONS_GO_ON)
         return status;
+    if ((operand_count == 1) == cpu) {
+        fprintf(stderr, "denoised inspect: %s (see denoised inspect --help)\n", cpu ? "--cpu takes no MODEL" : "MODEL is required");
+        return DN_EXIT_USAGE;
+    }
 
-    inspect_facts facts = {.engine = NULL};
     dn_error error = {DN_OK, ""};
     dn_engine_options wanted = {.threads = (unsigned)threads, .describe_only = quick};
-    if (dn_precision_parse(&wanted.precision, precision, &error) != DN_OK ||
-        inspect_gather(&facts, operands[0], &wanted, &error) != DN_OK) {
+    if (dn_precision_parse(&wanted.precision, precision, &error) != DN_OK)
+        status = DN_EXIT_CONFIG;
+    else if (cpu)
+        status = inspect_cpu((unsigned)threads, json, &error) == DN_OK ? DN_EXIT_OK : DN_EXIT_CONFIG;
+    else
+        status = inspect_model(operands[0], &wanted, json, &error);
+    if (error.status != DN_OK) {
         fprintf(stderr, "denoised inspect: %s\n", error.message);
         if (json)
             print_json(inspect_error_json(&error));
-        status = DN_EXIT_CONFIG;
-    } else if (json) {
-        status = print_json(inspect_json(&facts));
-    } else {
-        inspect_print_text(&facts);
-        status = DN_EXIT_OK;
     }
-    inspect_done(&facts);
     return status;
 }

@@ -36,7 +36,7 @@ if [ "${1:-}" = --pin ]; then
     exit
 fi
 failed=0
-TEST_EMULATOR=qemu-aarch64 TEST_ROUNDS=3 tests/run.sh "${built[@]}" || failed=1
+TEST_EMULATOR=qemu-aarch64 TEST_ROUNDS=2 tests/run.sh "${built[@]}" || failed=1
 if qemu-aarch64 "$work/out/denoised" generate --model models/fashion-mnist --class Sneaker --seed 42 --steps 3 --output "$work/shoe.png" >"$work/generate.log" 2>&1 &&
     [ -s "$work/shoe.png" ]; then
     echo "PASS arm_program_draws"

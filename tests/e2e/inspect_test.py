@@ -1,4 +1,5 @@
 """The inspect command: what it says of folders that load, and why others do not, without the daemon."""
+import re
 import struct
 
 from harness import *  # noqa: F403
@@ -128,6 +129,53 @@ def what_would_take_days_is_not_measured():
     said = facts(path)
     check(said["costs"]["row_ms"] is None and said["costs"]["first_row_bytes"] > 1e9, said["costs"])
     check("not measured" in inspect(path).stdout, "why there is no speed")
+
+
+def cpu(*options, **variables):
+    return subprocess.run([PROGRAM, "inspect", "--cpu", *options], capture_output=True, text=True, timeout=120 * SLOW, check=False,
+                          env=dict(os.environ, **variables))
+
+
+@test
+def the_processor_is_explained():
+    answer = cpu("--json")
+    same(answer.returncode, 0, answer.stderr)
+    said = json.loads(answer.stdout)
+    sets = {row["name"]: row["runs"] for row in said["instruction_sets"]}
+    best = next(name for name, runs in sets.items() if runs)
+    same((said["instruction_set"], said["why"]), (os.environ.get("DENOISED_ISA", best), said["why"]), "the kernels")
+    with open("/proc/cpuinfo", encoding="utf8") as stream:
+        flags = set(re.search(r"^(?:flags|Features)\s*:(.*)$", stream.read(), re.M)[1].split())
+    for row in said["instruction_sets"]:
+        same(row["runs"], set(row["needs"].split()) <= flags, row)
+    check(set(said["features"].split()) <= flags, said["features"])
+    same((said["cpus"]["affinity"], "fp32" in said["precisions"]), (len(os.sched_getaffinity(0)), True), said)
+    for part in ("peak_gflops", "memory_gbytes"):
+        check(said[part]["core"] > 0 and said[part]["all"] > 0, said[part])
+    text = cpu("--threads", "1").stdout
+    for words in (f"kernels       {best}", "GFLOP/s of one core", "floats a vector", "1 threads", said["cpu"]):
+        check(words in text, f"{words} is not in {text}")
+
+
+@test
+def an_instruction_set_can_be_forced():
+    for row in json.loads(cpu("--json").stdout)["instruction_sets"]:
+        answer = cpu("--json", DENOISED_ISA=row["name"])
+        if row["runs"]:
+            said = json.loads(answer.stdout)
+            same((said["instruction_set"], said["why"]), (row["name"], "DENOISED_ISA says so"), "what was forced")
+        else:
+            same(answer.returncode, 78, answer.stdout)
+    answer = cpu("--json", DENOISED_ISA="mmx")
+    same(answer.returncode, 78, answer.stdout)
+    check('"mmx" is none of' in answer.stderr and "mmx" in json.loads(answer.stdout)["error"], answer.stderr)
+
+
+@test
+def a_model_or_the_processor_is_asked_for():
+    for words in ([], ["--cpu", tiny_model()]):
+        answer = subprocess.run([PROGRAM, "inspect", *words], capture_output=True, text=True, timeout=120 * SLOW, check=False)
+        same(answer.returncode, 64, answer.stderr)
 
 
 @test

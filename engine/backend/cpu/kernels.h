@@ -62,6 +62,8 @@ typedef struct dn_attend {
     float *scratch; /* dn_cpu_attend_scratch floats */
 } dn_attend;
 
+#define DN_CPU_PROBE_CHAINS 12
+
 /* Packed B: panels of `panel` columns, [segments * k][panel]; the last panel is `lanes` wide when that is enough. */
 typedef struct dn_cpu_kernels {
     const char *isa;
@@ -86,6 +88,8 @@ typedef struct dn_cpu_kernels {
      * tap_tiles. */
     void (*winograd_taps)(const dn_winograd *w, const float *taps);
     size_t tap_tiles;
+    /* Computes nothing of use, as fast as the core multiplies and adds: 2 * DN_CPU_PROBE_CHAINS * lanes operations a loop. */
+    float (*multiply_add_probe)(float seed, unsigned loops);
 } dn_cpu_kernels;
 
 /* Those of the machine that the program is compiled for exist: isa.h lists them. */

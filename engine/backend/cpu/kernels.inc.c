@@ -133,6 +133,24 @@ static void activate_all(float *out, const float *x, size_t count, dn_activation
         store_some(out + i, activate(load_some(x + i, count - i), activation), count - i);
 }
 
+/* Sums that wait for nothing but themselves, all in registers. */
+static float multiply_add_probe(float seed, unsigned loops)
+{
+    vec sum[DN_CPU_PROBE_CHAINS];
+    const vec factor = splat(0.999f), term = splat(seed);
+    for (int i = 0; i < DN_CPU_PROBE_CHAINS; i++)
+        sum[i] = term + (float)i;
+    for (unsigned loop = 0; loop < loops; loop++) {
+#pragma GCC unroll 12
+        for (int i = 0; i < DN_CPU_PROBE_CHAINS; i++)
+            sum[i] = sum[i] * factor + term;
+    }
+    float total = 0.0f;
+    for (int i = 0; i < DN_CPU_PROBE_CHAINS; i++)
+        total += sum[i][0];
+    return total;
+}
+
 const dn_cpu_kernels DN_KERNELS_NAME = {
     .isa = DN_ISA_NAME,
     .lanes = DN_LANES,
@@ -148,4 +166,5 @@ const dn_cpu_kernels DN_KERNELS_NAME = {
     .winograd_output = winograd_output,
     .winograd_taps = winograd_taps,
     .tap_tiles = TAP_TILES,
+    .multiply_add_probe = multiply_add_probe,
 };
