@@ -43,6 +43,43 @@ static void finish_gated(const dn_gemm *g, const float *tile, size_t rows, const
     }
 }
 
+/* Both of them where a panel has all its columns: row by row, the activation known when it is compiled. The same operations. */
+INLINE void finish_whole_as(const dn_gemm *g, const float *tile, size_t rows, const tile_target *target, const dn_activation activation)
+{
+    static const float zeros[PANEL];
+    const float *bias = g->bias ? g->bias + target->column : zeros, *row_bias = g->row_bias ? g->row_bias + target->column : zeros;
+    const float *gate = g->gate ? g->gate + target->column : NULL;
+    for (size_t i = 0; i < rows; i++, tile += PANEL) {
+        const float *residual = g->residual ? target->residual + i * g->residual_row + target->column : NULL;
+        float *out = target->out + i * g->out_row + target->column;
+        for (size_t j = 0; j < PANEL; j += DN_LANES) {
+            vec y = load(tile + j) + load(bias + j);
+            if (gate) {
+                y = activate(y, activation);
+                store(out + j, load(residual + j) + load(gate + j) * y);
+                continue;
+            }
+            y += load(row_bias + j);
+            if (residual)
+                y += load(residual + j);
+            y *= g->scale;
+            store(out + j, activate(y, activation));
+        }
+    }
+}
+
+static void finish_whole(const dn_gemm *g, const float *tile, size_t rows, const tile_target *target)
+{
+    if (g->activation == DN_ACT_NONE)
+        finish_whole_as(g, tile, rows, target, DN_ACT_NONE);
+    else if (g->activation == DN_ACT_GELU_TANH)
+        finish_whole_as(g, tile, rows, target, DN_ACT_GELU_TANH);
+    else if (g->activation == DN_ACT_SILU)
+        finish_whole_as(g, tile, rows, target, DN_ACT_SILU);
+    else
+        finish_whole_as(g, tile, rows, target, g->activation);
+}
+
 /* Whole vectors, scaled and nothing else: attention's scores. Zero is added as finish adds it. */
 static void finish_scaled(const dn_gemm *g, const float *tile, size_t rows, const tile_target *target)
 {
@@ -85,6 +122,8 @@ static void multiply_line(const dn_gemm *g, size_t line, const float *b, const f
             table[count - 1](tile, PANEL, g, a, b, ahead);
             if (plain)
                 finish_scaled(g, tile, count, &target);
+            else if (width == PANEL)
+                finish_whole(g, tile, count, &target);
             else if (g->gate)
                 finish_gated(g, tile, count, &target);
             else
