@@ -6,3 +6,4 @@ TEST_PACKAGES := python3 python3-yaml curl nginx-light procps util-linux dataset
 CHECK_PACKAGES := clang-format cppcheck binutils python3 git
 IMAGE_PACKAGES := buildah mmdebstrap bubblewrap curl docker-compose
 ARM_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user mmdebstrap
+PEERS_PACKAGES := python3-torch python3-venv g++
