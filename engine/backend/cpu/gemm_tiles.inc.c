@@ -139,7 +139,7 @@ void DN_GEMM_NAME(const dn_gemm *g, size_t panel_first, size_t panel_end)
         const size_t width = g->n - column < PANEL ? g->n - column : PANEL;
         const size_t panel_floats = PANEL_FLOATS * g->segments * g->k + PANEL_EXTRA;
         const float *b = g->b + panel * panel_floats;
-        const float *next = panel + 1 < panel_end ? b + panel_floats : b;
+        const float *next = panel + 1 < panel_end ? b + panel_floats : g->after ? g->after : b;
         for (size_t line = 0; line < g->lines; line++)
             multiply_line(g, line, b, line == 0 ? next : b, column, width);
     }

@@ -19,6 +19,7 @@ typedef struct dn_gemm {
     const float *a;
     size_t a_line, a_row, a_segment;
     const float *b;
+    const float *after; /* the panel that the caller multiplies by next, asked for while the last of these is in use; or NULL */
     float *out;
     size_t out_line, out_row;
     const float *residual; /* NULL, or laid out as out with strides of its own */

@@ -79,6 +79,7 @@ static void multiply_kept(const winograd_job *job, dn_winograd *w, size_t panel_
     for (size_t p = 0; p < job->positions; p++) {
         gemm.a = w->transformed + p * w->count * w->in_row;
         gemm.b = job->run->compiled->packed + p * matrix + w->column * w->channels_in;
+        gemm.after = p + 1 < job->positions ? gemm.b + matrix : NULL;
         gemm.out = w->products + p * w->out_plane;
         kernels->gemm(&gemm, 0, panel_end - panel_first);
     }
