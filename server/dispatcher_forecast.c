@@ -13,6 +13,8 @@
 #define UPDATE_SECONDS 0.05 /* between two looks at the lanes */
 #define ARRIVALS_SECONDS 20.0 /* images that came longer ago count for less and less */
 #define ARRIVALS_LEAST_SECONDS 5.0 /* a first burst is not taken for a habit */
+#define STALLS_SECONDS 4.0 /* ticks longer ago say little about how busy the machine is */
+#define UNDISTURBED_SECONDS 0.2 /* of ticks that are taken to have run as the table says */
 #define LEARNED 0.1 /* share of a new sample */
 
 dn_status dispatcher_forecast_start(dispatcher *d, dn_error *error)
@@ -70,6 +72,22 @@ void dispatcher_note_arrival(dispatcher *d, const running_job *job)
     a->any_rows = a->rows / a->images;
 }
 
+/* The table leaves stalls out, because they say nothing about the size of a batch; but whoever waits waits for them too. */
+void dispatcher_note_tick(dispatcher *d, const protocol_message *tick)
+{
+    const outstanding_lane *out = NULL;
+    for (uint32_t i = 0; i < tick->lane_count && !(out && out->job); i++)
+        out = outstanding_find(d, protocol_lane_at(tick, i).lane);
+    const double now = dn_now_seconds(), expected = out && out->job ? tick_table_seconds(&d->tables[out->job->model_index], tick->rows) : 0;
+    if (!tick->rows || expected <= 0)
+        return;
+    arrivals *a = &d->arrivals[out->job->model_index];
+    const double left = exp((a->ticked - now) / STALLS_SECONDS);
+    a->ticked = now;
+    a->took = left * a->took + tick->seconds;
+    a->expected = left * a->expected + expected;
+}
+
 /* Of images whose last tick was heard of then, and which are stored now. */
 void dispatcher_note_stored(dispatcher *d, const running_job *job, uint32_t index)
 {
@@ -96,6 +114,7 @@ static void set_arrivals(forecast_model *m, arrivals *a, double now)
     m->arrival_rows = a->any_rows;
     m->tail_seconds = a->tail_seconds;
     m->head_seconds = a->head_seconds;
+    m->slowness = fmin(fmax((a->took + UNDISTURBED_SECONDS) / (a->expected + UNDISTURBED_SECONDS), 0.5), 4);
 }
 
 /* ---- What is here */

@@ -137,6 +137,7 @@ static void hear_tick(dispatcher *d, const protocol_message *m)
     metrics_add(counted, METRIC_ROWS, m->rows);
     metrics_observe(counted, METRIC_TICK_SECONDS, m->seconds);
     metrics_observe(counted, METRIC_TICK_ROWS, m->rows);
+    dispatcher_note_tick(d, m);
     if (m->seconds > d->slowest_tick)
         d->slowest_tick = m->seconds;
     for (uint32_t i = 0; i < m->lane_count; i++) {

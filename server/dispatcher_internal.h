@@ -137,6 +137,8 @@ typedef struct arrivals {
     double images, evaluations, rows; /* sums over images */
     double any_evaluations, any_rows; /* of the average image, however long ago */
     double head_seconds, tail_seconds;
+    double ticked; /* as of when the next two are */
+    double took, expected; /* seconds of ticks lately, fading; and what the table said of them */
 } arrivals;
 
 struct dispatcher {
@@ -210,6 +212,7 @@ dn_status dispatcher_forecast_start(dispatcher *d, dn_error *error);
 void dispatcher_forecast_done(dispatcher *d);
 void dispatcher_forecast_table(dispatcher *d, size_t model, const tick_table *table, uint32_t rows_max);
 void dispatcher_forecast_update(dispatcher *d, double now);
+void dispatcher_note_tick(dispatcher *d, const protocol_message *tick);
 void dispatcher_note_arrival(dispatcher *d, const running_job *job);
 void dispatcher_note_admitted(dispatcher *d, const running_job *job);
 void dispatcher_note_stored(dispatcher *d, const running_job *job, uint32_t index);

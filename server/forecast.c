@@ -37,7 +37,8 @@ static double tick_seconds(const forecast_model *m, double rows)
 {
     const double bounded = fmin(fmax(rows, 1), DN_BATCH_ROWS_MAX);
     const uint32_t below = (uint32_t)bounded, above = below < DN_BATCH_ROWS_MAX ? below + 1 : below;
-    return m->seconds[below] + (bounded - below) * (m->seconds[above] - m->seconds[below]);
+    const double seconds = m->seconds[below] + (bounded - below) * (m->seconds[above] - m->seconds[below]);
+    return m->slowness > 0 ? seconds * m->slowness : seconds;
 }
 
 static void enter_known(forecast *f, played *p)

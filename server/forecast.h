@@ -12,6 +12,7 @@
 typedef struct forecast_model {
     double seconds[DN_BATCH_ROWS_MAX + 1]; /* of a tick, by rows; all 0: nothing is known of it */
     uint32_t rows_max; /* of a tick */
+    double slowness; /* what ticks took lately over what the table said, stalls and all; 0: as 1 */
     double head_seconds; /* from acceptance to the first tick, where nothing waits */
     double tail_seconds; /* from an image's last tick to its being stored: decoding, PNG, disk */
     double arrivals; /* images a second that are expected to come, on top of what is known */

@@ -5,7 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What is live, on top of what is durable. */
+/* Seconds until a job ends that nothing is known of yet but what is stored: `ahead` is the cost of what is before it. */
+static double foresee(service *s, const job_view *held, uint64_t ahead)
+{
+    const store_job *job = &held->job;
+    const uint32_t left = job->n - job->images_done;
+    const dispatcher_question question = {.model = job->model,
+                                          .n = left,
+                                          .rows = held->view.lane_rows,
+                                          .cost = job->cost / job->n * left,
+                                          .cost_ahead = ahead,
+                                          .priority = job->priority,
+                                          .waited_seconds = (double)(dn_wall_ms() - job->created_ms) / 1000};
+    return dispatcher_eta(s->dispatcher, &question);
+}
+
+/* What is live, on top of what is durable. A job that has been claimed this moment runs, but nobody has heard of it yet. */
 static void show_progress(job_view *held, service *s)
 {
     hub_live live = {.eta_seconds = -1.0};
@@ -16,21 +31,14 @@ static void show_progress(job_view *held, service *s)
         uint64_t ahead = 0;
         if (store_queue_place(s->store, job->id, &position, &ahead) == STORE_OK) {
             view->queue_position = position;
-            const dispatcher_question question = {.model = job->model,
-                                                  .n = job->n - job->images_done,
-                                                  .rows = view->lane_rows,
-                                                  .cost = job->cost / job->n * (job->n - job->images_done),
-                                                  .cost_ahead = ahead,
-                                                  .priority = job->priority,
-                                                  .waited_seconds = (double)(dn_wall_ms() - job->created_ms) / 1000};
-            view->eta_seconds = dispatcher_eta(s->dispatcher, &question);
+            view->eta_seconds = foresee(s, held, ahead);
         }
     } else if (job->state == API_STATE_RUNNING) {
         hub_read(s->hub, job->id, &live);
         if (live.known && live.total == view->total && live.done > view->done) {
             view->done = live.done;
         }
-        view->eta_seconds = live.known ? live.eta_seconds : -1.0;
+        view->eta_seconds = live.known && live.eta_seconds >= 0 ? live.eta_seconds : foresee(s, held, 0);
     }
 }
 

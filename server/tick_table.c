@@ -126,7 +126,7 @@ uint32_t tick_table_rows_max(const tick_table *table, uint32_t limit, double tic
     if (tick_table_seen(table) == 0)
         return limit < 2 ? 2 : limit;
     uint32_t rows = rows_that_pay(table, limit);
-    while (rows < limit && tick_table_seconds(table, rows + 1) <= TICK_TABLE_SHORT_SECONDS)
+    while (rows < limit && rows < TICK_TABLE_LEAST_ROWS && tick_table_seconds(table, rows + 1) <= TICK_TABLE_SHORT_SECONDS)
         rows++;
     while (rows > 2 && tick_table_seconds(table, rows) > tick_seconds)
         rows--;

@@ -14,7 +14,8 @@
 #define TICK_TABLE_RECENT 15u /* ticks whose median tells that the machine has changed */
 #define TICK_TABLE_DRIFT 1.25 /* ... by this factor, either way */
 #define TICK_TABLE_GROWTH 1.02 /* a larger batch must give so many times the rows a second of a smaller one */
-#define TICK_TABLE_SHORT_SECONDS 0.25 /* a tick that takes less may be as large as it likes: nobody waits for it, and noise costs nothing */
+#define TICK_TABLE_LEAST_ROWS 8u /* a batch may always have, whatever the table says ... */
+#define TICK_TABLE_SHORT_SECONDS 0.25 /* ... as long as its tick stays so short: what is measured on a busy machine may be wrong */
 #define TICK_TABLE_PACKED_BYTES 12u /* of one entry: u32 rows, u64 nanoseconds, little-endian */
 
 typedef struct tick_table {
@@ -32,7 +33,7 @@ double tick_table_seconds(const tick_table *table, double rows);
 /* The largest row count seen; 0: none. */
 uint32_t tick_table_seen(const tick_table *table);
 /* Rows a batch should have, 2 to `limit`: the fewest of 1, 2, 4, ... limit that give as many rows a second as any, within
- * TICK_TABLE_GROWTH, or more where the tick stays short all the same; at most what `tick_seconds` allow. Sizes above all that were
+ * TICK_TABLE_GROWTH, or TICK_TABLE_LEAST_ROWS where that is a short tick; at most what `tick_seconds` allow. Sizes above all that were
  * ever seen count as worth trying. */
 uint32_t tick_table_rows_max(const tick_table *table, uint32_t limit, double tick_seconds);
 

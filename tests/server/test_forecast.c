@@ -166,6 +166,12 @@ static void what_is_known_is_exact(void)
     forecast_add(&foresight, (forecast_lane){.model = 1, .rows = 2, .evaluations = 30, .running = true});
     forecast_play(&foresight);
     CHECK(near(foresight.lanes[0].ends, 20 * two + 0.5) && near(foresight.lanes[1].ends, 40 * two));
+    /* On a machine that has become slower than the table says. */
+    foresight.models[1].slowness = 3;
+    foresight.lane_count = 0;
+    forecast_add(&foresight, (forecast_lane){.model = 1, .rows = 2, .evaluations = 30, .running = true});
+    forecast_play(&foresight);
+    CHECK(near(foresight.lanes[0].ends, 90 * two));
     /* Nothing is known of a model without a table. */
     foresight.model_count = 3;
     const forecast_job stranger = {.model = 2, .n = 1, .rows = 1, .evaluations = 5};

@@ -55,9 +55,10 @@ static void batch_grows_while_it_pays(void)
     CHECK(tick_table_rows_max(&young, 16, 2) == 16);
     tick_table_forget_above(&dip, 8);
     CHECK(tick_table_seen(&dip) == 8 && tick_table_rows_max(&dip, 16, 50) == 16);
-    /* Short ticks may be large: 25 rows take a quarter of a second. */
-    const tick_table quick = measured(0, 1e-2, 32);
-    CHECK_MSG(tick_table_rows_max(&quick, 32, 2) == 25, "%u", tick_table_rows_max(&quick, 32, 2));
+    /* Eight rows there may be where they take a quarter of a second or less, but no more for that. */
+    const tick_table quick = measured(0, 1e-2, 32), brisk = measured(0, 5e-2, 32);
+    CHECK_MSG(tick_table_rows_max(&quick, 32, 2) == 8, "%u", tick_table_rows_max(&quick, 32, 2));
+    CHECK_MSG(tick_table_rows_max(&brisk, 32, 2) == 5, "%u", tick_table_rows_max(&brisk, 32, 2));
     const tick_table none = {.recent_count = 0};
     CHECK(tick_table_rows_max(&none, 32, 2) == 32);
 }
