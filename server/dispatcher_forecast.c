@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
 
-#define UPDATE_SECONDS 0.05 /* between two looks at the lanes */
+#define UPDATE_SECONDS 0.1 /* between two looks at the lanes */
 #define ARRIVALS_SECONDS 20.0 /* images that came longer ago count for less and less */
 #define ARRIVALS_LEAST_SECONDS 5.0 /* a first burst is not taken for a habit */
 #define STALLS_SECONDS 4.0 /* ticks longer ago say little about how busy the machine is */

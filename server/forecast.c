@@ -127,6 +127,19 @@ static void advance(forecast *f, played *p, double seconds, double now)
         advance_guests(&f->models[i], &p[i], pace[i] * seconds, seconds);
 }
 
+/* What is still open: in order, at the rate of full batches, models one after another. */
+static void work_off(forecast *f, double now)
+{
+    for (uint32_t i = 0; i < f->lane_count; i++) {
+        forecast_lane *lane = &f->lanes[i];
+        const forecast_model *m = &f->models[lane->model];
+        if (lane->evaluations <= 0 || !m->rows_max)
+            continue;
+        now += lane->evaluations * lane->rows * tick_seconds(m, m->rows_max) / m->rows_max;
+        lane->ends = now + m->tail_seconds;
+    }
+}
+
 void forecast_play(forecast *f)
 {
     played p[WORKER_MODELS_MAX] = {0};
@@ -137,7 +150,8 @@ void forecast_play(forecast *f)
         if (lane->running && lane->evaluations > 0)
             p[lane->model].rows += lane->rows;
     }
-    for (uint32_t event = 0; event < FORECAST_EVENTS_MAX; event++) {
+    const uint32_t events = FORECAST_WORK_MAX / (f->lane_count ? f->lane_count : 1);
+    for (uint32_t event = 0; event < events; event++) {
         enter_known(f, p);
         enter_guests(f, p);
         const double seconds = next_event(f, p);
@@ -149,6 +163,7 @@ void forecast_play(forecast *f)
         now += seconds;
         advance(f, p, seconds, now);
     }
+    work_off(f, now);
 }
 
 /* Those that the job outranks make way: they go on behind it. */

@@ -7,7 +7,7 @@
 #include "server/worker.h"
 
 #define FORECAST_LANES_MAX 512u /* known ones; a queue that is longer is worked off as a whole */
-#define FORECAST_EVENTS_MAX 4096u /* lanes that enter or end, in one play */
+#define FORECAST_WORK_MAX 60000u /* lanes times events (one enters or ends) in one play: what goes beyond is worked off as a whole */
 
 typedef struct forecast_model {
     double seconds[DN_BATCH_ROWS_MAX + 1]; /* of a tick, by rows; all 0: nothing is known of it */

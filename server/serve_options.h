@@ -10,7 +10,8 @@
 #include "server/options.h"
 
 typedef struct serve_options {
-    const char *listen, *data, *base_path, *public_url, *api_key_file, *keep_bytes_text, *memory_limit_text, *socket_mode_text, *batching_text;
+    const char *listen, *data, *base_path, *public_url, *api_key_file, *keep_bytes_text, *memory_limit_text, *socket_mode_text;
+    const char *batching_text;
     dn_option_list models, host_list;
     uint64_t threads, keep_days, rows_max;
     double drain_seconds, snapshot_every;

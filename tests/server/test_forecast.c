@@ -200,6 +200,16 @@ static void urgency_and_long_queues(void)
     for (uint32_t i = 0; i < 2 * FORECAST_LANES_MAX; i++)
         forecast_add(&foresight, (forecast_lane){.rows = 1, .evaluations = 100});
     CHECK(foresight.lane_count == FORECAST_LANES_MAX && forecast_job_ends(&foresight, &plain) > 0);
+    /* More events than are played: the end is told all the same, and not far off. */
+    foresight.lane_count = 0;
+    foresight.models[0].arrivals = 1e-3;
+    foresight.models[0].arrival_evaluations = 2;
+    foresight.models[0].arrival_rows = 2;
+    for (uint32_t i = 0; i < 128; i++)
+        forecast_add(&foresight, (forecast_lane){.rows = 2, .evaluations = 1000});
+    forecast_play(&foresight);
+    const double all = 128 * 1000 * seconds_of(4) / 2;
+    CHECK_MSG(fabs(foresight.lanes[127].ends - all) < 0.1 * all, "%g s of %g", foresight.lanes[127].ends, all);
 }
 
 int main(void)
