@@ -149,7 +149,7 @@ int dn_command_train(int argc, char **argv)
         DN_NEEDED_OPTION("output", "DIR", job.output, "receives the model, train.log and checkpoint/"),
         DN_TEXT_OPTION("init", "DIR", job.init, "start from this model's weights instead of random ones"),
         DN_COUNT_OPTION("threads", job.threads, 0, DN_THREADS_MAX, "processor threads (default: all)"),
-        DN_TEXT_OPTION("isa", "NAME", job.isa, "instruction set: sse2, avx2 or avx512 (default: the best)"),
+        DN_TEXT_OPTION("isa", "NAME", job.isa, "instruction set, of those that inspect --cpu lists (default: the best)"),
         DN_FLAG_OPTION("resume", job.resume, "go on from DIR/checkpoint"),
     };
     const dn_command_line line = {.command = "train",

@@ -13,6 +13,7 @@ model=${DENOISED_BENCH_MODEL:-models/fashion-mnist}
         echo "== transformers in bf16"
         "$out/tests/bench/bench_engine_models" --precision bf16 tests/bench/models/dit_s_2.json tests/bench/models/dit_xl_2.json
     fi
+    [ -x "$out/tests/bench/bench_engine_pool" ] && { echo "== threads"; "$out/tests/bench/bench_engine_pool" "$model"; }
     [ -x "$out/tests/bench/bench_store" ] && { echo "== store"; "$out/tests/bench/bench_store" "$out"; }
     echo "== serving"
     python3 tests/bench/bench_serving.py --out "$out" --model "$model"

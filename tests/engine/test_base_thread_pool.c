@@ -83,6 +83,30 @@ static void many_short_jobs(void)
     dn_pool_free(pool);
 }
 
+/* Where jobs are expected threads look longer; pauses past that still find them asleep. Nested, and relaxed in the middle of it. */
+static void expected_jobs(void)
+{
+    dn_pool *pool = NULL;
+    dn_error error = {0};
+    CHECK_OK(dn_pool_create(&pool, 4, &error), error);
+    memset(&counted, 0, sizeof counted);
+    counted.workers = 4;
+    dn_pool_expect(NULL);
+    dn_pool_relax(NULL);
+    for (unsigned job = 0; job < 2000; job++) {
+        if (job % 3 == 0)
+            dn_pool_expect(pool);
+        dn_pool_run(pool, 4, count_task, &counted);
+        if (job % 3 == 2)
+            dn_pool_relax(pool);
+        if (job % 100 == 0)
+            usleep(job % 200 ? 1000 : 30);
+    }
+    CHECK(atomic_load(&counted.faults) == 0);
+    CHECK(counted.plain[0] == 2000 && counted.plain[3] == 2000);
+    dn_pool_free(pool);
+}
+
 static void *run_from_thread(void *pool)
 {
     for (int i = 0; i < 500; i++) {
@@ -157,6 +181,7 @@ int main(void)
     RUN(each_task_runs_once);
     RUN(no_pool_runs_inline_in_order);
     RUN(many_short_jobs);
+    RUN(expected_jobs);
     RUN(callers_take_turns);
     RUN(tasks_run_at_the_same_time);
     RUN(sizes_are_checked);
