@@ -1,9 +1,9 @@
 /* The backward run of a plan, one row at a time: from the gradient of the output to those of the weights.
  *
- * Every node kind has one backward function, in backward_conv, _winograd, _linear, _norm, _attention, _shape and _embedding.inc.c, compiled for double
- * (the checked truth) and for float per instruction set (what training runs). One row at a time keeps a row's values and
- * gradients in the caches; the gradients of the weights accumulate from row to row in the caller's order, so that the
- * bytes do not depend on threads. A run touches only what its row names: any number of threads, each with its own. */
+ * Every node kind has one backward function, in backward_conv, _winograd, _linear, _norm, _attention, _shape and
+ * _embedding.inc.c, compiled for double (the checked truth) and for float per instruction set (what training runs). Some rows
+ * go through a node after one another, or together where that reads a weight once; the gradients of the weights accumulate in
+ * an order that the caller's rows alone decide, so that the bytes do not depend on threads. A run touches only what its row names: any number of threads, each with its own. */
 #ifndef DN_TRAIN_BACKWARD_H
 #define DN_TRAIN_BACKWARD_H
 
@@ -24,7 +24,8 @@
     } dn_backward_##suffix;                                                                                                                \
     typedef struct dn_backward_table_##suffix {                                                                                            \
         const char *isa;                                                                                                                   \
-        void (*row)(const dn_backward_##suffix *run);                                                                                      \
+        /* At most DN_BACKWARD_ROWS rows that differ in values, gradients, condition and time; the first one's scratch serves all. */      \
+        void (*rows)(const dn_backward_##suffix *runs, uint32_t count);                                                                    \
         void (*pack)(const dn_packing *packing, const real *const *weights, real *packed);                                                 \
         void (*unpack)(const dn_packing *packing, const real *packed, real *const *weights);                                               \
     } dn_backward_table_##suffix;

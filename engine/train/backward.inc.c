@@ -1,5 +1,5 @@
-/* The backward run of one row, written once for `real`. Includers define real, VECTOR_BYTES, TILE (pixels or channels a
- * register tile spans), RUN (the run's type) and EXPONENTIAL, and publish backward_row, pack and unpack in a table.
+/* The backward run of some rows, written once for `real`. Includers define real, VECTOR_BYTES, TILE (pixels or channels a
+ * register tile spans), RUN (the run's type) and EXPONENTIAL, and publish backward_rows, pack and unpack in a table.
  * Everything is static: one copy for each precision and instruction set. */
 #include <math.h>
 #include <string.h>
@@ -123,19 +123,28 @@ static void resolve(step *s, const RUN *run, const dn_node *node)
     }
 }
 
-static void backward_row(const RUN *run)
+static void backward_rows(const RUN *runs, uint32_t count)
 {
-    const dn_plan *plan = run->packing->plan;
-    for (uint32_t v = 0; v < plan->value_count; v++) {
-        if (v != plan->output) {
-            memset(run->gradients[v], 0, dn_shape_count(plan->values[v].shape) * sizeof(real));
+    const dn_plan *plan = runs->packing->plan;
+    for (uint32_t r = 0; r < count; r++) {
+        for (uint32_t v = 0; v < plan->value_count; v++) {
+            if (v != plan->output) {
+                memset(runs[r].gradients[v], 0, dn_shape_count(plan->values[v].shape) * sizeof(real));
+            }
         }
     }
     for (uint32_t n = plan->node_count; n-- > 0;) {
-        if (backward_kind[plan->nodes[n].kind]) {
-            step s;
-            resolve(&s, run, &plan->nodes[n]);
-            backward_kind[plan->nodes[n].kind](&s);
+        step rows[DN_BACKWARD_ROWS];
+        for (uint32_t r = 0; r < count; r++) {
+            resolve(&rows[r], &runs[r], &plan->nodes[n]);
+            rows[r].scratch = runs->scratch;
+        }
+        if (rows->winograd) {
+            conv_winograd(rows, count);
+            continue;
+        }
+        for (uint32_t r = 0; r < count && backward_kind[plan->nodes[n].kind]; r++) {
+            backward_kind[plan->nodes[n].kind](&rows[r]);
         }
     }
 }

@@ -264,13 +264,10 @@ static void conv_values(step *s, const real *d)
     }
 }
 
-#include "train/backward_winograd.inc.c"
-
-/* in: picture, row bias, residual. */
-static void backward_conv(step *s)
+/* The gradients of all that is added to the sums, from that of the sums; in: picture, row bias, residual. */
+static void conv_additions(step *s, const real *d)
 {
     size_t pixels = (size_t)s->to.h * s->to.w;
-    const real *d = scaled(s, s->d_out);
     if (s->d_bias) {
         add_pixels(s->d_bias, d, pixels, s->to.c);
     }
@@ -280,10 +277,12 @@ static void backward_conv(step *s)
     if (s->d_in[2]) {
         add_to(s->d_in[2], d, dn_shape_count(s->to));
     }
-    if (s->winograd) {
-        conv_winograd(s, d);
-        return;
-    }
+}
+
+static void backward_conv(step *s)
+{
+    const real *d = scaled(s, s->d_out);
+    conv_additions(s, d);
     if (s->d_weight) {
         conv_weights(s, d);
     }
@@ -291,3 +290,5 @@ static void backward_conv(step *s)
         conv_values(s, d);
     }
 }
+
+#include "train/backward_winograd.inc.c"

@@ -10,4 +10,4 @@ typedef float real;
 #define EXPONENTIAL fast_exp
 #include "train/backward.inc.c"
 
-const dn_backward_table_f32 dn_backward_table_neon = {"neon", backward_row, pack, unpack};
+const dn_backward_table_f32 dn_backward_table_neon = {"neon", backward_rows, pack, unpack};

@@ -11,6 +11,6 @@ typedef double real;
 
 const dn_backward_table_f64 *dn_backward_find_f64(void)
 {
-    static const dn_backward_table_f64 table = {"portable", backward_row, pack, unpack};
+    static const dn_backward_table_f64 table = {"portable", backward_rows, pack, unpack};
     return &table;
 }

@@ -48,10 +48,10 @@ static void points_to_weight(real *w, const real *u)
     w[2] = u[3] + (u[1] + u[2]) / 2;
 }
 
-/* Some lines of tiles of one picture, and their points: [16][tiles][channels], planes a little apart so that a tile's points do
- * not all fall into the same sets of the first cache. */
+/* Some lines of tiles, counted through all rows' pictures, and their points: [16][tiles][channels], planes a little apart so
+ * that a tile's points do not all fall into the same sets of the first cache. */
 typedef struct tiles {
-    dn_shape shape; /* of the picture */
+    dn_shape shape; /* of a picture */
     size_t first, lines, across; /* of tiles */
     size_t plane;
     real *points;
@@ -63,23 +63,31 @@ static tiles cut_tiles(dn_shape shape, size_t first, size_t lines, real *points)
     return (tiles){shape, first, lines, across, lines * across * shape.c + DN_PACK_CHANNELS, points};
 }
 
-/* Where the pixels of a tile's patch lie in the picture, which begins a row and a column before the tile; SIZE_MAX outside. */
-INLINE void find_patch(size_t patch[POINTS * POINTS], const tiles *t, size_t tile)
+/* Which row's picture a tile is of, and its line there. */
+INLINE size_t row_of(const tiles *t, size_t tile, size_t *line)
+{
+    size_t lines = t->shape.h / 2, at = t->first + tile / t->across;
+    *line = at % lines;
+    return at / lines;
+}
+
+/* Where the pixels of a tile's patch lie in its picture; it begins a pixel above and left of the tile. SIZE_MAX outside. */
+INLINE void find_patch(size_t patch[POINTS * POINTS], const tiles *t, size_t line, size_t tile)
 {
     for (size_t i = 0; i < (size_t)POINTS * POINTS; i++) {
-        size_t top = 2 * (t->first + tile / t->across) + i / POINTS, left = 2 * (tile % t->across) + i % POINTS;
+        size_t top = 2 * line + i / POINTS, left = 2 * (tile % t->across) + i % POINTS;
         bool inside = top >= 1 && top <= t->shape.h && left >= 1 && left <= t->shape.w;
         patch[i] = inside ? ((top - 1) * t->shape.w + left - 1) * t->shape.c : SIZE_MAX;
     }
 }
 
 /* V = B^T x B. zeros: a pixel of them. */
-static void transform_patches(const tiles *t, const real *picture, const real *zeros)
+static void transform_patches(const tiles *t, const step *rows, const real *zeros)
 {
     for (size_t tile = 0; tile < t->lines * t->across; tile++) {
-        size_t place[POINTS * POINTS];
-        const real *patch[POINTS * POINTS];
-        find_patch(place, t, tile);
+        size_t place[POINTS * POINTS], line_of_tile;
+        const real *patch[POINTS * POINTS], *picture = rows[row_of(t, tile, &line_of_tile)].in[0];
+        find_patch(place, t, line_of_tile, tile);
         for (size_t i = 0; i < (size_t)POINTS * POINTS; i++) {
             patch[i] = place[i] == SIZE_MAX ? zeros : picture + place[i];
         }
@@ -111,11 +119,12 @@ static void transform_patches(const tiles *t, const real *picture, const real *z
 }
 
 /* E = A dY A^T. */
-static void transform_outputs(const tiles *t, const real *d)
+static void transform_outputs(const tiles *t, const real *const *d)
 {
     size_t channels = t->shape.c, line = (size_t)t->shape.w * channels;
     for (size_t tile = 0; tile < t->lines * t->across; tile++) {
-        const real *from = d + 2 * (t->first + tile / t->across) * line + 2 * (tile % t->across) * channels;
+        size_t line_of_tile, row = row_of(t, tile, &line_of_tile);
+        const real *from = d[row] + 2 * line_of_tile * line + 2 * (tile % t->across) * channels;
         real *to = t->points + tile * channels;
         for (size_t c = 0; c < channels; c += (size_t)LANES) {
             vec half[2][POINTS];
@@ -139,11 +148,12 @@ static void transform_outputs(const tiles *t, const real *d)
 }
 
 /* dx += B dV B^T. */
-static void add_patches(const tiles *t, real *picture)
+static void add_patches(const tiles *t, step *rows)
 {
     for (size_t tile = 0; tile < t->lines * t->across; tile++) {
-        size_t patch[POINTS * POINTS];
-        find_patch(patch, t, tile);
+        size_t patch[POINTS * POINTS], line_of_tile;
+        real *picture = rows[row_of(t, tile, &line_of_tile)].d_in[0];
+        find_patch(patch, t, line_of_tile, tile);
         const real *from = t->points + tile * t->shape.c;
         for (size_t c = 0; c < t->shape.c; c += (size_t)LANES) {
             vec half[POINTS][POINTS], line[POINTS], point[POINTS];
@@ -206,22 +216,30 @@ static void winograd_values(step *s, const tiles *e, const tiles *v)
                                .width = s->from.c,
                                .fresh = true});
     }
-    add_patches(v, s->d_in[0]);
+    add_patches(v, s);
 }
 
-static void conv_winograd(step *s, const real *d)
+static void conv_winograd(step *rows, uint32_t count)
 {
-    size_t lines = s->to.h / 2, most = dn_pack_tile_lines(s->to), room = (size_t)POINTS * POINTS;
+    step *s = rows;
+    size_t lines = (size_t)s->to.h / 2 * count, most = dn_pack_tile_lines(s->to), room = (size_t)POINTS * POINTS;
+    const real *d[DN_BACKWARD_ROWS];
+    for (uint32_t r = 0; r < count; r++) {
+        rows[r].scratch = rows[r ? r - 1 : 0].scratch;
+        d[r] = scaled(&rows[r], rows[r].d_out);
+        conv_additions(&rows[r], d[r]);
+    }
+    s->scratch = rows[count - 1].scratch;
     real *zeros = take(s, s->from.c);
     real *outputs = take(s, room * cut_tiles(s->to, 0, most, NULL).plane),
          *inputs = take(s, room * cut_tiles(s->from, 0, most, NULL).plane);
     memset(zeros, 0, s->from.c * sizeof *zeros);
     for (size_t first = 0; first < lines; first += most) {
-        size_t count = first + most <= lines ? most : lines - first;
-        tiles e = cut_tiles(s->to, first, count, outputs), v = cut_tiles(s->from, first, count, inputs);
+        size_t some = first + most <= lines ? most : lines - first;
+        tiles e = cut_tiles(s->to, first, some, outputs), v = cut_tiles(s->from, first, some, inputs);
         transform_outputs(&e, d);
         if (s->d_weight) {
-            transform_patches(&v, s->in[0], zeros);
+            transform_patches(&v, rows, zeros);
             winograd_weights(s, &e, &v);
         }
         if (s->d_in[0]) {

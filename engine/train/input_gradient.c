@@ -161,14 +161,15 @@ static dn_status run_row(const run_job *job, worker *w, uint32_t index, dn_error
     }
     job->pull(job->payload, index, w->output, w->pull, g->out_count);
     dn_order_to_pixels(w->gradients[plan->output], w->pull, plan->values[plan->output].shape);
-    g->table->row(&(dn_backward_f32){.packing = g->packing,
-                                     .packed = g->packed,
-                                     .values = w->values,
-                                     .gradients = w->gradients,
-                                     .condition = &row->condition,
-                                     .scratch = w->scratch,
-                                     .input_gradient = true,
-                                     .time = (double)row->time});
+    g->table->rows(&(dn_backward_f32){.packing = g->packing,
+                                      .packed = g->packed,
+                                      .values = w->values,
+                                      .gradients = w->gradients,
+                                      .condition = &row->condition,
+                                      .scratch = w->scratch,
+                                      .input_gradient = true,
+                                      .time = (double)row->time},
+                   1);
     dn_order_from_pixels(w->sample, w->gradients[plan->input], plan->values[plan->input].shape);
     row->finite = forward.finite && all_finite(w->sample, g->in_count);
     return b->buffer_write(row->out, row->out_offset, w->sample, g->in_count, error);

@@ -53,7 +53,7 @@ static uint64_t scratch_of(const dn_plan *plan, const dn_node *node)
         if (goes_through_winograd(plan, node)) {
             uint64_t tiles = (uint64_t)dn_pack_tile_lines(to) * (to.w / 2);
             return rounded(from.c) + rounded(16 * (tiles * from.c + DN_PACK_CHANNELS)) + rounded(16 * (tiles * to.c + DN_PACK_CHANNELS)) +
-                   rounded(dn_shape_count(to));
+                   DN_BACKWARD_ROWS * rounded(dn_shape_count(to));
         }
         uint64_t h = (uint64_t)from.h + node->pad_top + node->pad_bottom, w = (uint64_t)from.w + node->pad_left + node->pad_right;
         uint64_t dilated = ((uint64_t)from.h + node->kernel - 1) * ((uint64_t)from.w + node->kernel - 1) * to.c;

@@ -10,6 +10,7 @@
 #include "plan/plan.h"
 
 #define DN_PACK_CHANNELS 16u
+#define DN_BACKWARD_ROWS 4u /* rows of a backward run at most: they share a pass over the weights */
 
 typedef struct dn_packed_weight {
     uint64_t offset; /* floats from the start of the packed array; a multiple of 16 */
@@ -22,7 +23,7 @@ typedef struct dn_packing {
     const dn_plan *plan; /* borrowed */
     dn_packed_weight *weights; /* [plan->weight_count] */
     uint64_t total; /* floats of the packed array */
-    uint64_t scratch; /* floats a backward run of one row needs */
+    uint64_t scratch; /* floats a backward run needs */
     uint64_t row_gradients; /* floats of the gradients of every value of one row */
 } dn_packing;
 
@@ -36,11 +37,11 @@ static inline uint32_t dn_pack_round(uint32_t channels)
 
 #define DN_PACK_TILES 64u /* 2x2 tiles whose points are in scratch at once, so that they stay in the second cache */
 
-/* Lines of tiles of so many, of a picture with even sides. */
+/* Lines of tiles that are in scratch at once, counted through the pictures of a few rows. */
 static inline uint32_t dn_pack_tile_lines(dn_shape shape)
 {
-    uint32_t across = shape.w / 2, lines = across < DN_PACK_TILES ? DN_PACK_TILES / across : 1;
-    return lines < shape.h / 2 ? lines : shape.h / 2;
+    uint32_t across = shape.w / 2;
+    return across < DN_PACK_TILES ? DN_PACK_TILES / across : 1;
 }
 
 #endif

@@ -11,15 +11,19 @@
 
 #define REDUCE_FLOATS 65536u /* of the packed gradient, one task */
 
-/* What one shard owns; touched by one task at a time. */
-typedef struct shard {
+/* What a pool's thread runs a few pictures with; a shard in progress has one to itself. */
+typedef struct runner {
     dn_workspace *workspace;
     dn_buffer *in, *out;
-    float *gradient; /* packed, the sum over this shard's pictures */
     float *memory; /* of row gradients, scratch and examples */
-    float **gradients; /* per value, into memory */
-    const float **values; /* per value, into the workspace */
-    float *scratch, *sample, *target, *output, *d_output;
+    float **gradients; /* [rows][values], into memory */
+    const float **values; /* [rows][values], into the workspace */
+    float *scratch, *samples, *targets, *outputs, *d_output; /* of the last, one row's */
+} runner;
+
+/* What one shard owns; touched by one task at a time. */
+typedef struct shard {
+    float *gradient; /* packed, the sum over this shard's pictures */
     double loss;
     dn_error error;
 } shard;
@@ -31,6 +35,8 @@ struct dn_shards {
     float *packed; /* the weights */
     uint32_t batch; /* of the call in progress */
     size_t in_count, out_count;
+    unsigned runner_count;
+    runner *runners; /* one for each thread of the pool */
     shard shards[DN_SHARDS];
 };
 
@@ -77,46 +83,61 @@ static size_t rounded(size_t count)
     return (count + 63) / 64 * 64;
 }
 
-/* Carves the shard's memory: row gradients, scratch, sample, target, output and its gradient. */
-static dn_status shard_memory(dn_shards *s, shard *one, dn_error *error)
+/* Carves a runner's memory: row gradients, scratch, samples, targets, outputs and the gradient of one. */
+static dn_status runner_memory(const dn_shards *s, runner *one, dn_error *error)
 {
     const dn_plan *plan = s->options.plan;
-    size_t scratch = rounded(s->packing->scratch), in = rounded(s->in_count), out = rounded(s->out_count);
-    one->memory = floats(s->packing->row_gradients + scratch + in + 3 * out);
-    one->gradient = floats(s->packing->total);
-    one->gradients = calloc(plan->value_count, sizeof *one->gradients);
-    one->values = calloc(plan->value_count, sizeof *one->values);
-    if (!one->memory || !one->gradient || !one->gradients || !one->values) {
-        return dn_fail(error, DN_NO_MEMORY, "no memory for the gradients of %u shards", DN_SHARDS);
+    size_t scratch = rounded(s->packing->scratch), in = rounded(s->in_count), out = rounded(s->out_count), rows = DN_BACKWARD_ROWS;
+    one->memory = floats(rows * s->packing->row_gradients + scratch + rows * (in + 2 * out) + out);
+    one->gradients = calloc(rows * plan->value_count, sizeof *one->gradients);
+    one->values = calloc(rows * plan->value_count, sizeof *one->values);
+    if (!one->memory || !one->gradients || !one->values) {
+        return dn_fail(error, DN_NO_MEMORY, "no memory for the gradients of %u rows", DN_BACKWARD_ROWS);
     }
     float *next = one->memory;
-    for (uint32_t v = 0; v < plan->value_count; v++) {
-        one->gradients[v] = next;
-        next += rounded(dn_shape_count(plan->values[v].shape));
+    for (size_t i = 0; i < rows * plan->value_count; i++) {
+        one->gradients[i] = next;
+        next += rounded(dn_shape_count(plan->values[i % plan->value_count].shape));
     }
     one->scratch = next;
-    one->sample = one->scratch + scratch;
-    one->target = one->sample + in;
-    one->output = one->target + out;
-    one->d_output = one->output + out;
+    one->samples = one->scratch + scratch;
+    one->targets = one->samples + rows * in;
+    one->outputs = one->targets + rows * out;
+    one->d_output = one->outputs + rows * out;
     return DN_OK;
 }
 
-static dn_status shard_create(dn_shards *s, shard *one, dn_error *error)
+static dn_status runner_create(const dn_shards *s, runner *one, dn_error *error)
 {
     const dn_shards_options *o = &s->options;
-    const dn_workspace_options options = {.rows_max = 1, .keep_values = true, .inline_threads = true};
-    dn_status status = shard_memory(s, one, error);
+    const dn_workspace_options options = {.rows_max = DN_BACKWARD_ROWS, .keep_values = true, .inline_threads = true};
+    dn_status status = runner_memory(s, one, error);
     if (status == DN_OK) {
         status = o->backend->workspace_create(&one->workspace, o->network, &options, error);
     }
     if (status == DN_OK) {
-        status = o->backend->buffer_create(&one->in, o->device, s->in_count, error);
+        status = o->backend->buffer_create(&one->in, o->device, DN_BACKWARD_ROWS * rounded(s->in_count), error);
     }
     if (status == DN_OK) {
-        status = o->backend->buffer_create(&one->out, o->device, s->out_count, error);
+        status = o->backend->buffer_create(&one->out, o->device, DN_BACKWARD_ROWS * rounded(s->out_count), error);
     }
     return status;
+}
+
+static void runner_free(const dn_shards *s, runner *one)
+{
+    if (one->workspace) {
+        s->options.backend->workspace_free(one->workspace);
+    }
+    if (one->in) {
+        s->options.backend->buffer_free(one->in);
+    }
+    if (one->out) {
+        s->options.backend->buffer_free(one->out);
+    }
+    free(one->memory);
+    free(one->gradients);
+    free(one->values);
 }
 
 dn_status dn_shards_create(dn_shards **out, const dn_shards_options *options, dn_error *error)
@@ -134,7 +155,18 @@ dn_status dn_shards_create(dn_shards **out, const dn_shards_options *options, dn
         status = dn_fail(error, DN_NO_MEMORY, "no memory for packed weights");
     }
     for (uint32_t i = 0; status == DN_OK && i < DN_SHARDS; i++) {
-        status = shard_create(s, &s->shards[i], error);
+        s->shards[i].gradient = floats(s->packing->total);
+        if (!s->shards[i].gradient) {
+            status = dn_fail(error, DN_NO_MEMORY, "no memory for the gradients of %u shards", DN_SHARDS);
+        }
+    }
+    s->runner_count = dn_pool_size(options->pool);
+    s->runners = calloc(s->runner_count, sizeof *s->runners);
+    if (status == DN_OK && !s->runners) {
+        status = dn_fail(error, DN_NO_MEMORY, "no memory for %u threads", s->runner_count);
+    }
+    for (unsigned i = 0; status == DN_OK && i < s->runner_count; i++) {
+        status = runner_create(s, &s->runners[i], error);
     }
     if (status != DN_OK) {
         dn_shards_free(s);
@@ -149,77 +181,90 @@ void dn_shards_free(dn_shards *s)
     if (!s) {
         return;
     }
+    for (unsigned i = 0; s->runners && i < s->runner_count; i++) {
+        runner_free(s, &s->runners[i]);
+    }
+    free(s->runners);
     for (uint32_t i = 0; i < DN_SHARDS; i++) {
-        shard *one = &s->shards[i];
-        if (one->workspace) {
-            s->options.backend->workspace_free(one->workspace);
-        }
-        if (one->in) {
-            s->options.backend->buffer_free(one->in);
-        }
-        if (one->out) {
-            s->options.backend->buffer_free(one->out);
-        }
-        free(one->gradient);
-        free(one->memory);
-        free(one->gradients);
-        free(one->values);
+        free(s->shards[i].gradient);
     }
     dn_packing_free(s->packing);
     free(s->packed);
     free(s);
 }
 
-/* One picture forward and backward into the shard's gradient. */
-static dn_status run_example(dn_shards *s, shard *one, uint32_t index)
+/* Pictures first .. first + count - 1 of the batch forward: their examples and what the network says of them. */
+static dn_status run_forward(const dn_shards *s, runner *r, uint32_t first, uint32_t count, dn_example *examples, dn_error *error)
 {
     const dn_backend *b = s->options.backend;
+    size_t in = rounded(s->in_count), out = rounded(s->out_count);
+    dn_row rows[DN_BACKWARD_ROWS];
+    for (uint32_t i = 0; i < count; i++) {
+        examples[i] = (dn_example){.sample = r->samples + i * in, .target = r->targets + i * out, .weight = 1};
+        s->options.source(s->options.payload, first + i, &examples[i]);
+        rows[i] = (dn_row){.in = r->in,
+                           .in_offset = i * in,
+                           .in_scale = 1,
+                           .time = examples[i].time,
+                           .condition = examples[i].condition,
+                           .out = r->out,
+                           .out_offset = i * out};
+    }
+    dn_status status = b->buffer_write(r->in, 0, r->samples, count * in, error);
+    if (status == DN_OK) {
+        status = b->run(s->options.network, r->workspace, rows, count, error);
+    }
+    for (uint32_t i = 0; i < count && status == DN_OK; i++) {
+        if (!rows[i].finite) {
+            status = dn_fail(error, DN_NUMERIC, "the network's answer is not finite");
+        }
+    }
+    return status == DN_OK ? b->buffer_read(r->out, 0, r->outputs, count * out, error) : status;
+}
+
+/* The same pictures forward and backward into the shard's gradient. */
+static dn_status run_examples(const dn_shards *s, shard *one, runner *r, uint32_t first, uint32_t count)
+{
     const dn_plan *plan = s->options.plan;
-    dn_example example = {.sample = one->sample, .target = one->target, .weight = 1};
-    s->options.source(s->options.payload, index, &example);
-    dn_status status = b->buffer_write(one->in, 0, one->sample, s->in_count, &one->error);
+    dn_example examples[DN_BACKWARD_ROWS];
+    dn_backward_f32 runs[DN_BACKWARD_ROWS];
+    dn_status status = run_forward(s, r, first, count, examples, &one->error);
     if (status != DN_OK) {
         return status;
     }
-    dn_row row = {.in = one->in, .in_scale = 1, .time = example.time, .condition = example.condition, .out = one->out};
-    status = b->run(s->options.network, one->workspace, &row, 1, &one->error);
-    if (status != DN_OK) {
-        return status;
+    for (uint32_t i = 0; i < count; i++) {
+        const float **values = r->values + i * plan->value_count;
+        float **gradients = r->gradients + i * plan->value_count;
+        one->loss += s->options.loss(&examples[i], r->outputs + i * rounded(s->out_count), r->d_output, s->out_count);
+        dn_order_to_pixels(gradients[plan->output], r->d_output, plan->values[plan->output].shape);
+        for (uint32_t v = 0; v < plan->value_count; v++) {
+            values[v] = dn_cpu_value(r->workspace, v) + i * dn_shape_count(plan->values[v].shape);
+        }
+        runs[i] = (dn_backward_f32){.packing = s->packing,
+                                    .packed = s->packed,
+                                    .packed_gradient = one->gradient,
+                                    .values = values,
+                                    .gradients = gradients,
+                                    .condition = &examples[i].condition,
+                                    .scratch = r->scratch,
+                                    .time = (double)examples[i].time};
     }
-    if (!row.finite) {
-        return dn_fail(&one->error, DN_NUMERIC, "the network's answer is not finite");
-    }
-    status = b->buffer_read(one->out, 0, one->output, s->out_count, &one->error);
-    if (status != DN_OK) {
-        return status;
-    }
-    one->loss += s->options.loss(&example, one->output, one->d_output, s->out_count);
-    dn_order_to_pixels(one->gradients[plan->output], one->d_output, plan->values[plan->output].shape);
-    for (uint32_t v = 0; v < plan->value_count; v++) {
-        one->values[v] = dn_cpu_value(one->workspace, v);
-    }
-    s->table->row(&(dn_backward_f32){.packing = s->packing,
-                                     .packed = s->packed,
-                                     .packed_gradient = one->gradient,
-                                     .values = one->values,
-                                     .gradients = one->gradients,
-                                     .condition = &example.condition,
-                                     .scratch = one->scratch,
-                                     .time = (double)example.time});
+    s->table->rows(runs, count);
     return DN_OK;
 }
 
+/* A few pictures at a time, cut by the shard's pictures alone. */
 static void run_shard(void *payload, unsigned index, unsigned worker)
 {
-    (void)worker;
     dn_shards *s = payload;
     shard *one = &s->shards[index];
     uint32_t first = (uint32_t)((uint64_t)s->batch * index / DN_SHARDS), end = (uint32_t)((uint64_t)s->batch * (index + 1) / DN_SHARDS);
     memset(one->gradient, 0, s->packing->total * sizeof(float));
     one->loss = 0;
     one->error.status = DN_OK;
-    for (uint32_t i = first; i < end && one->error.status == DN_OK; i++) {
-        one->error.status = run_example(s, one, i);
+    for (uint32_t i = first; i < end && one->error.status == DN_OK; i += DN_BACKWARD_ROWS) {
+        uint32_t count = end - i < DN_BACKWARD_ROWS ? end - i : DN_BACKWARD_ROWS;
+        one->error.status = run_examples(s, one, &s->runners[worker], i, count);
     }
 }
 

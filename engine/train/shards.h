@@ -1,7 +1,7 @@
 /* Gradients of a batch by a fixed number of shards: data parallelism whose bytes do not depend on threads.
  *
- * A batch's pictures go to DN_SHARDS shards in order; a shard runs its pictures forward and backward one by one and adds
- * their gradients; shards are tasks of a pool and are added up in shard order. Networks and classifiers train by the same
+ * A batch's pictures go to DN_SHARDS shards in order; a shard runs its pictures forward and backward a few at a time and
+ * adds their gradients; shards are tasks of a pool and are added up in shard order. Networks and classifiers train by the same
  * code: what differs is the `dn_example` source and the loss, both given by the caller and called from pool threads. */
 #ifndef DN_TRAIN_SHARDS_H
 #define DN_TRAIN_SHARDS_H

@@ -9,7 +9,7 @@
 #include "backend/cpu/reference.h"
 #include "train/backward.h"
 
-#define ROWS 2
+#define ROWS 3
 #define ISAS_MAX 8
 
 typedef dn_value build_function(dn_plan_builder *b, dn_value input);
@@ -93,7 +93,7 @@ static int setup(fixture *f, build_function *build, dn_shape input, dn_error *er
     f->packed = random_doubles(f->packing->total, 0);
     f->packed_gradient = random_doubles(f->packing->total, 0);
     f->scratch = random_doubles(f->packing->scratch, 0);
-    f->gradient_memory = random_doubles(f->packing->row_gradients, 0);
+    f->gradient_memory = random_doubles(ROWS * f->packing->row_gradients, 0);
     f->input_gradient = random_doubles(ROWS * dn_shape_count(input), 0);
     return 1;
 }
@@ -118,27 +118,32 @@ static void done(fixture *f)
     dn_plan_free(f->plan);
 }
 
-/* Backward of all rows in double: fills weight_gradients and input_gradient. */
+/* Backward of all rows together in double: fills weight_gradients and input_gradient. */
 static void backward_double(fixture *f)
 {
     const dn_backward_table_f64 *t = dn_backward_find_f64();
     uint32_t count = f->plan->value_count;
-    const double **values = calloc(count, sizeof *values);
-    double **gradients = calloc(count, sizeof *gradients);
+    const double **values = calloc((size_t)count * ROWS, sizeof *values);
+    double **gradients = calloc((size_t)count * ROWS, sizeof *gradients), *next = f->gradient_memory;
+    size_t out = count_of(f->plan, f->plan->output), in = count_of(f->plan, f->plan->input);
+    dn_backward_f64 runs[ROWS];
     loss(f);
     t->pack(f->packing, (const double *const *)f->weights, f->packed);
     for (uint32_t r = 0; r < ROWS; r++) {
-        double *next = f->gradient_memory;
+        const double **row_values = values + r * count;
+        double **row_gradients = gradients + r * count;
         for (uint32_t v = 0; v < count; v++) {
-            values[v] = f->table[v] + r * count_of(f->plan, v);
-            gradients[v] = next;
+            row_values[v] = f->table[v] + r * count_of(f->plan, v);
+            row_gradients[v] = next;
             next += count_of(f->plan, v);
         }
-        size_t out = count_of(f->plan, f->plan->output), in = count_of(f->plan, f->plan->input);
-        memcpy(gradients[f->plan->output], f->pull + r * out, out * sizeof(double));
-        t->row(&(dn_backward_f64){f->packing, f->packed, f->packed_gradient, values, gradients, &f->rows[r].condition, f->scratch, true,
-                                  f->rows[r].time});
-        memcpy(f->input_gradient + r * in, gradients[f->plan->input], in * sizeof(double));
+        memcpy(row_gradients[f->plan->output], f->pull + r * out, out * sizeof(double));
+        runs[r] = (dn_backward_f64){f->packing, f->packed, f->packed_gradient, row_values, row_gradients, &f->rows[r].condition,
+                                    f->scratch, true,      f->rows[r].time};
+    }
+    t->rows(runs, ROWS);
+    for (uint32_t r = 0; r < ROWS; r++) {
+        memcpy(f->input_gradient + r * in, gradients[r * count + f->plan->input], in * sizeof(double));
     }
     t->unpack(f->packing, f->packed_gradient, f->weight_gradients);
     free(values);
@@ -212,8 +217,9 @@ static double worst_float(fixture *f, const char *isa)
         for (size_t i = 0; i < count_of(f->plan, f->plan->output); i++) {
             gradients[f->plan->output][i] = (float)f->pull[r * count_of(f->plan, f->plan->output) + i];
         }
-        t->row(&(dn_backward_f32){p, packed, gradient, (const float *const *)values, gradients, &f->rows[r].condition, scratch, true,
-                                  f->rows[r].time});
+        t->rows(&(dn_backward_f32){p, packed, gradient, (const float *const *)values, gradients, &f->rows[r].condition, scratch, true,
+                                   f->rows[r].time},
+                1);
         for (uint32_t v = 0; v < count; v++) {
             free(values[v]);
         }
