@@ -12,7 +12,9 @@
 
 #define SCRATCH_FLOATS 98304u /* 384 KB for the transformed tiles: leaves the L2 cache room for weights */
 #define TILES_MOST 112u /* tiles of a task: more save no weight traffic worth having */
-#define TILES_LEAST 56u /* fewer would read or transform a large weight too often, whatever fits the scratch */
+#define TILES_LEAST 28u /* fewer would read a weight too often, whatever fits the scratch */
+#define TILES_LEAST_WIDE 56u /* the same where a weight ... */
+#define WIDE_WEIGHTS 1048576u /* ... has so many floats that no L2 cache holds it */
 #define TILES_UNIT 14u /* rows of the largest microkernel */
 #define TILES_MIN 14u /* fewer tiles than this leave the multiply-add units waiting for weights */
 
@@ -41,7 +43,8 @@ static size_t tiles_of_task(const dn_cpu_kernels *kernels, dn_winograd_form form
 {
     size_t positions = (form.side + 2) * (form.side + 2);
     size_t tiles = SCRATCH_FLOATS / (positions * (in + columns_at_once(kernels, form, out))) / TILES_UNIT * TILES_UNIT;
-    return dn_cpu_min(TILES_MOST, dn_cpu_max(TILES_LEAST, tiles));
+    size_t least = positions * in * out > WIDE_WEIGHTS ? TILES_LEAST_WIDE : TILES_LEAST;
+    return dn_cpu_min(TILES_MOST, dn_cpu_max(least, tiles));
 }
 
 size_t dn_cpu_winograd_scratch(const dn_cpu_kernels *kernels, const dn_plan *plan, const dn_node *node)
