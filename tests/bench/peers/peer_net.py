@@ -4,6 +4,7 @@ import os
 import sys
 
 import diffusers
+import torch
 from safetensors.torch import load_file
 
 
@@ -15,7 +16,9 @@ def open_model(folder):
         name = "Transformer2DModel"
         config["norm_type"] = "ada_norm_zero"
     net = getattr(diffusers, name).from_config(config)
-    missing, unknown = net.load_state_dict(load_file(os.path.join(folder, "diffusion_pytorch_model.safetensors")), strict=False)
+    weights = load_file(os.path.join(folder, "diffusion_pytorch_model.safetensors"))
+    assign = {"assign": True} if hasattr(torch, "compile") else {}  # where it can: one copy, and not two for a while
+    missing, unknown = net.load_state_dict(weights, strict=False, **assign)
     if missing or unknown:
         sys.exit(f"{folder}: the weights do not fit: missing {missing[:4]}, unknown {unknown[:4]}")
     return net.eval()

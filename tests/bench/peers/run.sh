@@ -17,7 +17,8 @@ environment() {
     shift 3
     cmp -s "$list" "$peers/$name/installed" && return 0
     echo "installing $name"
-    "$python" -m venv --clear "$@" "$peers/$name" && "$peers/$name/bin/python" -m pip install -q -r "$list" && cp "$list" "$peers/$name/installed"
+    "$python" -m venv --clear "$@" "$peers/$name" && "$peers/$name/bin/python" -m pip install -q -r "$list" &&
+        cp "$list" "$peers/$name/installed"
 }
 
 mkdir -p "$peers"
