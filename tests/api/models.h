@@ -46,6 +46,7 @@ static api_model fashion = {
     .default_guidance = 2,
     .weights_sha256 = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
     .device = "cpu",
+    .precision = "fp32",
     .build = "fedcba9876543210"};
 static const api_model birds = {.name = "birds",
                                 .architecture = "UNet2DModel",
@@ -72,7 +73,8 @@ static const api_model birds = {.name = "birds",
                                 .default_sampler = "model",
                                 .default_steps = 50,
                                 .default_guidance = 1,
-                                .device = "cpu"};
+                                .device = "cpu",
+                                .precision = "fp32"};
 static const api_model plain = {.name = "plain",
                                 .architecture = "UNet2DModel",
                                 .width = 16,
@@ -85,7 +87,8 @@ static const api_model plain = {.name = "plain",
                                 .model_sampler = "ddpm",
                                 .default_sampler = "ddim",
                                 .default_steps = 10,
-                                .default_guidance = 1};
+                                .default_guidance = 1,
+                                .precision = "fp32"};
 static api_model bare = {.name = "bare",
                          .architecture = "UNet2DModel",
                          .width = 16,
@@ -95,7 +98,8 @@ static api_model bare = {.name = "bare",
                          .class_names = fashion_names,
                          .default_sampler = "ddim",
                          .default_steps = 10,
-                         .default_guidance = 2};
+                         .default_guidance = 2,
+                         .precision = "fp32"};
 
 /* A sampler's bit in api_model.samplers, wherever it stands in the table. */
 static inline uint64_t sampler_bit(const char *name)
