@@ -1,9 +1,10 @@
-/* The backward run of a plan, one row at a time: from the gradient of the output to those of the weights.
+/* The backward run of a plan, some rows at a time: from the gradient of the output to those of the weights.
  *
  * Every node kind has one backward function, in backward_conv, _winograd, _linear, _norm, _attention, _shape and
  * _embedding.inc.c, compiled for double (the checked truth) and for float per instruction set (what training runs). Some rows
  * go through a node after one another, or together where that reads a weight once; the gradients of the weights accumulate in
- * an order that the caller's rows alone decide, so that the bytes do not depend on threads. A run touches only what its row names: any number of threads, each with its own. */
+ * an order that the caller's rows alone decide, so that the bytes do not depend on threads. A run touches only what its
+ * rows name: any number of threads, each with its own. */
 #ifndef DN_TRAIN_BACKWARD_H
 #define DN_TRAIN_BACKWARD_H
 
