@@ -109,7 +109,7 @@ def capacities(daemons):
 
 
 def arrivals_at(load):
-    return options.arrivals if load in GOALS else int(0.3 * options.arrivals)
+    return options.arrivals if load in GOALS else int((0.3 if options.long else 0.5) * options.arrivals)
 
 
 def batch_of(daemon):
