@@ -3,7 +3,8 @@
 # program itself on the built-in model. Prints PASS/FAIL/SKIP lines; what it needs and does not find is a SKIP and no failure.
 #     tests/arm/run.sh            all of it
 #     tests/arm/run.sh --pin      writes the hash of the images anew (tests/golden/tiny/hashes.txt)
-# ARM_TESTS: others than the usual tests, by name. Emulated arithmetic is a hundred times slower, so slow tests go fewer rounds.
+# ARM_TESTS: others than the usual tests, by name (test_cpu_rows and test_cpu_transformer_nodes are minutes). Emulated arithmetic is a
+# hundred times slower, so slow tests go fewer rounds.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 work=build/arm
@@ -22,7 +23,7 @@ if [ ! -e "$root/usr/include/png.h" ]; then
         exit 0
     }
 fi
-tests=${ARM_TESTS:-test_cpu_kernels test_cpu_attention test_cpu_rows test_cpu_nodes test_cpu_transformer_nodes test_cpu_programs test_input_gradient
+tests=${ARM_TESTS:-test_cpu_kernels test_cpu_attention test_cpu_nodes test_cpu_programs test_input_gradient
        test_base_thread_pool test_base_sha256 test_base_half test_base_philox test_pinned_images}
 built=()
 for test in $tests; do [ -e "tests/engine/$test.c" ] && built+=("$work/out/tests/engine/$test"); done
