@@ -7,7 +7,7 @@
 #include "format/model_folder.h"
 #include "model/model.h"
 
-#define DN_NUMERICS_VERSION 1 /* raised whenever the same spec would give other bytes */
+#define DN_NUMERICS_VERSION 2 /* raised whenever the same spec would give other bytes */
 
 typedef struct dn_engine_options {
     unsigned threads; /* 0: all available */
