@@ -140,7 +140,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_FLAG_OPTION("preload", o->preload, "load every model at the start, not the first alone"),
         DN_TEXT_OPTION("precision", "NAME", o->precision_text, DN_PRECISION_HELP),
         DN_FLAG_OPTION("vae-tiling", o->vae_tiling, "decode large latents in tiles: less memory, slightly other pictures"),
-        {.name = "batching", .kind = DN_OPTION_TEXT, .value = "POLICY", .target = &o->batching_text, .hidden = true},
+        DN_TEXT_OPTION("batching", "POLICY", o->batching_text, "who joins a running batch: continuous, or request or single to compare"),
         DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET; clients send Authorization: Bearer SECRET"),
         DN_FLAG_OPTION("insecure", o->insecure, "listen beyond loopback without keys"),
         DN_LIST_OPTION("allowed-host", "HOST", o->host_list, "a Host to answer besides loopback names; * for all"),

@@ -63,7 +63,6 @@ api_code route_stream_refusal(service *s, const char *client); /* whether one mo
 void route_stream(http_request *request, const char *job_id, int64_t after_seq, bool previews);
 
 /* Waiting for jobs to end: one state for POST /generate and GET /jobs/{id}. */
-#define WAIT_JOBS_MAX API_BATCH_JOBS_MAX
 typedef struct waiter {
     service *service;
     http_request *request;

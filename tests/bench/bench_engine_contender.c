@@ -18,6 +18,7 @@
 #include "engine.h"
 #include "model/forward.h"
 #include "tests/bench/fma_probe.h"
+#include "tests/bench/made_pictures.h"
 #include "train/train.h"
 
 #define PATH_BYTES 4096
@@ -313,14 +314,7 @@ static void serve_training(const contender *c)
     check(dn_recipe_read(&recipe, RECIPE, &error), &error);
     recipe->images = UINT64_C(1) << 40;
     recipe->save_every_images = 0;
-    dn_dataset data = {.count = EXAMPLES, .width = 32, .height = 32, .channels = 1, .class_count = CLASSES};
-    data.pixels = claim(EXAMPLES, 32 * 32);
-    data.labels = claim(EXAMPLES, 1);
-    uint32_t state = 1;
-    for (size_t i = 0; i < (size_t)EXAMPLES * 32 * 32; i++)
-        data.pixels[i] = (uint8_t)((state = state * 1664525u + 1013904223u) >> 24);
-    for (size_t i = 0; i < EXAMPLES; i++)
-        data.labels[i] = (uint8_t)(i % CLASSES);
+    const dn_dataset data = made_pictures(EXAMPLES, 32, CLASSES);
     training t = {.contender = c, .warm = WARM_PASSES};
     const dn_train_options options = {
         .recipe = recipe, .dataset = &data, .output = output, .threads = c->threads, .progress = after_step, .payload = &t};

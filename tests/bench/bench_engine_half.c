@@ -6,34 +6,10 @@
  * Prints nothing where the CPU has no bf16 product that pays. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "backend/cpu/half.h"
-#include "base/clock.h"
-#include "tests/bench/fma_probe.h"
+#include "tests/bench/bench_rows.h"
 #include "tests/bench/half_probe.h"
-
-static double seconds_per_row = 0.3;
-
-static double thread_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static float *randoms(size_t count)
-{
-    float *x = aligned_alloc(64, (count + 15) / 16 * 64);
-    if (!x)
-        abort();
-    uint32_t state = 1;
-    for (size_t i = 0; i < count; i++) {
-        state = state * 1664525u + 1013904223u;
-        x[i] = (float)(state >> 8) / 8388608.0f - 1.0f;
-    }
-    return x;
-}
 
 /* One shape's operands in both forms. */
 typedef struct product {
@@ -135,10 +111,7 @@ int main(int argc, char **argv)
     dn_error error;
     if (argc > 1)
         seconds_per_row = atof(argv[1]);
-    if (backend->device_open(&device, &(dn_device_options){.threads = 1}, &error) != DN_OK) {
-        fprintf(stderr, "bench_engine_half: %s\n", error.message);
-        return 1;
-    }
+    check(backend->device_open(&device, &(dn_device_options){.threads = 1}, &error), &error);
     const dn_cpu_half *half = dn_cpu_half_of(device, DN_PRECISION_BF16);
     for (size_t i = 0; half && i < sizeof shapes / sizeof shapes[0]; i++)
         bench(device, half, shapes[i][0], shapes[i][1], shapes[i][2]);

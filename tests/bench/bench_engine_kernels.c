@@ -8,67 +8,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "backend/backend.h"
 #include "backend/cpu/state.h"
-#include "base/clock.h"
 #include "model/model.h"
-#include "tests/bench/fma_probe.h"
-
-static double seconds_per_row = 0.3;
-static double peak; /* FLOP/s */
-
-static double thread_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void probe(const dn_cpu_kernels *kernels)
-{
-    for (int round = 0; round < 5; round++) {
-        double start = thread_seconds();
-        double rate = fma_probe_once(kernels->lanes) / (thread_seconds() - start);
-        peak = rate > peak ? rate : peak;
-    }
-}
-
-/* ---- One row: best time of a function of one pointer. */
-typedef void work_function(void *payload);
-
-static double best_time(work_function *work, void *payload, double (*clock_of)(void))
-{
-    double best = 1e30;
-    work(payload);
-    for (double end = dn_now_seconds() + seconds_per_row; dn_now_seconds() < end;) {
-        double start = clock_of();
-        work(payload);
-        double took = clock_of() - start;
-        best = took < best ? took : best;
-    }
-    return best;
-}
-
-static void print_flops(const char *name, double seconds, double flops)
-{
-    printf("%-46s %9.4f ms %8.1f GF/s %5.1f %% of peak\n", name, seconds * 1e3, flops / seconds * 1e-9, 100.0 * flops / seconds / peak);
-    fflush(stdout);
-}
-
-static float *randoms(size_t count)
-{
-    float *x = aligned_alloc(64, (count + 15) / 16 * 64);
-    if (!x)
-        abort();
-    uint32_t state = 1;
-    for (size_t i = 0; i < count; i++) {
-        state = state * 1664525u + 1013904223u;
-        x[i] = (float)(state >> 8) / 8388608.0f - 1.0f;
-    }
-    return x;
-}
+#include "tests/bench/bench_rows.h"
 
 /* ---- The matrix product alone. */
 typedef struct product {
@@ -100,7 +44,7 @@ static void bench_product(const dn_cpu_kernels *kernels, size_t m, size_t k, siz
                   .n = n}};
     char name[64];
     snprintf(name, sizeof name, "gemm [%zu,%zu]x[%zu,%zu]", m, k, k, n);
-    probe(kernels);
+    probe_peak(kernels->lanes);
     print_flops(name, best_time(run_product, &p, thread_seconds), 2.0 * (double)m * (double)k * (double)n);
     free(a);
     free(b);
@@ -117,14 +61,6 @@ typedef struct runner {
     dn_row rows[16];
     uint32_t row_count;
 } runner;
-
-static void check(dn_status status, const dn_error *error)
-{
-    if (status == DN_OK)
-        return;
-    fprintf(stderr, "bench: %s\n", error->message);
-    exit(1);
-}
 
 static void run_rows(void *payload)
 {
@@ -295,7 +231,7 @@ static void bench_node(dn_device *device, const node_case *c)
     dn_weights *weights = random_weights(plan);
     char text[96];
     snprintf(text, sizeof text, "%s %ux%ux%ux%u -> %u", c->name, c->rows, c->shape.h, c->shape.w, c->shape.c, c->parameter);
-    probe(device->kernels);
+    probe_peak(device->kernels->lanes);
     double best = time_node(device, plan, weights, c->function, c->rows);
     double bytes = 8.0 * c->rows * (double)dn_shape_count(c->shape), flops = c->rows * dn_plan_node_flops(plan, plan->node_count - 1);
     if (flops > 0.0)
@@ -394,7 +330,7 @@ static void bench_unet(dn_device *device)
         for (size_t i = 0; i < sizeof row_counts / sizeof row_counts[0]; i++) {
             char name[64];
             snprintf(name, sizeof name, "unet forward, %u rows, %s (per image)", row_counts[i], pooled ? "pool" : "one core");
-            probe(device->kernels);
+            probe_peak(device->kernels->lanes);
             print_flops(name, time_plan(model->plan, weights, device, row_counts[i], !pooled) / row_counts[i], flops);
         }
     }
@@ -415,7 +351,7 @@ int main(int argc, char **argv)
     char text[128];
     backend->device_describe(device, text, sizeof text);
     for (int i = 0; i < 20; i++)
-        probe(kernels);
+        probe_peak(kernels->lanes);
     printf("%s, multiply-add peak of one core %.1f GF/s\n", text, peak * 1e-9);
     bench_product(kernels, 1024, 576, 64);
     bench_product(kernels, 1024, 288, 32);

@@ -13,6 +13,12 @@ model=${DENOISED_BENCH_MODEL:-models/fashion-mnist}
         echo "== transformers in bf16"
         "$out/tests/bench/bench_engine_models" --precision bf16 tests/bench/models/dit_s_2.json tests/bench/models/dit_xl_2.json
     fi
+    if [ -x "$out/tests/bench/bench_engine_train" ] && [ -e "$model/recipe.json" ]; then
+        echo "== training"
+        rm -rf "$out/bench-train"
+        "$out/tests/bench/bench_engine_train" "$model/recipe.json" "$out/bench-train"
+        rm -rf "$out/bench-train"
+    fi
     [ -x "$out/tests/bench/bench_engine_pool" ] && { echo "== threads"; "$out/tests/bench/bench_engine_pool" "$model"; }
     [ -x "$out/tests/bench/bench_store" ] && { echo "== store"; "$out/tests/bench/bench_store" "$out"; }
     echo "== serving"

@@ -30,6 +30,25 @@ def a_model_is_loaded_when_it_is_first_wanted():
 
 
 @test
+def what_ticks_take_is_told_of_what_is_in_memory():
+    with Daemon("--model", f"fashion={BUILT_IN}") as daemon:
+        same(daemon.get("/models/fashion").json["batch"], None, "of a model that is not loaded")
+        same(daemon.make(model="fashion", class_label=1, steps=2)["state"], "succeeded", "state")
+        for name in ("tiny", "fashion"):
+            batch = eventually(lambda: daemon.get(f"/models/{name}").json["batch"], what=f"the table of {name}")
+            same(sorted(batch), ["rows_max", "tick_ms"], f"members of {name}'s")
+            rows, milliseconds = zip(*batch["tick_ms"])
+            check(2 <= batch["rows_max"] <= 128, f"{name}: {batch}")
+            same(list(rows), [2**i for i in range(len(rows))], f"rows of {name}'s ticks")
+            check(all(one > 0 for one in milliseconds), f"{name}: {batch}")
+            listed = next(one for one in daemon.get("/models").json["models"] if one["name"] == name)
+            same(listed["batch"]["rows_max"] > 0, True, f"the list has {name}'s too")
+    with Daemon("--rows-max", "4") as daemon:
+        batch = eventually(lambda: daemon.get("/models/tiny").json["batch"], what="the table")
+        same(batch["rows_max"], 4, "rows that were asked for")
+
+
+@test
 def preload_loads_them_all():
     with Daemon("--model", f"second={tiny_model()}", "--preload") as daemon:
         told(daemon, "second", "ready")
