@@ -53,8 +53,6 @@ static dn_status enter(worker *w, worker_lane *lane, const dn_lane_spec *spec, d
         resumed = dn_batch_restore(lane->model->batch, lane->id, lane->snapshot, lane->snapshot_bytes, &why) == DN_OK;
     free(lane->snapshot);
     lane->snapshot = NULL;
-    if (!resumed && lane->request.init_image.sha256[0] && !lane->init)
-        return worker_prepare_lane(w, lane, error); /* set aside once, it had no need of its pictures until now */
     dn_error refused;
     if (!resumed && dn_batch_admit(lane->model->batch, lane->id, spec, &refused) != DN_OK)
         return worker_fail_lane(w, lane, refused.status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE, refused.message,
@@ -86,13 +84,13 @@ static bool before(const worker_lane *lane, const worker_lane *other, double now
     return lane->request.priority == other->request.priority || own == others ? lane->order < other->order : own > others;
 }
 
-/* The waiting lane of a model that enters next; NULL: none waits. */
+/* The waiting lane of a model that enters next; NULL: none waits. One set aside this moment may have its pictures to be prepared first. */
 static worker_lane *first_waiting(worker *w, const worker_model *model, double now)
 {
     worker_lane *first = NULL;
     for (unsigned i = 0; i < WORKER_CREDIT; i++) {
         worker_lane *lane = &w->lanes[i];
-        if (lane->state == LANE_WAITING && lane->model == model && (!first || before(lane, first, now)))
+        if (lane->state == LANE_WAITING && lane->prepared && lane->model == model && (!first || before(lane, first, now)))
             first = lane;
     }
     return first;
@@ -113,7 +111,8 @@ static worker_lane *least_urgent(worker *w, const worker_lane *lane, double now)
     return least;
 }
 
-/* Out of the batch, but not out of this process: its snapshot waits here for a place, and goes on with the same bytes. */
+/* Out of the batch, but not out of this process: its snapshot waits here for a place, and goes on with the same bytes. Its pictures were
+ * let go when it entered: they are prepared anew, since a spec with a strength or a mask is none without them. */
 static dn_status set_aside(worker *w, worker_lane *lane, bool *done, dn_error *error)
 {
     unsigned char *bytes = NULL;
@@ -126,6 +125,7 @@ static dn_status set_aside(worker *w, worker_lane *lane, bool *done, dn_error *e
     lane->snapshot_bytes = count;
     lane->snapshot_steps = lane->steps_done;
     lane->state = LANE_WAITING;
+    lane->prepared = !lane->request.init_image.sha256[0];
     const protocol_message m = {.type = PROTOCOL_ASIDE, .lane = lane->id};
     return worker_send(w, &m, error);
 }

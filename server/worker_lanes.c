@@ -104,15 +104,13 @@ dn_status worker_cancel(worker *w, uint64_t id, dn_error *error)
 }
 
 /* A snapshot that is too large for a frame, or for which there is no memory, is not worth a lane's life: it is left out. */
-static dn_status send_snapshot(worker *w, const worker_lane *lane, const unsigned char *bytes, size_t count, dn_error *error)
+static dn_status send_snapshot(worker *w, const worker_lane *lane, uint32_t steps, const unsigned char *bytes, size_t count,
+                               dn_error *error)
 {
     if (count >= PROTOCOL_SNAPSHOT_BYTES_MAX || protocol_unsent(&w->pipe) >= PROTOCOL_FRAME_BYTES_MAX)
         return DN_OK;
-    const protocol_message m = {.type = PROTOCOL_SNAPSHOT,
-                                .lane = lane->id,
-                                .steps_done = lane->steps_done,
-                                .steps_total = lane->steps_total,
-                                .data = {bytes, count}};
+    const protocol_message m = {
+        .type = PROTOCOL_SNAPSHOT, .lane = lane->id, .steps_done = steps, .steps_total = lane->request.steps, .data = {bytes, count}};
     return worker_send(w, &m, error);
 }
 
@@ -124,7 +122,7 @@ dn_status worker_snapshot_lane(worker *w, worker_lane *lane, dn_error *error)
     size_t count = 0;
     if (dn_batch_snapshot(lane->model->batch, lane->id, &bytes, &count, NULL) != DN_OK)
         return DN_OK;
-    const dn_status status = send_snapshot(w, lane, bytes, count, error);
+    const dn_status status = send_snapshot(w, lane, lane->steps_done, bytes, count, error);
     free(bytes);
     w->snapshot_seconds += dn_now_seconds() - before;
     return status;
@@ -139,8 +137,8 @@ dn_status worker_drain(worker *w, dn_error *error)
         worker_lane *lane = &w->lanes[i];
         if (lane->state == LANE_RUNNING && lane->steps_done > 0)
             status = worker_snapshot_lane(w, lane, error);
-        else if (lane->state == LANE_WAITING && lane->snapshot)
-            status = send_snapshot(w, lane, lane->snapshot, lane->snapshot_bytes, error);
+        else if ((lane->state == LANE_WAITING || lane->state == LANE_PREPARING) && lane->snapshot)
+            status = send_snapshot(w, lane, lane->snapshot_steps, lane->snapshot, lane->snapshot_bytes, error);
         if (status == DN_OK && (lane->state == LANE_RUNNING || lane->state == LANE_WAITING || lane->state == LANE_PREPARING))
             status = worker_cancel(w, lane->id, error);
     }
