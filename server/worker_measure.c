@@ -11,30 +11,37 @@
 #include "server/worker_internal.h"
 
 #define MEASURED_TICKS 3 /* the fastest counts: what disturbs only ever slows down */
-#define MEASURED_STEPS 64u /* more than are run, so that no lane ends */
+#define MEASURED_STEPS (MEASURED_TICKS + 1u) /* no lane ends too early; and hardly a model or sampler refuses so few */
 #define SLOW_SECONDS 0.2 /* a tick longer than this is run once */
 
-/* The fastest of some ticks of `rows` rows, behind one that touches its memory for the first time. */
+/* The fastest of some ticks, behind one that touches its memory for the first time, and which counts where a second would take too long.
+ * *out 0: nothing was evaluated, since every lane has failed. */
 static dn_status measure(double *out, dn_batch *batch, dn_tick_report *report, dn_error *error)
 {
     dn_status status = dn_batch_tick(batch, report, error);
-    *out = INFINITY;
+    *out = status == DN_OK && report->seconds > WORKER_TICK_SECONDS ? report->seconds : (double)INFINITY;
     for (int i = 0; status == DN_OK && i < MEASURED_TICKS && !(*out > SLOW_SECONDS && isfinite(*out)); i++) {
         status = dn_batch_tick(batch, report, error);
         if (status == DN_OK)
-            *out = fmin(*out, report->seconds);
+            *out = report->rows ? fmin(*out, report->seconds) : 0;
     }
     return status;
 }
 
-/* Lanes 1..rows; those below `rows` that are there already stay. */
+static void clear(dn_batch *batch, uint32_t lanes)
+{
+    for (uint32_t lane = 1; lane <= lanes; lane++)
+        (void)dn_batch_evict(batch, lane);
+}
+
+/* Lanes 1..rows, at their first step. */
 static dn_status fill(dn_batch *batch, uint32_t rows, dn_error *error)
 {
     dn_lane_spec spec = {.guidance_scale = 1, .steps = MEASURED_STEPS};
     snprintf(spec.sampler, sizeof spec.sampler, "%s", dn_batch_engine(batch)->default_sampler);
     spec.has_class = dn_batch_engine(batch)->class_count > 0;
     dn_status status = DN_OK;
-    for (uint32_t lane = dn_batch_lanes(batch) + 1; status == DN_OK && lane <= rows; lane++) {
+    for (uint32_t lane = 1; status == DN_OK && lane <= rows; lane++) {
         spec.seed = lane;
         status = dn_batch_admit(batch, lane, &spec, error);
     }
@@ -50,22 +57,22 @@ dn_status worker_measure_ticks(tick_table *out, dn_batch *batch, uint32_t rows_l
     const double until = dn_now_seconds() + WORKER_MEASURE_SECONDS;
     double best = 0, seconds = 0, before = INFINITY;
     dn_status status = DN_OK;
-    for (uint32_t rows = 1, stalls = 0; status == DN_OK && rows <= rows_limit && stalls < 2; rows *= 2) {
+    uint32_t rows = 1;
+    for (uint32_t stalls = 0; rows <= rows_limit && stalls < 2; rows *= 2) {
         if (rows > 1 && dn_now_seconds() + 2 * (MEASURED_TICKS + 1) * seconds > until)
             break;
         status = fill(batch, rows, error);
         if (status == DN_OK)
             status = measure(&seconds, batch, report, error);
-        if (status != DN_OK)
+        clear(batch, rows);
+        if (status != DN_OK || seconds <= 0)
             break;
         seconds = fmin(seconds, 2 * before); /* rows never cost more together than one after another: it was something else */
         before = seconds;
-        tick_table_measured(out, rows, seconds);
+        tick_table_measured(out, report->rows, seconds); /* a lane has two where a classifier guides by itself */
         stalls = rows / seconds > TICK_TABLE_GROWTH * best ? 0 : stalls + 1;
         best = fmax(best, rows / seconds);
     }
-    while (dn_batch_lanes(batch) > 0)
-        dn_batch_evict(batch, dn_batch_lanes(batch));
     free(report);
-    return status;
+    return rows > 1 ? DN_OK : status; /* what a larger batch lacks, the first size did not */
 }

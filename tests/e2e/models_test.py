@@ -135,6 +135,27 @@ def each_model_has_its_own_pace():
 
 
 @test
+def a_model_that_takes_few_steps_only_is_loaded():
+    for name, scheduler in (("short", {"num_train_timesteps": 40}), ("consistent", {"_class_name": "LCMScheduler"})):
+        folder = os.path.join(scratch("model"), "m")
+        shutil.copytree(tiny_model(), folder)
+        with open(os.path.join(folder, "model_index.json"), encoding="utf8") as file:
+            index = json.load(file)
+        with open(os.path.join(folder, "scheduler", "scheduler_config.json"), encoding="utf8") as file:
+            config = json.load(file)
+        index["scheduler"][1] = scheduler.get("_class_name", "DDIMScheduler")
+        del index["denoised"]
+        for path, value in (("model_index.json", index), ("scheduler/scheduler_config.json", {**config, **scheduler})):
+            with open(os.path.join(folder, path), "w", encoding="utf8") as file:
+                json.dump(value, file)
+        with Daemon(model=folder) as daemon:
+            model = daemon.get("/models").json["models"][0]
+            same((model["state"], model["error"]), ("ready", None), f"the model of {name}")
+            check(len(model["batch"]["tick_ms"]) >= 4, f"what its ticks take: {model['batch']}")
+            same(daemon.make(steps=8)["state"], "succeeded", name)
+
+
+@test
 def a_model_larger_than_the_limit_fails_with_the_figures():
     with Daemon("--model", f"big={BUILT_IN}", "--memory-limit", "4M") as daemon:
         job = daemon.make(model="big", class_label=1, steps=1)
