@@ -72,9 +72,12 @@ bool api_request_from_json(api_request *out, const char *json, size_t bytes);
 /* Rows of the network, guide and classifier that one evaluation of an image takes at most: 1 to 3. */
 uint32_t api_request_rows(const api_request *request);
 
+/* Steps of an image that are made, 1 at least: image-to-image leaves out those before its strength (diffusers' get_timesteps). */
+uint32_t api_request_steps_made(const api_request *request);
+
 /* What it costs at most: n * steps * evaluations a step * rows, the measure of queue caps and fair turns. The steps are those that are
- * made (image-to-image leaves some out); an interval of guidance and a solver's shorter last step save some of it, and an adaptive
- * sampler, whose evaluations nobody knows beforehand, counts as if it took every step once. PNDM's nine of its first steps are not counted. */
+ * made; an interval of guidance and a solver's shorter last step save some of it, and an adaptive sampler, whose evaluations nobody knows
+ * beforehand, counts as if it took every step once. PNDM's nine of its first steps are not counted. */
 uint64_t api_request_cost(const api_request *request);
 
 #endif

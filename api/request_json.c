@@ -211,11 +211,10 @@ static double option_or(const api_request *request, dn_option_id id, double stan
     return dn_option_given(&request->options, id) ? request->options.value[id] : standard;
 }
 
-/* Steps that are made: image-to-image leaves out those before its strength (diffusers' get_timesteps). */
-static uint64_t steps_made(const api_request *request)
+uint32_t api_request_steps_made(const api_request *request)
 {
     double strength = request->init_image.sha256[0] ? option_or(request, DN_OPT_STRENGTH, 1) : 1;
-    uint64_t steps = (uint64_t)ceil(request->steps * strength);
+    uint32_t steps = (uint32_t)ceil(request->steps * strength);
     return steps ? steps : 1;
 }
 
@@ -233,5 +232,5 @@ uint64_t api_request_cost(const api_request *request)
     uint64_t evaluations = request->evaluations_per_step ? request->evaluations_per_step : sampler ? sampler->evaluations_per_step : 1;
     evaluations += (uint64_t)option_or(request, DN_OPT_CORRECTOR_STEPS, 0);
     evaluations *= (uint64_t)option_or(request, DN_OPT_RESAMPLE, 1);
-    return (uint64_t)request->n * steps_made(request) * evaluations * api_request_rows(request);
+    return (uint64_t)request->n * api_request_steps_made(request) * evaluations * api_request_rows(request);
 }

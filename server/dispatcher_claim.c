@@ -168,7 +168,8 @@ static void begin_job(dispatcher *d, running_job *job)
     }
     job->rows = api_request_rows(&job->request);
     job->model = models_lookup(d->options.models, job->job.model);
-    job->cost_per_step = (double)job->job.cost / ((double)job->n * (job->request.steps ? job->request.steps : 1));
+    job->steps_made = api_request_steps_made(&job->request);
+    job->evaluations_a_step = (double)job->job.cost / ((double)job->n * job->rows * job->steps_made);
     for (uint32_t i = 0; i < job->n; i++) {
         job->lanes[i].steps_total = job->request.steps;
         job->lanes[i].steps_done = job->lanes[i].place == PLACE_DONE ? job->request.steps : 0;

@@ -20,14 +20,20 @@ int64_t dispatcher_next_deadline(const dispatcher *d)
     return next;
 }
 
+/* Whether the worker has said where the lane stands, or nobody has begun it: else a snapshot may save it most of its steps. */
+static bool stands_where_told(const running_job *job, const job_lane *lane)
+{
+    return lane->place == PLACE_SENT ? lane->entered : lane->place == PLACE_WAITING && !lane->number && job->job.token == 1;
+}
+
 /* Seconds that the job needs even if nothing else runs: its longest lane in ticks of that lane alone. 0: not known. */
 static double least_seconds(const dispatcher *d, const running_job *job)
 {
     uint32_t most = 0;
     for (uint32_t i = 0; i < job->n; i++) {
         const job_lane *lane = &job->lanes[i];
-        if (lane->place <= PLACE_SENT && lane->steps_total > lane->steps_done && lane->steps_total - lane->steps_done > most)
-            most = lane->steps_total - lane->steps_done;
+        const uint32_t left = stands_where_told(job, lane) ? job_steps_left(job, lane) : 0;
+        most = left > most ? left : most;
     }
     return most * tick_table_seconds(&d->tables[job->model_index], job->rows);
 }

@@ -55,18 +55,12 @@ static void fade(arrivals *a, double now)
     a->rows *= left;
 }
 
-/* Evaluations of one lane's sampler step. */
-static double evaluations_a_step(const running_job *job)
-{
-    return job->cost_per_step / job->rows;
-}
-
 void dispatcher_note_arrival(dispatcher *d, const running_job *job)
 {
     arrivals *a = &d->arrivals[job->model_index];
     fade(a, dn_now_seconds());
     a->images += job->n;
-    a->evaluations += job->n * evaluations_a_step(job) * job->request.steps;
+    a->evaluations += job->n * job->evaluations_a_step * job->steps_made;
     a->rows += (double)job->n * job->rows;
     a->any_evaluations = a->evaluations / a->images;
     a->any_rows = a->rows / a->images;
@@ -130,13 +124,13 @@ static void copy(forecast *to, const forecast *from)
 
 static void add_lane(forecast *f, running_job *job, job_lane *lane)
 {
-    const double left = lane->steps_total > lane->steps_done ? lane->steps_total - lane->steps_done : 0;
+    const uint32_t left = job_steps_left(job, lane);
     const bool here = lane->place <= PLACE_SENT && left > 0;
     lane->played = here && f->lane_count < FORECAST_LANES_MAX ? f->lane_count : UINT32_MAX;
     if (here)
         forecast_add(f, (forecast_lane){.model = (uint32_t)job->model_index,
                                         .rows = job->rows,
-                                        .evaluations = left * evaluations_a_step(job),
+                                        .evaluations = left * job->evaluations_a_step,
                                         .running = lane->entered && lane->place == PLACE_SENT,
                                         .priority = job->job.priority,
                                         .waited_seconds = job_waited(job)});
@@ -154,11 +148,11 @@ static double job_ends(const forecast *f, const running_job *job, double now)
     double ends = 0;
     for (uint32_t i = 0; i < job->n; i++) {
         const job_lane *lane = &job->lanes[i];
-        const bool playing = lane->played < f->lane_count;
+        const bool playing = lane->played < f->lane_count, open = lane->place <= PLACE_SENT && job_steps_left(job, lane) > 0;
         if (lane->place == PLACE_DONE)
             continue;
-        if (playing && f->lanes[lane->played].ends < 0)
-            return -1;
+        if (playing ? f->lanes[lane->played].ends < 0 : open)
+            return -1; /* not known, or one too many for the forecast */
         ends = fmax(ends, playing ? f->lanes[lane->played].ends : tail_left(f, job, lane, now));
     }
     return ends;

@@ -81,7 +81,8 @@ static dn_status hear_table(dispatcher *d, const protocol_message *m, dn_error *
     char name[65];
     tick_table table;
     const size_t index = index_named(d, name, m);
-    if (index == models_count(d->options.models) || m->rows < 1 || !tick_table_unpack(&table, m->data.bytes, m->data.count))
+    if (index == models_count(d->options.models) || m->rows < 1 || m->rows > DN_BATCH_ROWS_MAX ||
+        !tick_table_unpack(&table, m->data.bytes, m->data.count))
         return dn_fail(error, DN_INVALID, "what it says of ticks makes no sense");
     d->tables[index] = table;
     d->models[index].rows_max = m->rows < 2 ? 2 : m->rows;

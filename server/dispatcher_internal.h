@@ -108,7 +108,8 @@ typedef struct running_job {
     size_t model_index;
     uint32_t n, rows; /* rows: of one lane in one tick, as far as can be told from here */
     job_lane *lanes;
-    double cost_per_step; /* network rows */
+    uint32_t steps_made; /* of a lane, at most: image-to-image leaves out the first ones */
+    double evaluations_a_step;
     unsigned group; /* > 0: suspected of having ended a worker; runs only with its group */
     job_end end;
     bool end_submitted;
@@ -226,6 +227,7 @@ int64_t dispatcher_next_deadline(const dispatcher *d); /* of all jobs, wall-cloc
 running_job *job_find(dispatcher *d, const char *id, int64_t token); /* token 0: any */
 int64_t job_deadline_ms(const running_job *job); /* wall clock; INT64_MAX: none */
 double job_waited(const running_job *job); /* seconds since it was accepted */
+uint32_t job_steps_left(const running_job *job, const job_lane *lane); /* at most */
 uint32_t job_count_lanes(const running_job *job, lane_place place);
 void job_end_with(dispatcher *d, running_job *job, job_end end, const char *code_or_reason, const char *detail);
 void job_try_end(dispatcher *d, running_job *job);

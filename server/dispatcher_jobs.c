@@ -33,6 +33,12 @@ double job_waited(const running_job *job)
     return milliseconds > 0 ? (double)milliseconds / 1000 : 0; /* a clock set back ages nobody */
 }
 
+uint32_t job_steps_left(const running_job *job, const job_lane *lane)
+{
+    const uint32_t left = lane->steps_total > lane->steps_done ? lane->steps_total - lane->steps_done : 0;
+    return left < job->steps_made ? left : job->steps_made;
+}
+
 uint32_t job_count_lanes(const running_job *job, lane_place place)
 {
     uint32_t count = 0;

@@ -70,31 +70,30 @@ static void enter_guests(const forecast *f, played *p)
     }
 }
 
-/* Evaluations a second of every lane in the model's batch. */
-static double pace_of(const forecast *f, const played *p, uint32_t model)
+/* Evaluations a second of every lane in each model's batch; 0: it has none, or nothing is known of it. */
+static void paces_of(const forecast *f, const played *p, double pace[WORKER_MODELS_MAX])
 {
     double at_work = 0;
     for (uint32_t i = 0; i < f->model_count; i++)
         at_work += p[i].rows > 0;
-    const double seconds = tick_seconds(&f->models[model], p[model].rows);
-    return seconds > 0 && at_work > 0 ? 1 / (seconds * at_work) : 0;
+    for (uint32_t i = 0; i < f->model_count; i++) {
+        const double seconds = p[i].rows > 0 ? tick_seconds(&f->models[i], p[i].rows) : 0;
+        pace[i] = seconds > 0 ? 1 / (seconds * at_work) : 0;
+    }
 }
 
 /* Until the next known lane ends; but at most a fraction of a guest's life at a time, since their number changes all along. */
-static double next_event(const forecast *f, const played *p)
+static double next_event(const forecast *f, const double pace[WORKER_MODELS_MAX])
 {
     double next = NEVER;
     for (uint32_t i = 0; i < f->lane_count; i++) {
         const forecast_lane *lane = &f->lanes[i];
-        const double pace = lane->running && lane->evaluations > 0 ? pace_of(f, p, lane->model) : 0;
-        if (pace > 0)
-            next = fmin(next, lane->evaluations / pace);
+        if (lane->running && lane->evaluations > 0 && pace[lane->model] > 0)
+            next = fmin(next, lane->evaluations / pace[lane->model]);
     }
-    for (uint32_t i = 0; i < f->model_count; i++) {
-        const double pace = p[i].rows > 0 ? pace_of(f, p, i) : 0;
-        if (pace > 0 && f->models[i].arrivals > 0)
-            next = fmin(next, fmax(f->models[i].arrival_evaluations / 8 / pace, 1e-4));
-    }
+    for (uint32_t i = 0; i < f->model_count; i++)
+        if (pace[i] > 0 && f->models[i].arrivals > 0)
+            next = fmin(next, fmax(f->models[i].arrival_evaluations / 8 / pace[i], 1e-4));
     return next;
 }
 
@@ -107,11 +106,8 @@ static void advance_guests(const forecast_model *m, played *p, double evaluation
     p->waiting_guests += m->arrivals * seconds;
 }
 
-static void advance(forecast *f, played *p, double seconds, double now)
+static void advance(forecast *f, played *p, const double pace[WORKER_MODELS_MAX], double seconds, double now)
 {
-    double pace[WORKER_MODELS_MAX];
-    for (uint32_t i = 0; i < f->model_count; i++)
-        pace[i] = p[i].rows > 0 ? pace_of(f, p, i) : 0;
     for (uint32_t i = 0; i < f->lane_count; i++) {
         forecast_lane *lane = &f->lanes[i];
         if (!lane->running || lane->evaluations <= 0)
@@ -143,7 +139,7 @@ static void work_off(forecast *f, double now)
 void forecast_play(forecast *f)
 {
     played p[WORKER_MODELS_MAX] = {0};
-    double now = 0;
+    double now = 0, pace[WORKER_MODELS_MAX];
     for (uint32_t i = 0; i < f->lane_count; i++) {
         forecast_lane *lane = &f->lanes[i];
         lane->ends = lane->evaluations > 0 ? -1 : f->models[lane->model].tail_seconds;
@@ -154,14 +150,15 @@ void forecast_play(forecast *f)
     for (uint32_t event = 0; event < events; event++) {
         enter_known(f, p);
         enter_guests(f, p);
-        const double seconds = next_event(f, p);
+        paces_of(f, p, pace);
+        const double seconds = next_event(f, pace);
         bool open = false;
         for (uint32_t i = 0; i < f->lane_count && !open; i++)
             open = f->lanes[i].evaluations > 0;
         if (!open || seconds >= NEVER)
             return;
         now += seconds;
-        advance(f, p, seconds, now);
+        advance(f, p, pace, seconds, now);
     }
     work_off(f, now);
 }

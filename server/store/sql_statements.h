@@ -49,9 +49,11 @@
       "INSERT INTO client(client,priority,turn) VALUES(?1,?2,?3) ON CONFLICT(client,priority) DO UPDATE SET turn=excluded.turn")           \
     X(SQL_JOB_ADD, "INSERT INTO job(id,client,idempotency,model,request,n,cost,priority,turn,created_ms,deadline_ms)"                      \
                    " VALUES(?1,?2,nullif(?3,0),?4,?5,?6,?7,?8,?9,?10,nullif(?11,0)) RETURNING row")                                        \
-    X(SQL_OVERTAKEN, "SELECT coalesce(min(turn),-1) FROM job WHERE client=?1 AND state=0 AND priority=?2"                                  \
+    /* Without INDEXED BY the whole queue of the priority is looked through. */                                                            \
+    X(SQL_OVERTAKEN, "SELECT coalesce(min(turn),-1) FROM job INDEXED BY job_pending WHERE client=?1 AND state<2 AND state=0 AND priority=?2"\
                      " AND (deadline_ms IS NULL OR deadline_ms>?3)")                                                                       \
-    X(SQL_OVERTAKE, "UPDATE job SET turn=turn+?4 WHERE client=?1 AND state=0 AND priority=?2 AND turn>=?3")                                \
+    X(SQL_OVERTAKE, "UPDATE job INDEXED BY job_pending SET turn=turn+?4"                                                                   \
+                    " WHERE client=?1 AND state<2 AND state=0 AND priority=?2 AND turn>=?3")                                               \
     /* Claim */                                                                                                                            \
     X(SQL_LEVELS, "SELECT priority FROM total WHERE state=0 AND jobs>0 ORDER BY priority DESC")                                            \
     X(SQL_HEAD, "SELECT row,turn,created_ms FROM job WHERE state=0 AND priority=?1 ORDER BY turn,row LIMIT 1")                             \

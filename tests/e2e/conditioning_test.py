@@ -1,4 +1,5 @@
 """Mixtures, pictures, masks and variations through the daemon and the command line, with the same bytes from both."""
+import re
 import struct
 import zlib
 
@@ -73,6 +74,10 @@ def file_of(data, name):
 
 def distance(a, b):
     return sum(abs(x - y) for one, other in zip(pixels_of(a)[1], pixels_of(b)[1]) for x, y in zip(one, other))
+
+
+def set_aside(other):
+    return int(re.search(r"^denoised_lanes_set_aside_total (\d+)", other.get("/metrics").body.decode(), re.M)[1])
 
 
 @test
@@ -176,6 +181,36 @@ def pictures_that_cannot_be_are_refused():
     refused("invalid-field", "/variation_seed", variation_seed=1)
     refused("invalid-field", "/variation_strength", variation_strength=0.5)
     refused("invalid-field", "/class_mixture/1", class_mixture=[{"class_label": 1, "weight": 1}, {"class_label": 1, "weight": 1}])
+
+
+@test
+def a_picture_that_was_set_aside_goes_on_with_the_same_bytes():
+    painted = {"class_label": 7, "steps": 1000, "n": 2, "guidance_scale": 2, "seed": 3, "sampler": "ddim", "init_image": base64_of(INIT)}
+    with Daemon("--rows-max", "4") as other:
+        for extra in ({"strength": 0.9}, {"strength": 0.9, "mask_image": base64_of(MASK), "resample": 2}, {"mask_image": base64_of(MASK)}):
+            alone = other.make(**painted, **extra)
+            same(alone["state"], "succeeded", f"{alone['error']}")
+            for attempt in range(20):  # it may have ended before the urgent one came
+                job_id = other.post({**painted, **extra, "priority": -2}).json["id"]
+                eventually(lambda: other.get(f"/jobs/{job_id}").json["progress"]["done"] > 0, what="a first step")
+                before = set_aside(other)
+                same(other.make(steps=3, n=2, guidance_scale=2, priority=2)["state"], "succeeded", "the urgent job")
+                job = other.wait(job_id)
+                same(job["state"], "succeeded", f"{job['error']}")
+                same([image["sha256"] for image in job["images"]], [image["sha256"] for image in alone["images"]], "files")
+                if set_aside(other) > before:
+                    break
+            else:
+                raise AssertionError("nobody made way")
+
+
+@test
+def a_deadline_counts_the_steps_that_are_made():
+    small = png(32, 32, [bytes(range(0, 256, 8))] * 32, channels=1)
+    with Daemon("--model", f"slow={os.path.join(ROOT, 'models/fashion-mnist')}") as other:
+        same(other.make(model="slow", class_label=1, steps=20)["state"], "succeeded", "loads")
+        job = other.make(model="slow", class_label=1, steps=1000, init_image=base64_of(small), strength=0.01, deadline_ms=int(1400 * SLOW))
+        same(job["state"], "succeeded", f"ten of a thousand steps: {job['error']}")
 
 
 @test

@@ -227,7 +227,7 @@ def cancel_in_every_state():
 
 @test
 def a_running_job_is_purged_once_it_has_ended():
-    with Daemon() as other:
+    with Daemon("--rows-max", "4") as other:  # so that its images end one after another
         job = other.post({"steps": 1000, "n": 64, "seed": 5}).json["id"]
         eventually(lambda: other.get(f"/jobs/{job}").json["progress"]["images_done"] > 0, seconds=60, what="its first image")
         answer = other.call("DELETE", f"/jobs/{job}?purge=1")
