@@ -18,7 +18,7 @@
 #define FMA_PROBE_FLAGS(flags)
 #endif
 #define DEFINE_FMA_PROBE(name, lanes, flags)                                                                                               \
-    __attribute__((FMA_PROBE_FLAGS(flags) optimize("O3", "fp-contract=fast"))) static float name(float seed)                                       \
+    __attribute__((FMA_PROBE_FLAGS(flags) optimize("O3", "fp-contract=fast"))) static float name(float seed)                               \
     {                                                                                                                                      \
         typedef float v __attribute__((vector_size(4 * lanes)));                                                                           \
         v sum[FMA_PROBE_CHAINS], factor = (v){0} + 0.999f, term = (v){0} + seed;                                                           \

@@ -35,10 +35,13 @@ dn_winograd_form dn_cpu_winograd_form(const dn_plan *plan, const dn_node *node)
     return rule->form;
 }
 
+#define TOGETHER 8u /* kernels that are transformed at once, one in each place of a vector */
+typedef double eight __attribute__((vector_size(TOGETHER * sizeof(double))));
+
 /* u = G g along one direction, of three weights that lie `step` apart; in double, for F(4x4)'s points have no end of digits. */
-static void transform_line(double *u, const double *g, size_t step, size_t side)
+static void transform_line(eight *u, const eight *g, size_t step, size_t side)
 {
-    double even = g[0] + g[2 * step], odd = g[step];
+    const eight even = g[0] + g[2 * step], odd = g[step];
     u[0] = g[0];
     u[side + 1] = g[2 * step];
     if (side == 2) {
@@ -53,17 +56,15 @@ static void transform_line(double *u, const double *g, size_t step, size_t side)
     u[4] = 0.5 * g[0] + g[2 * step] - a * odd;
 }
 
-/* G g G^T of one 3x3 kernel. */
-static void transform_kernel(double *out, const float *kernel, size_t side)
+/* G g G^T of 3x3 kernels. */
+static void transform_kernels(eight *out, const eight *g, size_t side)
 {
     const size_t points = side + 2;
-    double g[9], half[3][DN_WINOGRAD_POINTS_MAX];
-    for (size_t i = 0; i < 9; i++)
-        g[i] = (double)kernel[i];
+    eight half[3][DN_WINOGRAD_POINTS_MAX];
     for (size_t x = 0; x < 3; x++)
         transform_line(half[x], g + x, 3, side);
     for (size_t y = 0; y < points; y++)
-        transform_line(out + y * points, (double[]){half[0][y], half[1][y], half[2][y]}, 1, side);
+        transform_line(out + y * points, (const eight[]){half[0][y], half[1][y], half[2][y]}, 1, side);
 }
 
 size_t dn_cpu_winograd_packed_count(const dn_cpu_kernels *kernels, dn_winograd_form form, size_t inputs, size_t outputs)
@@ -72,20 +73,31 @@ size_t dn_cpu_winograd_packed_count(const dn_cpu_kernels *kernels, dn_winograd_f
     return (form.kept ? positions : TAPS) * dn_cpu_packed_count(kernels, inputs, outputs);
 }
 
+/* The kernels of one input to `count` outputs, which lie `stride` floats apart; their points `matrix` apart. */
+static void pack_points(float *to, size_t matrix, const float *kernels, size_t stride, size_t count, size_t side)
+{
+    const size_t positions = (side + 2) * (side + 2);
+    eight g[TAPS] = {0}, point[DN_WINOGRAD_POINTS_MAX * DN_WINOGRAD_POINTS_MAX];
+    for (size_t j = 0; j < count; j++)
+        for (size_t t = 0; t < TAPS; t++)
+            g[t][j] = (double)kernels[j * stride + t];
+    transform_kernels(point, g, side);
+    for (size_t p = 0; p < positions; p++)
+        for (size_t j = 0; j < count; j++)
+            to[p * matrix + j] = (float)point[p][j];
+}
+
 /* [position][panel][inputs][width]: every position is one packed matrix. */
 static void pack_positions(float *packed, const dn_cpu_kernels *kernels, size_t side, const float *weight, size_t inputs, size_t outputs)
 {
-    const size_t matrix = dn_cpu_packed_count(kernels, inputs, outputs), positions = (side + 2) * (side + 2);
+    const size_t matrix = dn_cpu_packed_count(kernels, inputs, outputs), stride = inputs * TAPS;
     for (size_t panel = 0; panel < dn_cpu_panels(kernels, outputs); panel++) {
-        size_t column = panel * kernels->panel, width = dn_cpu_panel_width(kernels, outputs, panel);
+        const size_t column = panel * kernels->panel, width = dn_cpu_panel_width(kernels, outputs, panel);
         for (size_t i = 0; i < inputs; i++) {
             float *to = packed + column * inputs + i * width;
-            for (size_t j = 0; j < width; j++) {
-                double position[DN_WINOGRAD_POINTS_MAX * DN_WINOGRAD_POINTS_MAX];
-                transform_kernel(position, weight + ((column + j) * inputs + i) * TAPS, side);
-                for (size_t p = 0; p < positions; p++)
-                    to[p * matrix + j] = (float)position[p];
-            }
+            const float *from = weight + column * stride + i * TAPS;
+            for (size_t j = 0; j < width; j += TOGETHER)
+                pack_points(to + j, matrix, from + j * stride, stride, dn_cpu_min(width - j, TOGETHER), side);
         }
     }
 }
