@@ -105,8 +105,8 @@ static void print_costs(const inspect_facts *f)
     if (f->engine->precision != DN_PRECISION_FP32)
         printf(", %.3g %% of them in %s", 100.0 * f->gflop_half / f->gflop, dn_precision_name(f->engine->precision));
     printf("\n");
-    printf("memory        %.2f MiB of packed weights%s (%.2f MiB as floats, the rest for Winograd and padding)\n", mib(f->packed_bytes),
-           f->engine->network ? "" : ", estimated", stored);
+    printf("memory        %.2f MiB of packed weights (%.2f MiB as floats, the rest for Winograd and padding)\n", mib(f->packed_bytes),
+           stored);
     printf("              %.2f MiB a lane at most", mib(f->lane_bytes));
     if (f->engine->network)
         printf("; %.2f MiB for the first row of a tick, %.2f MiB for each further one", mib(f->arena_bytes), mib(f->row_bytes));

@@ -66,7 +66,7 @@ typedef struct load_task {
     dn_codec *codec;
     uint32_t rows_limit; /* of its batch */
     tick_table table;
-    size_t bytes; /* of weights and workspaces; of a description an estimate of the weights */
+    size_t bytes; /* of weights and workspaces; of a description the weights alone */
 } load_task;
 
 typedef struct worker_loader {

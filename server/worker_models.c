@@ -291,7 +291,7 @@ static bool make_room(worker *w, uint64_t more, const char *reason, double now, 
     while (limit && resident_bytes(w) + more > limit) {
         worker_model *victim = choose_victim(w, now);
         if (!victim)
-            return resident_bytes(w) == 0; /* an estimate may be too high: the load itself will tell */
+            return resident_bytes(w) == 0; /* the load itself will tell */
         unprepare_lanes(w, victim);
         close_engine(victim);
         victim->held = false;

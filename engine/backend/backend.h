@@ -123,6 +123,8 @@ typedef struct dn_backend {
     dn_status (*network_update)(dn_network *network, const dn_weights *weights, dn_error *error);
     void (*network_free)(dn_network *network);
     size_t (*network_bytes)(const dn_network *network);           /* packed weights */
+    /* The same of a network that is not made yet; 0: out of memory. */
+    size_t (*packed_bytes)(dn_device *device, const dn_plan *plan, dn_precision precision);
 
     dn_status (*workspace_create)(dn_workspace **out, dn_network *network, const dn_workspace_options *options, dn_error *error);
     void (*workspace_free)(dn_workspace *workspace);

@@ -1,14 +1,12 @@
 /* What an engine takes of memory. Pure; any thread. */
 #include "batch/loaded_engine.h"
 
-#define PACKED_SHARE 2 /* packed weights, Winograd's copies among them, over the floats of the plan: an estimate */
-
 static size_t network_bytes(const dn_engine *engine, const dn_network *network, const dn_model *model)
 {
     if (model == NULL)
         return 0;
     return network != NULL ? engine->backend->network_bytes(network)
-                           : PACKED_SHARE * sizeof(float) * (size_t)dn_plan_parameters(model->plan);
+                           : engine->backend->packed_bytes(engine->device, model->plan, engine->precision);
 }
 
 size_t dn_engine_weight_bytes(const dn_engine *engine)

@@ -71,7 +71,7 @@ void dn_engine_set_classifier(dn_engine *engine, dn_gradient classifier);
 const dn_option_field *dn_engine_field_at(const dn_engine *engine, uint32_t index);
 /* Whether a sampler can serve this engine's network; a refusal says why not. */
 dn_status dn_engine_serves(const dn_engine *engine, const dn_sampler *sampler, dn_error *error);
-/* Memory that the engine's networks take, packed; of one opened by describe_only an estimate. Workspaces are not in it. */
+/* Memory that the engine's networks take, packed; of one opened by describe_only, would take. Workspaces are not in it. */
 size_t dn_engine_weight_bytes(const dn_engine *engine);
 size_t dn_engine_workspace_bytes(const dn_engine *engine, uint32_t rows); /* of a batch of so many rows, all networks */
 size_t dn_engine_condition_bytes(const dn_engine *engine, uint32_t rows); /* of these: vectors kept of times and conditions, at most */

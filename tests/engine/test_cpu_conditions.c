@@ -108,7 +108,9 @@ static void check_mix(harness *h, dn_workspace *workspace, const float *expected
     free(got);
 }
 
-static void check_isa(const char *isa)
+static const char *isa;
+
+static void sharing_shows_nowhere(void)
 {
     if (!harness_has(isa))
         SKIP("this CPU has no %s", isa);
@@ -122,28 +124,13 @@ static void check_isa(const char *isa)
             uint32_t rows_max = b == 1 ? 5 : HARNESS_ROWS_MAX;
             dn_workspace *workspace = workspace_of(&h, (dn_workspace_options){.rows_max = rows_max, .condition_bytes = bounds[b]});
             CHECK(workspace);
-            for (uint32_t round = 0; round < ROUNDS && !test_failed; round++)
+            for (uint32_t round = 0; round < (uint32_t)test_rounds(ROUNDS) && !test_failed; round++)
                 check_mix(&h, workspace, expected, rows_max, round % 3 == 0 ? 3 : KINDS);
             h.backend->workspace_free(workspace);
         }
         free(expected);
         harness_close(&h);
     }
-}
-
-static void sharing_shows_nowhere_sse2(void)
-{
-    check_isa("sse2");
-}
-
-static void sharing_shows_nowhere_avx2(void)
-{
-    check_isa("avx2");
-}
-
-static void sharing_shows_nowhere_avx512(void)
-{
-    check_isa("avx512");
 }
 
 /* Hits and misses of a run of these kinds. */
@@ -224,9 +211,14 @@ int main(void)
         printf("FAIL build_plan: %s\n", error.message);
         return 1;
     }
-    RUN(sharing_shows_nowhere_sse2);
-    RUN(sharing_shows_nowhere_avx2);
-    RUN(sharing_shows_nowhere_avx512);
+    RUN(every_instruction_set_is_compiled);
+    for (size_t i = 0; i < HARNESS_ISAS; i++) {
+        char label[64];
+        isa = harness_isas[i];
+        snprintf(label, sizeof label, "sharing_shows_nowhere_%s", isa);
+        if (harness_kernels(isa))
+            test_run(label, sharing_shows_nowhere);
+    }
     RUN(vectors_are_shared_kept_and_give_way);
     RUN(new_weights_leave_no_old_vectors);
     RUN(memory_is_counted);

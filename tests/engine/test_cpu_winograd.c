@@ -124,15 +124,16 @@ static void check_company(const dn_plan *plan, const dn_weights *weights, const 
     harness_close(&h);
 }
 
-/* One, two and six tiles an image, so that a group of four ends anywhere. */
+/* One, two, four and six tiles an image, so that a group of four ends anywhere; and more pixels, whose transform is kept and whose tasks
+ * end inside images. */
 static void rows_keep_their_bytes(void)
 {
-    static const dn_shape shapes[] = {{3, 4, 3}, {4, 6, 3}, {8, 5, 3}, {6, 10, 3}};
+    static const dn_shape shapes[] = {{3, 4, 3}, {4, 6, 3}, {8, 5, 3}, {6, 10, 3}, {2, 3, 3}, {9, 10, 3}, {17, 6, 3}};
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
         dn_plan_builder b;
         dn_plan *plan = NULL;
         CHECK_OK(dn_plan_begin(&b, shapes[s], &error), error);
-        dn_value out = build_large_weight(&b, b.plan->input);
+        dn_value out = s < 4 ? build_large_weight(&b, b.plan->input) : build_small_weight(&b, b.plan->input);
         CHECK_OK(dn_plan_end(&plan, &b, out, &error), error);
         dn_weights *weights = draw_weights(plan);
         for (size_t i = 0; i < HARNESS_ISAS && !test_failed; i++) {
@@ -146,6 +147,7 @@ static void rows_keep_their_bytes(void)
 
 int main(void)
 {
+    RUN(every_instruction_set_is_compiled);
     RUN(every_instruction_set_is_here);
     RUN(forms_follow_the_table);
     RUN(tiny_images_match);

@@ -1,5 +1,5 @@
 /* The arithmetic of fp16 products on any machine: the kernel's own source, compiled here so that the compiler emulates binary16, against
- * double. Machines with AVX512-FP16 run the real one through test_cpu_half as well; half_code_test.py says what it is compiled to. */
+ * double. Machines with AVX512-FP16 run the real one through test_cpu_half as well; e2e/precision_test.py says what it is compiled to. */
 #include "tests/test.h"
 
 #pragma GCC diagnostic ignored "-Wpsabi" /* vectors of 64 bytes stay inside this file */
@@ -151,6 +151,19 @@ static void nothing_overflows(void)
     }
 }
 
+static void the_largest_weights_are_none_too_large(void)
+{
+    product p = draw_product(3, 70);
+    for (size_t i = 0; i < 3 * 70; i++)
+        p.a[i] = (1.0f - 0.01f * fabsf(p.a[i])) * 1e-6f;
+    for (size_t i = 0; i < OUTPUTS * 70; i++)
+        p.weight[i] = 3e38f * (1.0f - 0.01f * fabsf(p.weight[i]));
+    multiply_product(&p);
+    const double off = worst_row_error(&p);
+    free_product(&p);
+    CHECK_MSG(off <= 4e-3, "relative error %g", off);
+}
+
 /* One number a thousand times the others: these lose nothing that counts. */
 static void an_outlier_is_borne(void)
 {
@@ -218,6 +231,7 @@ int main(void)
     RUN(products_match_double);
     RUN(a_deep_product_is_as_near);
     RUN(nothing_overflows);
+    RUN(the_largest_weights_are_none_too_large);
     RUN(an_outlier_is_borne);
     RUN(what_is_not_finite_stays_so);
     RUN(rows_of_zeros_and_of_the_smallest_numbers);

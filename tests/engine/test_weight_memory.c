@@ -73,6 +73,7 @@ static void floats_give_way_to_packed_weights(void)
     const dn_network_options wanted = {.plan = model->plan, .spent = model->weights};
     CHECK_OK(backend->network_create(&network, device, &wanted, &error), error);
     serve_rows(backend, device, network, model->plan);
+    CHECK(backend->packed_bytes(device, model->plan, DN_PRECISION_FP32) == backend->network_bytes(network));
     double packed = (double)backend->network_bytes(network), taken = (double)(peak_bytes() - before);
     CHECK_MSG(packed > 64e6, "%g bytes prove nothing", packed);
     CHECK_MSG(taken <= 1.15 * packed + SLACK_BYTES, "%.0f MB were taken for %.0f MB of packed weights", taken / 1e6, packed / 1e6);

@@ -1,14 +1,19 @@
 /* Finds the part of a plan that depends on a row's time and condition alone.
  *
- * Invariant: a node belongs to it when it reads no value, or only values of the part; so nothing in it sees a pixel. Owner's thread. */
+ * Invariant: a node belongs to it when it makes a vector and reads no value, or only values of the part; so nothing in it sees a pixel,
+ * or needs room for rows laid out anew. Owner's thread. */
 #include <stdlib.h>
 
 #include "backend/cpu/conditions.h"
 #include "backend/cpu/state.h"
 
-/* Whether every value that the node reads is one of a condition. Nodes without inputs read the row's time or classes. */
+/* Whether the node makes a vector, and every value that it reads is one of a condition. Nodes without inputs read the row's time or
+ * classes. */
 static bool reads_conditions_alone(const dn_cpu_conditioning *c, const dn_plan *plan, const dn_node *node)
 {
+    dn_shape shape = plan->values[node->out].shape;
+    if (shape.h != 1 || shape.w != 1)
+        return false;
     for (int i = 0; i < 3; i++) {
         if (node->in[i] == DN_NONE)
             continue;

@@ -134,6 +134,7 @@ const dn_backend *dn_backend_cpu(void)
         .network_update = dn_cpu_network_update,
         .network_free = dn_cpu_network_free,
         .network_bytes = network_bytes,
+        .packed_bytes = dn_cpu_packed_bytes,
         .workspace_create = dn_cpu_workspace_create,
         .workspace_free = dn_cpu_workspace_free,
         .workspace_bytes = dn_cpu_workspace_bytes,

@@ -159,9 +159,9 @@ static void pack(float *to, const float *weight, size_t depth)
 {
     for (size_t j = 0; j < PANEL; j++, weight += depth) {
         const int exponent = largest_exponent(weight, depth);
-        const float scale = power_of_two(-exponent);
+        const float scale = power_of_two(1 - exponent); /* twice what is wanted: half of it may be no normal number */
         for (size_t d = 0; d < depth; d++) {
-            const half narrow = (half)(weight[d] * scale);
+            const half narrow = (half)(weight[d] * scale * 0.5f);
             memcpy((char *)(to + d * PANEL_FLOATS) + j * sizeof narrow, &narrow, sizeof narrow);
         }
         to[depth * PANEL_FLOATS + j] = power_of_two(exponent);

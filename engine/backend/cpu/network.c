@@ -273,6 +273,21 @@ static bool shares_nodes(const dn_plan *plan)
     return dn_plan_flops(plan) >= SHARED_NODE_FLOPS * count;
 }
 
+size_t dn_cpu_packed_bytes(dn_device *device, const dn_plan *plan, dn_precision precision)
+{
+    bool *plain = calloc((size_t)plan->weight_count + 1, sizeof *plain);
+    dn_network network = {.device = device, .plan = plan, .nodes = calloc((size_t)plan->node_count + 1, sizeof *network.nodes)};
+    size_t floats = 0;
+    if (plain && network.nodes) {
+        choose_halves(&network, precision);
+        mark_plain(plan, plain);
+        floats = place_weights(&network, plain, NULL);
+    }
+    free(plain);
+    free(network.nodes);
+    return floats * sizeof(float);
+}
+
 dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error)
 {
     const dn_plan *plan = options->plan;

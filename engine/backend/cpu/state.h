@@ -206,6 +206,7 @@ size_t dn_cpu_layer_norm_scratch(const dn_plan *plan, const dn_node *node);
 dn_status dn_cpu_network_create(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *error);
 dn_status dn_cpu_network_update(dn_network *network, const dn_weights *weights, dn_error *error);
 void dn_cpu_network_free(dn_network *network);
+size_t dn_cpu_packed_bytes(dn_device *device, const dn_plan *plan, dn_precision precision);
 dn_status dn_cpu_workspace_create(dn_workspace **out, dn_network *network, const dn_workspace_options *options, dn_error *error);
 void dn_cpu_workspace_free(dn_workspace *workspace);
 size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool keep_values);
