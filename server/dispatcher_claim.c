@@ -176,7 +176,9 @@ static void begin_job(dispatcher *d, running_job *job)
     }
     job->changed = true;
     job->ends_at = -1;
-    job->had_room = 2 * rows_before(d, job->model_index, -API_PRIORITY_MAX) <= d->models[job->model_index].rows_max;
+    job->had_room = job_waited(job) <= DISPATCHER_CLAIM_SECONDS &&
+                    models_state(d->options.models, job->job.model, NULL, 0) == MODEL_READY &&
+                    2 * rows_before(d, job->model_index, -API_PRIORITY_MAX) <= d->models[job->model_index].rows_max;
     dispatcher_note_arrival(d, job);
     d->forecast_at = 0;
     d->rows_per_job += 0.2 * ((double)job->rows * job->n - d->rows_per_job);

@@ -117,7 +117,7 @@ typedef struct running_job {
     bool crashed_alone;
     double last_progress, last_watch;
     double ends_at; /* as foreseen; < 0: not known */
-    bool had_room, admitted; /* had_room: nothing was before it when it was claimed */
+    bool had_room, admitted; /* had_room: it was claimed at once, and nothing was before it: no queue, no load */
     bool changed; /* progress not yet published */
 } running_job;
 

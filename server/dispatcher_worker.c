@@ -194,13 +194,15 @@ static void forget_worker(dispatcher *d)
 static void take_lanes_back(dispatcher *d)
 {
     d->outstanding_count = 0;
-    for (running_job *job = d->jobs; job; job = job->next)
+    for (running_job *job = d->jobs; job; job = job->next) {
+        job->had_room = false;
         for (uint32_t i = 0; i < job->n; i++)
             if (job->lanes[i].place == PLACE_SENT) {
                 job->lanes[i].place = PLACE_WAITING;
                 job->lanes[i].steps_done = 0;
                 job->changed = true;
             }
+    }
 }
 
 void worker_lost(dispatcher *d, const char *why, bool blame)

@@ -157,6 +157,20 @@ def a_model_that_takes_few_steps_only_is_loaded():
 
 
 @test
+def what_a_load_took_is_foreseen_for_nobody_else():
+    with Daemon("--model", f"slow={BUILT_IN}") as daemon:
+        brief = {"model": "slow", "steps": 1, "guidance_scale": 1, "class_label": 1}
+        began = time.monotonic()
+        same(daemon.make(**brief)["state"], "succeeded", "loads")
+        loaded, etas = time.monotonic() - began, []
+        for _ in range(5):
+            job = daemon.post(brief).json
+            etas.append(job["eta_seconds"] or 0)
+            daemon.wait(job["id"])
+        check(sorted(etas)[2] < loaded / 2, f"{etas} s, where loading took {loaded:.2f} s")
+
+
+@test
 def a_model_larger_than_the_limit_fails_with_the_figures():
     with Daemon("--model", f"big={BUILT_IN}", "--memory-limit", "4M") as daemon:
         job = daemon.make(model="big", class_label=1, steps=1)
