@@ -123,16 +123,28 @@ static void advance(forecast *f, played *p, const double pace[WORKER_MODELS_MAX]
         advance_guests(&f->models[i], &p[i], pace[i] * seconds, seconds);
 }
 
-/* What is still open: in order, at the rate of full batches, models one after another. */
+/* Seconds of work at the rate of full batches; 0: none is left, or it is not known. */
+static double work_of(const forecast *f, const forecast_lane *lane)
+{
+    const forecast_model *m = &f->models[lane->model];
+    return m->rows_max ? lane->evaluations * lane->rows * tick_seconds(m, m->rows_max) / m->rows_max : 0;
+}
+
+/* What is still open: in order, at the rate of full batches. Models share the time: until one of them has had so much, every other has
+ * had as much, or all that it needs. */
 static void work_off(forecast *f, double now)
 {
+    double all[WORKER_MODELS_MAX] = {0}, had[WORKER_MODELS_MAX] = {0};
+    for (uint32_t i = 0; i < f->lane_count; i++)
+        all[f->lanes[i].model] += work_of(f, &f->lanes[i]);
     for (uint32_t i = 0; i < f->lane_count; i++) {
         forecast_lane *lane = &f->lanes[i];
-        const forecast_model *m = &f->models[lane->model];
-        if (lane->evaluations <= 0 || !m->rows_max)
+        const double work = work_of(f, lane), own = had[lane->model] += work;
+        if (work <= 0)
             continue;
-        now += lane->evaluations * lane->rows * tick_seconds(m, m->rows_max) / m->rows_max;
-        lane->ends = now + m->tail_seconds;
+        lane->ends = now + f->models[lane->model].tail_seconds;
+        for (uint32_t m = 0; m < f->model_count; m++)
+            lane->ends += fmin(all[m], own);
     }
 }
 

@@ -210,6 +210,15 @@ static void urgency_and_long_queues(void)
     forecast_play(&foresight);
     const double all = 128 * 1000 * seconds_of(4) / 2;
     CHECK_MSG(fabs(foresight.lanes[127].ends - all) < 0.1 * all, "%g s of %g", foresight.lanes[127].ends, all);
+    /* A long job of another model does not hold up a shorter one behind it in the list: they share the time. */
+    foresight.lane_count = 0;
+    foresight.model_count = 2;
+    forecast_set_model(&foresight, 1, &table, 4);
+    for (uint32_t i = 0; i < 128; i++)
+        forecast_add(&foresight, (forecast_lane){.model = i < 112, .rows = 2, .evaluations = 1000});
+    forecast_play(&foresight);
+    CHECK_MSG(fabs(foresight.lanes[127].ends - all / 4) < 0.05 * all, "%g s of %g", foresight.lanes[127].ends, all);
+    CHECK_MSG(fabs(foresight.lanes[111].ends - all) < 0.1 * all, "%g s of %g", foresight.lanes[111].ends, all);
 }
 
 int main(void)
