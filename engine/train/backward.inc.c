@@ -58,12 +58,34 @@ static void add_to(real *restrict out, const real *restrict in, size_t count)
     }
 }
 
+/* What adds up down the pixels goes by blocks of channels, whose sums stay in registers: f(first, width) for each, the width of whole blocks
+ * being known when it is compiled. */
+#define BLOCK ((uint32_t)(2 * LANES))
+#define BY_BLOCKS(channels, f, ...)                                                                                                        \
+    do {                                                                                                                                   \
+        uint32_t first_ = 0;                                                                                                               \
+        for (; first_ + BLOCK <= (channels); first_ += BLOCK)                                                                              \
+            f(__VA_ARGS__, first_, BLOCK);                                                                                                 \
+        if (first_ < (channels))                                                                                                           \
+            f(__VA_ARGS__, first_, (channels)-first_);                                                                                     \
+    } while (0)
+
+INLINE void add_block(real *restrict out, const real *restrict in, size_t pixels, uint32_t channels, uint32_t first, uint32_t width)
+{
+    real sum[BLOCK];
+    memcpy(sum, out + first, width * sizeof *sum);
+    for (size_t p = 0; p < pixels; p++) {
+        for (uint32_t c = 0; c < width; c++) {
+            sum[c] += in[p * channels + first + c];
+        }
+    }
+    memcpy(out + first, sum, width * sizeof *sum);
+}
+
 /* out[c] += sum over pixels of in[p][c]. */
 static void add_pixels(real *restrict out, const real *restrict in, size_t pixels, uint32_t channels)
 {
-    for (size_t p = 0; p < pixels; p++) {
-        add_to(out, in + p * channels, channels);
-    }
+    BY_BLOCKS(channels, add_block, out, in, pixels, channels);
 }
 
 #include "train/backward_conv.inc.c"

@@ -26,6 +26,20 @@ static void spread_groups(real *sums, uint32_t channels, uint32_t groups, real f
     }
 }
 
+/* inverse[c] = sum over pixels of (x - mean)^2. */
+INLINE void square_block(const step *s, const norm *n, size_t pixels, uint32_t first, uint32_t width)
+{
+    real sum[BLOCK] = {0}, mean[BLOCK];
+    memcpy(mean, n->mean + first, width * sizeof *mean);
+    for (size_t p = 0; p < pixels; p++) {
+        const real *restrict x = s->in[0] + p * s->to.c + first;
+        for (uint32_t c = 0; c < width; c++) {
+            sum[c] += (x[c] - mean[c]) * (x[c] - mean[c]);
+        }
+    }
+    memcpy(n->inverse + first, sum, width * sizeof *sum);
+}
+
 static void norm_statistics(step *s, const norm *n)
 {
     uint32_t channels = s->to.c, groups = s->node->groups;
@@ -33,15 +47,9 @@ static void norm_statistics(step *s, const norm *n)
     real share = 1 / ((real)pixels * (real)(channels / groups));
     real *restrict mean = n->mean, *restrict inverse = n->inverse;
     memset(mean, 0, channels * sizeof *mean);
-    memset(inverse, 0, channels * sizeof *inverse);
     add_pixels(mean, s->in[0], pixels, channels);
     spread_groups(mean, channels, groups, share);
-    for (size_t p = 0; p < pixels; p++) {
-        const real *restrict x = s->in[0] + p * channels;
-        for (uint32_t c = 0; c < channels; c++) {
-            inverse[c] += (x[c] - mean[c]) * (x[c] - mean[c]);
-        }
-    }
+    BY_BLOCKS(channels, square_block, s, n, pixels);
     spread_groups(inverse, channels, groups, share);
     for (uint32_t c = 0; c < channels; c++) {
         real weight = s->weight ? s->weight[c] : 1, bias = s->bias ? s->bias[c] : 0;
@@ -51,31 +59,48 @@ static void norm_statistics(step *s, const norm *n)
     }
 }
 
+/* y = xhat A + B. */
+INLINE void value_block(const step *s, const norm *n, real *restrict y, size_t pixels, uint32_t first, uint32_t width)
+{
+    real mean[BLOCK], inverse[BLOCK], a[BLOCK], b[BLOCK];
+    memcpy(mean, n->mean + first, width * sizeof *mean);
+    memcpy(inverse, n->inverse + first, width * sizeof *inverse);
+    memcpy(a, n->a + first, width * sizeof *a);
+    memcpy(b, n->b + first, width * sizeof *b);
+    for (size_t p = 0; p < pixels; p++) {
+        const real *restrict x = s->in[0] + p * s->to.c + first;
+        real *restrict line = y + p * s->to.c + first;
+        for (uint32_t c = 0; c < width; c++) {
+            line[c] = (x[c] - mean[c]) * inverse[c] * a[c] + b[c];
+        }
+    }
+}
+
+/* S1 and S2. */
+INLINE void sum_block(const step *s, const norm *n, const real *restrict d, size_t pixels, uint32_t first, uint32_t width)
+{
+    real s1[BLOCK] = {0}, s2[BLOCK] = {0}, mean[BLOCK], inverse[BLOCK];
+    memcpy(mean, n->mean + first, width * sizeof *mean);
+    memcpy(inverse, n->inverse + first, width * sizeof *inverse);
+    for (size_t p = 0; p < pixels; p++) {
+        const real *restrict x = s->in[0] + p * s->to.c + first, *restrict line = d + p * s->to.c + first;
+        for (uint32_t c = 0; c < width; c++) {
+            s1[c] += line[c];
+            s2[c] += line[c] * (x[c] - mean[c]) * inverse[c];
+        }
+    }
+    memcpy(n->s1 + first, s1, width * sizeof *s1);
+    memcpy(n->s2 + first, s2, width * sizeof *s2);
+}
+
 /* d = d_out * act'(xhat A + B), and its channel sums. */
 static void norm_sums(step *s, const norm *n, real *restrict d)
 {
     uint32_t channels = s->to.c;
     size_t pixels = (size_t)s->to.h * s->to.w;
-    real *restrict s1 = n->s1, *restrict s2 = n->s2;
-    memset(s1, 0, channels * sizeof *s1);
-    memset(s2, 0, channels * sizeof *s2);
-    const real *restrict mean = n->mean, *restrict inverse = n->inverse, *restrict a = n->a, *restrict b = n->b;
-    for (size_t p = 0; p < pixels; p++) {
-        const real *restrict x = s->in[0] + p * channels;
-        real *restrict line = d + p * channels;
-        for (uint32_t c = 0; c < channels; c++) {
-            line[c] = (x[c] - mean[c]) * inverse[c] * a[c] + b[c];
-        }
-    }
+    BY_BLOCKS(channels, value_block, s, n, d, pixels);
     activation_backward(s->node->activation, d, s->d_out, pixels * channels);
-    for (size_t p = 0; p < pixels; p++) {
-        const real *restrict x = s->in[0] + p * channels;
-        const real *restrict line = d + p * channels;
-        for (uint32_t c = 0; c < channels; c++) {
-            s1[c] += line[c];
-            s2[c] += line[c] * (x[c] - mean[c]) * inverse[c];
-        }
-    }
+    BY_BLOCKS(channels, sum_block, s, n, d, pixels);
 }
 
 static void norm_parameters(step *s, const norm *n)
@@ -109,14 +134,13 @@ static void backward_group_norm(step *s)
         return;
     }
     real share = 1 / ((real)pixels * (real)(channels / s->node->groups));
-    const real *restrict mean = n.mean, *restrict inverse = n.inverse, *restrict a = n.a;
-    real *restrict s1 = n.s1, *restrict s2 = n.s2;
     for (uint32_t c = 0; c < channels; c++) {
-        s1[c] *= a[c];
-        s2[c] *= a[c];
+        n.s1[c] *= n.a[c];
+        n.s2[c] *= n.a[c];
     }
-    spread_groups(s1, channels, s->node->groups, share);
-    spread_groups(s2, channels, s->node->groups, share);
+    spread_groups(n.s1, channels, s->node->groups, share);
+    spread_groups(n.s2, channels, s->node->groups, share);
+    const real *restrict mean = n.mean, *restrict inverse = n.inverse, *restrict a = n.a, *restrict s1 = n.s1, *restrict s2 = n.s2;
     for (size_t p = 0; p < pixels; p++) {
         const real *restrict x = s->in[0] + p * channels, *restrict line = d + p * channels;
         real *restrict out = s->d_in[0] + p * channels;

@@ -73,21 +73,22 @@ size_t dn_cpu_winograd_packed_count(const dn_cpu_kernels *kernels, dn_winograd_f
     return (form.kept ? positions : TAPS) * dn_cpu_packed_count(kernels, inputs, outputs);
 }
 
-/* The kernels of one input to `count` outputs, which lie `stride` floats apart; their points `matrix` apart. */
-static void pack_points(float *to, size_t matrix, const float *kernels, size_t stride, size_t count, size_t side)
+/* The kernels of one input to eight outputs, which lie `stride` floats apart; their points `matrix` apart. */
+static void pack_points(float *to, size_t matrix, const float *kernels, size_t stride, size_t side)
 {
     const size_t positions = (side + 2) * (side + 2);
-    eight g[TAPS] = {0}, point[DN_WINOGRAD_POINTS_MAX * DN_WINOGRAD_POINTS_MAX];
-    for (size_t j = 0; j < count; j++)
+    eight g[TAPS], point[DN_WINOGRAD_POINTS_MAX * DN_WINOGRAD_POINTS_MAX];
+    for (size_t j = 0; j < TOGETHER; j++)
         for (size_t t = 0; t < TAPS; t++)
             g[t][j] = (double)kernels[j * stride + t];
     transform_kernels(point, g, side);
     for (size_t p = 0; p < positions; p++)
-        for (size_t j = 0; j < count; j++)
+        for (size_t j = 0; j < TOGETHER; j++)
             to[p * matrix + j] = (float)point[p][j];
 }
 
-/* [position][panel][inputs][width]: every position is one packed matrix. */
+/* [position][panel][inputs][width]: every position is one packed matrix. Outputs are a multiple of DN_CPU_LINE_FLOATS, so panels are
+ * of TOGETHER. */
 static void pack_positions(float *packed, const dn_cpu_kernels *kernels, size_t side, const float *weight, size_t inputs, size_t outputs)
 {
     const size_t matrix = dn_cpu_packed_count(kernels, inputs, outputs), stride = inputs * TAPS;
@@ -97,7 +98,7 @@ static void pack_positions(float *packed, const dn_cpu_kernels *kernels, size_t 
             float *to = packed + column * inputs + i * width;
             const float *from = weight + column * stride + i * TAPS;
             for (size_t j = 0; j < width; j += TOGETHER)
-                pack_points(to + j, matrix, from + j * stride, stride, dn_cpu_min(width - j, TOGETHER), side);
+                pack_points(to + j, matrix, from + j * stride, stride, side);
         }
     }
 }
