@@ -29,8 +29,8 @@ void dispatcher_post(dispatcher *d, pending *item)
     pthread_mutex_lock(&d->lock);
     *d->inbox_tail = item;
     d->inbox_tail = &item->next;
+    wake(d); /* before another can take the last item, and the dispatcher is no more */
     pthread_mutex_unlock(&d->lock);
-    wake(d);
 }
 
 void dispatcher_store_done(store_request *request)
