@@ -21,11 +21,12 @@ typedef struct product {
 INLINE void product_tile(const product *p, const real *a, const real *b, real *out, const int pixels, const int vectors)
 {
     vec sum[TILE][2];
+    const vec zero = {0};
 #pragma GCC unroll 8
     for (int i = 0; i < pixels; i++) {
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++) {
-            sum[i][v] = p->fresh ? (vec){0} : *(const vec *)(out + (size_t)i * p->out_pixel + v * LANES);
+            sum[i][v] = p->fresh ? zero : *(const vec *)(out + (size_t)i * p->out_pixel + v * LANES);
         }
     }
     for (size_t ky = 0; ky < p->kernel; ky++) {
