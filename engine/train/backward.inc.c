@@ -156,7 +156,7 @@ static void backward_rows(const RUN *runs, uint32_t count)
         }
     }
     for (uint32_t n = plan->node_count; n-- > 0;) {
-        step rows[DN_BACKWARD_ROWS];
+        step rows[DN_BACKWARD_ROWS] = {0};
         for (uint32_t r = 0; r < count; r++) {
             resolve(&rows[r], &runs[r], &plan->nodes[n]);
             rows[r].scratch = runs->scratch;
