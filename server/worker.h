@@ -42,6 +42,8 @@ typedef struct worker_options {
     unsigned model_count;
     /* Called before a lane enters a batch; NULL in the program. Tests make a worker die here. */
     void (*before_admit)(const api_request *request, uint64_t seed);
+    /* Called before each tick; NULL in the program. Tests slow a worker down here. */
+    void (*before_tick)(void);
 } worker_options;
 
 /* Serves until the other side closes the socket: DN_OK then. */

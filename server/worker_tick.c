@@ -127,6 +127,8 @@ dn_status worker_tick(worker *w, dn_error *error)
     }
     if (!next)
         return DN_OK;
+    if (w->options.before_tick)
+        w->options.before_tick();
     if (next->virtual_seconds > w->virtual_now)
         w->virtual_now = next->virtual_seconds;
     return tick_model(w, next, error);

@@ -24,6 +24,7 @@
 #define POISON_SEED 666u
 #define PATIENCE_SECONDS 120.0
 #define SLOW_STEPS 1000u
+#define PACE_MICROSECONDS 20000u
 
 static char root[64], data_folder[96], model_folder[96];
 static store *st;
@@ -43,6 +44,23 @@ static inline void die_of_poison(const api_request *request, uint64_t seed)
         abort();
 }
 
+static char pace_file[128]; /* while it is there, ticks take PACE_MICROSECONDS more */
+
+/* Whether a worker is slow: a job that is under way stays so, on a machine of any speed, until it is let go on. */
+static inline void set_pace(bool slow)
+{
+    if (slow)
+        dn_file_write(pace_file, "", 0, false, NULL);
+    else
+        unlink(pace_file);
+}
+
+static inline void keep_pace(void)
+{
+    if (access(pace_file, F_OK) == 0)
+        usleep(PACE_MICROSECONDS);
+}
+
 /* The worker's side of this program; returns its exit status. */
 static inline int worker_main(int argc, char **argv)
 {
@@ -51,6 +69,8 @@ static inline int worker_main(int argc, char **argv)
     if (outcome != DN_OPTIONS_GO_ON)
         return outcome;
     options.before_admit = die_of_poison;
+    options.before_tick = keep_pace;
+    snprintf(pace_file, sizeof pace_file, "%s/../slow", options.models[0].folder);
     return worker_run(&options, &error) == DN_OK ? 0 : 1;
 }
 
@@ -111,6 +131,7 @@ static inline bool begin(void)
         return false;
     snprintf(data_folder, sizeof data_folder, "%s/data", root);
     snprintf(model_folder, sizeof model_folder, "%s/model", root);
+    snprintf(pace_file, sizeof pace_file, "%s/slow", root);
     make_model(model_folder);
     how = (dispatcher_options){.base_path = "", .threads = 1, .snapshot_every_seconds = 0.05};
     return hub_create(&live, &error) == DN_OK && models_create(&registry, &error) == DN_OK && metrics_create(&counted, &error) == DN_OK &&

@@ -105,6 +105,7 @@ static void running_job_is_cancelled(void)
     CHECK_MSG(begin() && start(), "%s", error.message);
     char id[27], next[27], names[256];
     CHECK(enqueue(id, (wanted){.sampler = "ddpm", .steps = SLOW_STEPS, .n = 16, .guidance = 2, .seed = 1}));
+    set_pace(true);
     CHECK(wait_until_under_way(id));
     store_request *r = store_request_create(STORE_CANCEL, NULL, NULL);
     snprintf(r->id, sizeof r->id, "%s", id);
@@ -114,6 +115,7 @@ static void running_job_is_cancelled(void)
     dispatcher_cancel(dispatched, id);
     CHECK(wait_until_ended(id) && state_of(id, NULL, NULL) == API_STATE_CANCELED);
     CHECK_MSG(dn_now_seconds() - began < 2, "%.2f s until the job was gone", dn_now_seconds() - began);
+    set_pace(false);
     event_names(names, sizeof names, id);
     CHECK_MSG(strcmp(names, "queued started canceled") == 0, "%s", names);
     CHECK(enqueue(next, (wanted){.sampler = "ddim", .steps = 5, .n = 1, .guidance = 2}) && wait_until_ended(next));
@@ -145,6 +147,7 @@ static void previews_come_while_watched(void)
 {
     CHECK_MSG(begin() && start(), "%s", error.message);
     char id[27];
+    set_pace(true);
     CHECK(enqueue(id, (wanted){.sampler = "ddpm", .steps = SLOW_STEPS, .n = 16, .guidance = 2, .seed = 1}));
     atomic_int woken = 0;
     hub_subscription *s = hub_subscribe(live, id, true, nobody, &woken);
@@ -159,6 +162,7 @@ static void previews_come_while_watched(void)
     hub_read(live, id, &now);
     CHECK_MSG(now.total == 16 * SLOW_STEPS && now.eta_seconds > 0, "%llu steps, %.3f s to go", (unsigned long long)now.total,
               now.eta_seconds);
+    set_pace(false);
     CHECK(wait_until_ended(id));
     hub_unsubscribe(live, s);
     finish();
@@ -174,6 +178,7 @@ static void urgent_job_does_not_wait(void)
     how.rows_max = 8;
     CHECK_MSG(start(), "%s", error.message);
     CHECK(enqueue(first, slow) && wait_until_ended(first) && images_digest(alone, first, 12));
+    set_pace(true);
     for (int i = 0; i < 2; i++)
         CHECK(enqueue(low[i], slow));
     CHECK(wait_until_under_way(low[0]));
@@ -182,6 +187,7 @@ static void urgent_job_does_not_wait(void)
     for (int i = 0; i < 2; i++)
         CHECK_MSG(!api_state_ended(state_of(low[i], NULL, NULL)), "job %d ended first", i);
     CHECK(metric("denoised_lanes_set_aside_total") >= 4);
+    set_pace(false);
     for (int i = 0; i < 2; i++) {
         CHECK(wait_until_ended(low[i]) && images_digest(crowded, low[i], 12));
         CHECK_MSG(memcmp(alone, crowded, 32) == 0, "job %d has other pictures", i);

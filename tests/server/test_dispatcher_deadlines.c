@@ -28,8 +28,10 @@ static void running_and_waiting_jobs_fail_in_time(void)
     char running[27], waiting[27], patient[27], names[256];
     wanted w = endless;
     w.deadline_ms = 700;
+    set_pace(true);
     CHECK(enqueue(running, w));
     CHECK(wait_until_under_way(running));
+    set_pace(false);
     w.deadline_ms = 300;
     w.client = "other";
     CHECK(enqueue(waiting, w));
@@ -67,8 +69,10 @@ static void deadlines_outlive_the_daemon(void)
     CHECK_MSG(start() && wait_until_ready(), "%s", error.message);
     char passed[27], running[27], coming[27];
     wanted w = endless;
+    set_pace(true);
     CHECK(enqueue(running, w) && wait_until_under_way(running));
     stop();
+    set_pace(false);
     w.deadline_ms = 1;
     CHECK(enqueue(passed, w));
     w.deadline_ms = 1500;

@@ -31,9 +31,11 @@ static void killed_worker_costs_no_job(void)
     CHECK_MSG(begin() && start(), "%s", error.message);
     char id[27], names[256];
     uint32_t attempt = 0;
+    set_pace(true);
     CHECK(enqueue(id, slow) && wait_until_under_way(id));
     const pid_t worker = worker_of(getpid());
     CHECK(worker > 0 && kill(worker, SIGKILL) == 0);
+    set_pace(false);
     const double began = dn_now_seconds();
     while (worker_of(getpid()) <= 0 && dn_now_seconds() - began < 5)
         usleep(2000);
@@ -51,13 +53,16 @@ static void killed_worker_costs_no_job(void)
 static void crowd_is_not_blamed(void)
 {
     CHECK_MSG(begin(), "%s", error.message);
+    how.rows_max = 32; /* whatever this machine would choose: all four are under way together */
     char ids[4][27];
     wanted w = slow;
     w.n = 4;
     for (int i = 0; i < 4; i++)
         CHECK(enqueue(ids[i], w));
+    set_pace(true);
     CHECK(start() && wait_until_under_way(ids[3]));
     CHECK(kill(worker_of(getpid()), SIGKILL) == 0);
+    set_pace(false);
     for (int i = 0; i < 4; i++) {
         uint32_t attempt = 0;
         CHECK(wait_until_ended(ids[i]) && state_of(ids[i], &attempt, NULL) == API_STATE_SUCCEEDED);
@@ -96,9 +101,11 @@ static void frozen_worker_is_replaced(void)
     how.freeze_seconds = 3;
     CHECK(start());
     char id[27];
+    set_pace(true);
     CHECK(enqueue(id, slow) && wait_until_under_way(id));
     const pid_t worker = worker_of(getpid());
     CHECK(worker > 0 && kill(worker, SIGSTOP) == 0);
+    set_pace(false);
     CHECK(wait_until_ended(id) && state_of(id, NULL, NULL) == API_STATE_SUCCEEDED && worker_of(getpid()) != worker);
     CHECK(images_digest(got, id, slow.n) && memcmp(got, expected, 32) == 0);
     finish();
@@ -112,6 +119,7 @@ static void drained_job_resumes(void)
     CHECK_MSG(begin() && start(), "%s", error.message);
     char id[27], names[256];
     uint32_t attempt = 0;
+    set_pace(true);
     CHECK(enqueue(id, slow) && wait_until_under_way(id));
     dispatcher_drain(dispatched, 600);
     CHECK(!dispatcher_worker_ready(dispatched, NULL, 0));
@@ -120,6 +128,7 @@ static void drained_job_resumes(void)
     while (!dispatcher_drained(dispatched) && dn_now_seconds() - began < PATIENCE_SECONDS)
         usleep(5000);
     CHECK(dispatcher_drained(dispatched) && state_of(id, NULL, NULL) == API_STATE_QUEUED);
+    set_pace(false);
     CHECK_MSG(restart(), "%s", error.message);
     CHECK(wait_until_ended(id) && state_of(id, &attempt, NULL) == API_STATE_SUCCEEDED && attempt == 1);
     CHECK(images_digest(got, id, slow.n));
@@ -149,10 +158,12 @@ static void drain_lets_jobs_end(void)
     char id[27], late[27];
     wanted w = slow;
     w.n = 4;
+    set_pace(true);
     CHECK(enqueue(id, w) && wait_until_under_way(id));
     dispatcher_drain(dispatched, PATIENCE_SECONDS);
     usleep(100000);
     CHECK(enqueue(late, w));
+    set_pace(false);
     const double began = dn_now_seconds();
     while (!dispatcher_drained(dispatched) && dn_now_seconds() - began < PATIENCE_SECONDS)
         usleep(5000);
@@ -198,12 +209,14 @@ static void orphan_holds_nothing(void)
     st = NULL;
     char *const arguments[] = {"/proc/self/exe", "daemon", root, NULL};
     pid_t daemon = 0, worker = 0;
+    set_pace(true);
     CHECK(posix_spawn(&daemon, "/proc/self/exe", NULL, NULL, arguments, environ) == 0);
     const double began = dn_now_seconds();
     while ((worker = worker_of(daemon)) <= 0 && dn_now_seconds() - began < PATIENCE_SECONDS)
         usleep(2000);
     usleep(400000);
     CHECK(worker > 0 && kill(worker, SIGSTOP) == 0 && kill(daemon, SIGKILL) == 0 && waitpid(daemon, NULL, 0) == daemon);
+    set_pace(false);
     CHECK_MSG(open_store() == DN_OK && start(), "%s", error.message);
     const double killed = dn_now_seconds();
     while (!gone(worker) && dn_now_seconds() - killed < 5)
@@ -275,9 +288,11 @@ static void on_a_full_disk(void)
     CHECK(start());
     wanted two = slow;
     two.n = 2;
+    set_pace(true);
     CHECK(enqueue(id, two) && wait_until_under_way(id));
     const int kept = catch_errors(path, sizeof path);
     fill_disk();
+    set_pace(false);
     const bool ended = wait_until_ended(id);
     dup2(kept, STDERR_FILENO);
     close(kept);
