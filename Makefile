@@ -72,6 +72,7 @@ help:
 ## make test         install what the tests need, build, run every test
 ## make build        build/denoised
 ## make check        format, static analysis, include law, hardened flags
+## make torture      for MINUTES (60): kills, power cuts, faults, seeds, fuzzing, ONLY=kills,... of them; adds up in $TORTURE_DIR (torture/)
 ## make bench        measure; results beside their floors
 ## make SANITIZER=address|undefined|thread test
 ## make image-test   build the container image without Docker and try it
@@ -146,7 +147,7 @@ $(OUT)/tests/%: LINKED = $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
 $(OUT)/tests/%: $(OUT)/tests/%.o $$(LINKED)
 	@$(CC) $(LINK) -o $@ $< $(LINKED) $(LIBS)
 
-.PHONY: deps run test tests-build check bench install examples arm-test image-test clean
+.PHONY: deps run test torture tests-build check bench install examples arm-test image-test clean
 deps:
 	@sh deploy/packages.sh install build runtime try
 
@@ -165,6 +166,16 @@ test:
 	@sh deploy/packages.sh install build runtime test
 	@$(MAKE) --no-print-directory -j2 tests-build
 	@DENOISED=$(CURDIR)/$(OUT)/denoised TEST_VARIANT=$(VARIANT) tests/run.sh $(TESTS) $(SCRIPTS)
+
+# Hours of what `make test` does for minutes; the counts survive `make clean`.
+MINUTES ?= 60
+ONLY ?=
+TORTURE_DIR ?= torture
+TORTURE_JOBS ?= 1
+torture:
+	@sh deploy/packages.sh install build runtime test
+	@$(MAKE) --no-print-directory -j2 tests-build
+	@TEST_VARIANT=$(VARIANT) tests/torture/run.sh --out $(OUT) --dir $(TORTURE_DIR) --minutes $(MINUTES) --only "$(ONLY)" --jobs $(TORTURE_JOBS)
 
 check:
 	@sh deploy/packages.sh install build check
