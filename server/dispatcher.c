@@ -47,8 +47,8 @@ void dispatcher_kick(dispatcher *d)
 
 void dispatcher_deadline(dispatcher *d, int64_t at_ms)
 {
-    int64_t next = atomic_load(&d->next_deadline_ms);
-    while (at_ms < next && !atomic_compare_exchange_weak(&d->next_deadline_ms, &next, at_ms)) {
+    int64_t next = atomic_load(&d->next_due_ms);
+    while (at_ms < next && !atomic_compare_exchange_weak(&d->next_due_ms, &next, at_ms)) {
     }
     wake(d);
 }

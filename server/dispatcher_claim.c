@@ -49,6 +49,16 @@ void dispatcher_find_strangers(dispatcher *d)
         dispatcher_forget_strangers(d);
 }
 
+void dispatcher_staged(dispatcher *d, const store_request *request)
+{
+    if (request->result != STORE_OK || !request->staged)
+        return;
+    d->queue_moved = d->claim_urgent = d->claim_again = true;
+    d->next_claim = 0;
+    if (!d->strangers)
+        dispatcher_find_strangers(d);
+}
+
 /* ---- What may be claimed */
 
 /* Fills claim_models; returns the rows that are free for jobs of this priority, of them all. A model that cannot be loaded is claimed
@@ -191,6 +201,7 @@ static void begin_job(dispatcher *d, running_job *job)
 void dispatcher_claimed(dispatcher *d, store_request *request)
 {
     d->claiming = false;
+    dispatcher_staged(d, request);
     if (request->result == STORE_OK && !request->claimed_count && request->models == (const char *const *)d->strangers) {
         dispatcher_forget_strangers(d); /* All of them have failed. */
         d->next_claim = 0;

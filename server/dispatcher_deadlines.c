@@ -1,6 +1,7 @@
-/* Deadlines: jobs that run are ended here, between two ticks; queued ones by the store, when the first of theirs has come.
+/* Deadlines: jobs that run are ended here, between two ticks; queued ones by the store, when the first of theirs has come. The moment
+ * from which a delayed job may run again is one more thing that the store is asked about in time.
  *
- * Invariant: next_deadline_ms is never later than the earliest deadline of a queued job: it is lowered before the dispatcher hears of a
+ * Invariant: next_due_ms is never later than the earliest such moment of a queued job: it is lowered before the dispatcher hears of a
  * job, and raised only by what the store found while nobody could lower it unseen. The dispatcher's thread. */
 #include <stdio.h>
 
@@ -13,7 +14,7 @@ int64_t dispatcher_next_deadline(const dispatcher *d)
 {
     if (atomic_load(&d->store_gone))
         return INT64_MAX;
-    int64_t next = d->asking_deadlines ? INT64_MAX : atomic_load(&d->next_deadline_ms);
+    int64_t next = d->asking_deadlines ? INT64_MAX : atomic_load(&d->next_due_ms);
     for (const running_job *job = d->jobs; job; job = job->next)
         if (job->end == END_NONE && job_deadline_ms(job) < next)
             next = job_deadline_ms(job);
@@ -62,13 +63,13 @@ void dispatcher_check_deadlines(dispatcher *d)
         if (job->end == END_NONE && job->request.deadline_ms)
             check_job(d, job, now);
     }
-    if (d->asking_deadlines || now < atomic_load(&d->next_deadline_ms))
+    if (d->asking_deadlines || now < atomic_load(&d->next_due_ms))
         return;
     pending *item = dispatcher_pending(d, STORE_DEADLINES);
     if (!item)
         return;
     d->asking_deadlines = true;
-    atomic_store(&d->next_deadline_ms, INT64_MAX); /* lowered by whoever enqueues from now on, and by the answer */
+    atomic_store(&d->next_due_ms, INT64_MAX); /* lowered by whoever enqueues from now on, and by the answer */
     dispatcher_submit(d, item);
 }
 
@@ -91,6 +92,7 @@ void dispatcher_deadlines_passed(dispatcher *d, const store_request *request)
         }
     }
     d->queue_moved |= request->claimed_count > 0;
-    if (request->next_deadline_ms)
-        dispatcher_deadline(d, request->next_deadline_ms);
+    dispatcher_staged(d, request);
+    if (request->next_due_ms)
+        dispatcher_deadline(d, request->next_due_ms);
 }

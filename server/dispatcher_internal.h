@@ -157,7 +157,7 @@ struct dispatcher {
     atomic_bool kicked, stop, hurry, drained, worker_up, store_gone;
     atomic_bool draining;
     _Atomic double drain_deadline; /* monotonic */
-    _Atomic int64_t next_deadline_ms; /* of the queued jobs, wall clock; INT64_MAX: none that is known of. 0 at the start: to be asked */
+    _Atomic int64_t next_due_ms; /* deadlines and ends of delays of queued jobs, wall clock; INT64_MAX: none known. 0 at the start: to be asked */
     pthread_mutex_t forecast_lock; /* *known, for others than the dispatcher's thread */
     forecast *known, *played; /* one block; played: the thread's own */
     arrivals *arrivals; /* [models_count] */
@@ -205,7 +205,8 @@ void dispatcher_retry_deferred(dispatcher *d, double now);
 /* dispatcher_claim.c */
 void dispatcher_claim(dispatcher *d, double now);
 void dispatcher_claimed(dispatcher *d, store_request *request);
-void dispatcher_find_strangers(dispatcher *d); /* at start */
+void dispatcher_staged(dispatcher *d, const store_request *request); /* delayed jobs may be claimed again */
+void dispatcher_find_strangers(dispatcher *d); /* at start, and when jobs come back that were out of sight */
 void dispatcher_forget_strangers(dispatcher *d);
 
 /* dispatcher_forecast.c */

@@ -92,6 +92,8 @@ static void end_result(dispatcher *d, const store_request *request)
         if (request->op == STORE_REQUEUE) {
             if (job && job_deadline_ms(job) < INT64_MAX)
                 dispatcher_deadline(d, job_deadline_ms(job));
+            if (request->next_due_ms)
+                dispatcher_deadline(d, request->next_due_ms);
             d->queue_moved = d->claim_urgent = true;
             d->next_claim = 0;
         }

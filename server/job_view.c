@@ -32,7 +32,9 @@ static void show_progress(job_view *held, service *s)
         if (store_queue_place(s->store, job->id, &position, &ahead) == STORE_OK) {
             view->queue_position = position;
         }
-        view->eta_seconds = foresee(s, held, ahead); /* without a place it has been claimed since it was read: nothing is ahead */
+        if (!job->run_at_ms) { /* of a delayed job nothing is foreseen */
+            view->eta_seconds = foresee(s, held, ahead); /* without a place it has been claimed since it was read: nothing is ahead */
+        }
     } else if (job->state == API_STATE_RUNNING) {
         hub_read(s->hub, job->id, &live);
         if (live.known && live.total == view->total && live.done > view->done) {

@@ -5,7 +5,7 @@
 
 #define SQL_JOB_COLUMNS                                                                                                                    \
     "row,id,client,state,cancel_requested,expired,priority,cost,created_ms,started_ms,finished_ms,expires_ms,attempt,crashes,boots,"       \
-    "token,n,images_done,model,request,error_code,error_detail"
+    "token,n,images_done,model,request,error_code,error_detail,run_at_ms"
 #define SQL_IMAGE_COLUMNS "number,file,seed,width,height,bytes,sha256,pixels_sha256,device,build,evaluations"
 
 #define SQL_STATEMENTS(X)                                                                                                                  \
@@ -30,14 +30,17 @@
     X(SQL_LIST_ALL, "SELECT " SQL_JOB_COLUMNS " FROM job WHERE row<?1 AND expired=0 AND (?2<0 OR state=?2) AND (?3 IS NULL OR model=?3)"   \
                     " ORDER BY row DESC LIMIT ?4")                                                                                         \
     /* Queue */                                                                                                                            \
-    X(SQL_QUEUE_PLACE, "SELECT priority,turn,row FROM job WHERE id=?1 AND state=0")                                                        \
-    X(SQL_BEFORE, "SELECT count(*),coalesce(sum(cost),0) FROM (SELECT cost FROM job WHERE state=0 AND priority=?1"                         \
+    X(SQL_QUEUE_PLACE, "SELECT priority,turn,row FROM job WHERE id=?1 AND state=0 AND run_at_ms IS NULL")                                  \
+    X(SQL_BEFORE, "SELECT count(*),coalesce(sum(cost),0) FROM (SELECT cost FROM job WHERE state=0 AND run_at_ms IS NULL AND priority=?1"   \
                   " AND (turn,row)<(?2,?3) LIMIT ?4)")                                                                                     \
-    X(SQL_FROM, "SELECT count(*),coalesce(sum(cost),0) FROM job WHERE state=0 AND priority=?1 AND (turn,row)>=(?2,?3)")                    \
+    X(SQL_FROM,                                                                                                                            \
+      "SELECT count(*),coalesce(sum(cost),0) FROM job WHERE state=0 AND run_at_ms IS NULL AND priority=?1 AND (turn,row)>=(?2,?3)")        \
     X(SQL_LEVEL, "SELECT jobs,cost FROM total WHERE state=0 AND priority=?1")                                                              \
     X(SQL_HIGHER, "SELECT coalesce(sum(jobs),0),coalesce(sum(cost),0) FROM total WHERE state=0 AND priority>?1")                           \
+    X(SQL_DELAYED_FROM, "SELECT count(*),coalesce(sum(cost),0) FROM job WHERE run_at_ms IS NOT NULL AND priority>=?1")                     \
     X(SQL_TOTALS, "SELECT state,sum(jobs),sum(cost) FROM total GROUP BY state")                                                            \
-    X(SQL_QUEUED_MODELS, "SELECT DISTINCT model FROM job WHERE state=0")                                                                   \
+    X(SQL_QUEUED_MODELS,                                                                                                                   \
+      "SELECT model FROM job WHERE state=0 AND run_at_ms IS NULL UNION SELECT model FROM job WHERE run_at_ms IS NOT NULL")                 \
     X(SQL_QUEUED, "SELECT sum(jobs),sum(cost) FROM total WHERE state=0")                                                                   \
     X(SQL_IMAGE_BYTES, "SELECT bytes FROM image_total")                                                                                    \
     /* Enqueue */                                                                                                                          \
@@ -50,17 +53,22 @@
     X(SQL_JOB_ADD, "INSERT INTO job(id,client,idempotency,model,request,n,cost,priority,turn,created_ms,deadline_ms)"                      \
                    " VALUES(?1,?2,nullif(?3,0),?4,?5,?6,?7,?8,?9,?10,nullif(?11,0)) RETURNING row")                                        \
     /* Without INDEXED BY the whole queue of the priority is looked through. */                                                            \
-    X(SQL_OVERTAKEN, "SELECT coalesce(min(turn),-1) FROM job INDEXED BY job_pending WHERE client=?1 AND state<2 AND state=0 AND priority=?2"\
-                     " AND (deadline_ms IS NULL OR deadline_ms>?3)")                                                                       \
+    X(SQL_OVERTAKEN,                                                                                                                       \
+      "SELECT coalesce(min(turn),-1) FROM job INDEXED BY job_pending WHERE client=?1 AND state<2 AND state=0 AND priority=?2"              \
+      " AND (deadline_ms IS NULL OR deadline_ms>?3)")                                                                                      \
     X(SQL_OVERTAKE, "UPDATE job INDEXED BY job_pending SET turn=turn+?4"                                                                   \
                     " WHERE client=?1 AND state<2 AND state=0 AND priority=?2 AND turn>=?3")                                               \
     /* Claim */                                                                                                                            \
     X(SQL_LEVELS, "SELECT priority FROM total WHERE state=0 AND jobs>0 ORDER BY priority DESC")                                            \
-    X(SQL_HEAD, "SELECT row,turn,created_ms FROM job WHERE state=0 AND priority=?1 ORDER BY turn,row LIMIT 1")                             \
-    X(SQL_HEAD_MODEL, "SELECT row,turn,created_ms FROM job WHERE state=0 AND model=?2 AND priority=?1 ORDER BY turn,row LIMIT 1")          \
+    X(SQL_HEAD, "SELECT row,turn,created_ms FROM job WHERE state=0 AND run_at_ms IS NULL AND priority=?1 ORDER BY turn,row LIMIT 1")       \
+    X(SQL_HEAD_MODEL,                                                                                                                      \
+      "SELECT row,turn,created_ms FROM job WHERE state=0 AND run_at_ms IS NULL AND model=?2 AND priority=?1 ORDER BY turn,row LIMIT 1")    \
     X(SQL_CLAIM,                                                                                                                           \
       "UPDATE job SET state=1,attempt=attempt+1,token=token+1,owner=?2,started_ms=coalesce(started_ms,?3) WHERE row=?1 AND state=0"        \
       " RETURNING " SQL_JOB_COLUMNS)                                                                                                       \
+    /* The second half: the clock was set back. */                                                                                         \
+    X(SQL_STAGE, "UPDATE job SET run_at_ms=NULL WHERE run_at_ms IS NOT NULL AND (run_at_ms<=?1 OR run_at_ms>?1+?2) RETURNING 1")           \
+    X(SQL_DELAYED_NEXT, "SELECT min(run_at_ms) FROM job WHERE run_at_ms IS NOT NULL")                                                      \
     X(SQL_LEVEL_TURN, "UPDATE level SET turn=max(turn,?2) WHERE priority=?1")                                                              \
     /* Deadlines */                                                                                                                        \
     X(SQL_DEADLINE_PAST,                                                                                                                   \
@@ -70,9 +78,11 @@
     X(SQL_IMAGE_ADD, "INSERT INTO image(job," SQL_IMAGE_COLUMNS ") VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)")                        \
     X(SQL_IMAGE_COUNTED, "UPDATE job SET images_done=images_done+1 WHERE row=?1 RETURNING images_done")                                    \
     X(SQL_JOB_END,                                                                                                                         \
-      "UPDATE job SET state=?2,finished_ms=?3,expires_ms=nullif(?4,0),owner=NULL,error_code=?5,error_detail=?6 WHERE row=?1 AND state<2"   \
+      "UPDATE job SET state=?2,finished_ms=?3,expires_ms=nullif(?4,0),owner=NULL,error_code=?5,error_detail=?6,run_at_ms=NULL WHERE "      \
+      "row=?1 AND state<2"                                                                                                                 \
       " RETURNING " SQL_JOB_COLUMNS)                                                                                                       \
-    X(SQL_JOB_REQUEUE, "UPDATE job SET state=0,owner=NULL,attempt=attempt-?2,crashes=crashes+?3,boots=boots+?4 WHERE row=?1 AND state=1")  \
+    X(SQL_JOB_REQUEUE, "UPDATE job SET state=0,owner=NULL,attempt=attempt-?2,crashes=crashes+?3,boots=boots+?4,run_at_ms=nullif(?5,0) "    \
+                       "WHERE row=?1 AND state=1")                                                                                         \
     X(SQL_JOB_STRIKES, "UPDATE job SET crashes=crashes+?2,boots=boots+?3 WHERE row=?1")                                                    \
     X(SQL_CANCEL_REQUEST, "UPDATE job SET cancel_requested=1,purge=max(purge,?2) WHERE row=?1")                                            \
     X(SQL_LAST_EVENT, "SELECT coalesce(max(seq),0) FROM event WHERE job=?1")                                                               \
@@ -83,8 +93,8 @@
     X(SQL_ENDED_OLDEST, "SELECT row,finished_ms FROM job WHERE state>=2 AND expired=0 ORDER BY finished_ms,row LIMIT 1")                   \
     X(SQL_ENDED_WITH_IMAGES, "SELECT row FROM job WHERE state>=2 AND expired=0 AND images_done>0 ORDER BY finished_ms,row LIMIT 1")        \
     X(SQL_FILES_OF, "SELECT 'images/'||file FROM image WHERE job=?1"                                                                       \
-      " UNION ALL SELECT 'inputs/'||id||'-init.png' FROM job WHERE row=?1 AND instr(request,'\"init_image\"')"                             \
-      " UNION ALL SELECT 'inputs/'||id||'-mask.png' FROM job WHERE row=?1 AND instr(request,'\"mask_image\"')")                            \
+                    " UNION ALL SELECT 'inputs/'||id||'-init.png' FROM job WHERE row=?1 AND instr(request,'\"init_image\"')"               \
+                    " UNION ALL SELECT 'inputs/'||id||'-mask.png' FROM job WHERE row=?1 AND instr(request,'\"mask_image\"')")              \
     X(SQL_JOB_STATE, "SELECT state FROM job WHERE id=?1")                                                                                  \
     X(SQL_IMAGES_DROP, "DELETE FROM image WHERE job=?1")                                                                                   \
     X(SQL_EVENTS_DROP, "DELETE FROM event WHERE job=?1")                                                                                   \

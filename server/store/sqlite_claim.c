@@ -119,6 +119,7 @@ store_result store_do_claim(store *s, store_request *r)
         sql_fail(&s->writer, SQLITE_NOMEM, "out of memory");
         return STORE_UNKNOWN;
     }
+    r->staged = store_stage(s, now);
     while (r->claimed_count < r->claim_max && !s->writer.code) {
         head next = next_job(s, r, now);
         if (!next.row || !claim(s, r, &next, now)) {

@@ -1,4 +1,8 @@
-/* Queued jobs whose deadline has passed: they fail where they wait. (Those that run are the dispatcher's business.) Writer thread. */
+/* What time alone does to queued jobs: those whose deadline has passed fail where they wait (those that run are the dispatcher's
+ * business), and delayed ones come back when their moment has come.
+ *
+ * Delays are told in wall-clock time so that a restart keeps them; a clock that was set back must not make an hour of a second, so a
+ * moment further away than any delay lasts has come too. Writer thread. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -17,6 +21,23 @@ static bool next_late(store *s, int64_t now, store_job *out, int64_t *deadline)
     return id[0] && store_fetch(&s->writer, id, out);
 }
 
+uint32_t store_stage(store *s, int64_t now)
+{
+    uint32_t staged = 0;
+    sqlite3_stmt *statement = sql_row(&s->writer, SQL_STAGE, "ii", now, (int64_t)STORE_DELAY_MAX_MS);
+    for (bool more = statement != NULL; more; more = sql_next(&s->writer, statement)) {
+        staged++;
+    }
+    sql_end(statement);
+    return staged;
+}
+
+int64_t store_next_due(store *s)
+{
+    const int64_t deadline = sql_integer(&s->writer, SQL_DEADLINE_NEXT, 0, ""), delay = sql_integer(&s->writer, SQL_DELAYED_NEXT, 0, "");
+    return deadline && delay ? (deadline < delay ? deadline : delay) : deadline + delay;
+}
+
 store_result store_do_deadlines(store *s, store_request *r)
 {
     int64_t now = store_now(s), deadline = 0;
@@ -33,6 +54,7 @@ store_result store_do_deadlines(store *s, store_request *r)
         late->job = job;
         store_finish(s, &job, API_STATE_FAILED, "deadline", detail, &late->event_seq);
     }
-    r->next_deadline_ms = sql_integer(&s->writer, SQL_DEADLINE_NEXT, 0, "");
+    r->staged = store_stage(s, now);
+    r->next_due_ms = store_next_due(s);
     return STORE_OK;
 }

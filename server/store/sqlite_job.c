@@ -35,6 +35,7 @@ bool store_read_job(sql *c, sqlite3_stmt *statement, store_job *out)
         .images_done = (uint32_t)sqlite3_column_int(statement, 17),
         .request_json = sql_column_copy(c, statement, 19),
         .error_detail = sql_column_copy(c, statement, 21),
+        .run_at_ms = sqlite3_column_int64(statement, 22),
     };
     copy_text(out->id, sizeof out->id, statement, 1);
     copy_text(out->client, sizeof out->client, statement, 2);
@@ -190,13 +191,15 @@ void store_ahead(sql *c, int64_t priority, int64_t turn, int64_t row, int64_t *j
     *jobs = 0;
     *cost = 0;
     add_two(sql_row(c, SQL_BEFORE, "iiii", priority, turn, row, (int64_t)STORE_AHEAD_NEAR), 1, jobs, cost);
-    if (*jobs == STORE_AHEAD_NEAR) {
+    const bool far = *jobs == STORE_AHEAD_NEAR;
+    if (far) {
         *jobs = 0;
         *cost = 0;
         add_two(sql_row(c, SQL_LEVEL, "i", priority), 1, jobs, cost);
         add_two(sql_row(c, SQL_FROM, "iii", priority, turn, row), -1, jobs, cost);
     }
     add_two(sql_row(c, SQL_HIGHER, "i", priority), 1, jobs, cost);
+    add_two(sql_row(c, SQL_DELAYED_FROM, "i", far ? priority : priority + 1), -1, jobs, cost); /* totals count the delayed ones too */
 }
 
 bool store_give_up(store *s, const store_job *job, const char *code, const char *detail, int64_t *seq)
@@ -217,7 +220,8 @@ bool store_requeue(store *s, const store_job *job, const char *reason, bool cras
         return sql_run(&s->writer, SQL_JOB_STRIKES, "iii", job->row, (int64_t)crashed, (int64_t)boot) &&
                store_give_up(s, job, "crashed", detail, seq);
     }
-    if (!sql_run(&s->writer, SQL_JOB_REQUEUE, "iiii", job->row, (int64_t)!crashed, (int64_t)crashed, (int64_t)boot)) {
+    const int64_t delay = job->crashes ? STORE_DELAY_MAX_MS : STORE_DELAY_MS, run_at = crashed ? store_now(s) + delay : 0;
+    if (!sql_run(&s->writer, SQL_JOB_REQUEUE, "iiiii", job->row, (int64_t)!crashed, (int64_t)crashed, (int64_t)boot, run_at)) {
         return false;
     }
     store_event_take(s, job->row, "requeued", api_event_requeued(reason, job->attempt), seq);

@@ -24,8 +24,9 @@ EMBED(store_migration_1, "migrations/sqlite/0001_initial.sql");
 EMBED(store_migration_2, "migrations/sqlite/0002_keys_and_outbox.sql");
 EMBED(store_migration_3, "migrations/sqlite/0003_evaluations.sql");
 EMBED(store_migration_4, "migrations/sqlite/0004_deadline.sql");
+EMBED(store_migration_5, "migrations/sqlite/0005_delay.sql");
 
-static const char *const MIGRATIONS[] = {store_migration_1, store_migration_2, store_migration_3, store_migration_4};
+static const char *const MIGRATIONS[] = {store_migration_1, store_migration_2, store_migration_3, store_migration_4, store_migration_5};
 
 int store_schema_newest(void)
 {

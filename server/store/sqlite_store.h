@@ -19,6 +19,8 @@
 #define STORE_QUEUE_HARD_MAX 4096 /* everything else: results of running jobs are refused last */
 #define STORE_READERS 3 /* read-only connections */
 #define STORE_CRASHES_MAX 3 /* workers a job may take down alone */
+#define STORE_DELAY_MS 1000ll /* before a job that crashed once is tried again; four times that after the next crash */
+#define STORE_DELAY_MAX_MS (4 * STORE_DELAY_MS)
 #define STORE_BOOTS_MAX 10 /* daemons that may die while it runs */
 #define STORE_TOMBSTONE_MS (30ll * 24 * 3600 * 1000) /* an expired job answers 410 for so long, then 404 */
 #define STORE_AGING_MS (1000 * URGENCY_AGING_SECONDS) /* waiting so long counts as one more priority */
@@ -71,8 +73,12 @@ void store_event_take(store *s, int64_t row, const char *name, char *data, int64
 bool store_finish(store *s, const store_job *job, api_state state, const char *code, const char *detail, int64_t *seq);
 /* The end of a job that stops running without having made everything: canceled when that was asked for, else failed. */
 bool store_give_up(store *s, const store_job *job, const char *code, const char *detail, int64_t *seq);
-/* Back to the queue in its old turn, or ended when it was canceled or has struck too often. */
+/* Back to the queue in its old turn (delayed when it crashed its worker), or ended when it was canceled or has struck too often. */
 bool store_requeue(store *s, const store_job *job, const char *reason, bool crashed, bool boot, int64_t *seq);
+
+/* sqlite_deadlines.c: delayed jobs whose moment has come are ready from now on; how many they were. */
+uint32_t store_stage(store *s, int64_t now);
+int64_t store_next_due(store *s); /* when time next changes something for a queued job; 0: never */
 
 /* Takes an ended job's images, events and parameters; adds the names of its files to r. */
 void store_expire(store *s, store_request *r, int64_t row);
@@ -108,7 +114,7 @@ void store_space_keep(store *s); /* writer thread, between groups: the ballast c
 dn_status store_migrate(store *s, dn_error *error);
 int store_schema_newest(void);
 const char *store_migration(int version); /* SQL of 1..newest */
-extern const char store_migration_1[], store_migration_2[], store_migration_3[], store_migration_4[]; /* the embedded files */
+extern const char store_migration_1[], store_migration_2[], store_migration_3[], store_migration_4[], store_migration_5[]; /* the files */
 
 /* sqlite_recover.c: before the writer thread starts. */
 dn_status store_recover(store *s, dn_error *error);

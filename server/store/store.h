@@ -43,6 +43,7 @@ typedef struct store_job {
     int priority;
     uint64_t cost;
     int64_t created_ms, started_ms, finished_ms, expires_ms;
+    int64_t run_at_ms;              /* queued, but not to be claimed before; 0: at once */
     uint32_t attempt;               /* shown; a job spends one only when it crashed its worker alone */
     uint32_t crashes, boots;        /* poison limits: 3 and 10 */
     int64_t token;                  /* fencing token of the present claim */
@@ -113,7 +114,7 @@ typedef struct store_request {
     char (*ids)[27];                /* malloc'd: new or replayed ids, id_count of them */
     size_t id_count;
     /* STORE_CLAIM: up to claim_max queued jobs, best priority (aged), then turn, then age; models: only these (NULL-terminated; NULL: any).
-     * OK with claimed_count 0 when nothing waits. */
+     * OK with claimed_count 0 when nothing waits. A delayed job is claimed from its moment on. */
     uint32_t claim_max;
     const char *const *models;
     uint32_t levels_left_out;       /* so many of the lowest priorities are left out */
@@ -134,7 +135,8 @@ typedef struct store_request {
      * client "" here and in STORE_PURGE: any. */
     api_state state_after;
     /* STORE_REQUEUE: back to the queue, in its old turn. reason for the event; crashed_alone spends an attempt and counts towards the poison
-     * limit. job_ended and state_after tell when it ended instead (canceled, or failed with code "crashed"). */
+     * limit: the job is delayed, 1 s after its first crash and 4 s after the next (next_due_ms). job_ended and state_after tell when it
+     * ended instead (canceled, or failed with code "crashed"). */
     char reason[24];
     bool crashed_alone;
     /* STORE_PURGE, STORE_RETENTION: out: files of the data directory ("images/NAME", "inputs/NAME") to unlink after the commit. Purging a
@@ -148,8 +150,10 @@ typedef struct store_request {
     /* STORE_MODEL */
     char model_name[65];
     char *model_json;
-    /* STORE_DEADLINES: fails queued jobs whose deadline has passed, a bounded number of them: claimed[] has their ids, n and last events. */
-    int64_t next_deadline_ms;       /* out: of those that still wait; 0: none has one */
+    /* STORE_DEADLINES: what time alone does to queued jobs. Those whose deadline has passed fail, a bounded number of them: claimed[] has
+     * their ids, n and last events. Delayed ones whose moment has come have a place in the queue again. */
+    int64_t next_due_ms;            /* out, of STORE_REQUEUE too: the next deadline or end of a delay of a queued job; 0: none */
+    uint32_t staged;                /* out, of STORE_CLAIM too: jobs whose delay was found to be over */
     /* out, for every op that made events: the last milestone's seq of the job named in id */
     int64_t event_seq;
     struct store_request *next;     /* the store's own link while queued */
@@ -169,7 +173,8 @@ store_result store_list(store *s, const char *client, const api_state *state, co
                         size_t *count, char next_cursor[64]);                              /* next_cursor "" at the end; NONE: bad cursor */
 store_result store_images(store *s, const char *id, store_image **out, size_t *count);
 store_result store_events(store *s, const char *id, int64_t after_seq, store_event **out, size_t *count);
-/* Queued jobs that would be claimed before it (0: it is next), and their cost; NONE: not queued. */
+/* Queued jobs that would be claimed before it (0: it is next), and their cost; NONE: not queued, or delayed. Delayed jobs count for
+ * nobody: when they come again is not known. */
 store_result store_queue_place(store *s, const char *id, int64_t *jobs_ahead, uint64_t *cost_ahead);
 typedef struct store_stats {
     uint64_t jobs[5];               /* by api_state */

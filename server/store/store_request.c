@@ -53,7 +53,9 @@ void store_request_clear(store_request *r)
     r->claimed = NULL;
     r->files = NULL;
     r->id_count = r->claimed_count = r->file_count = 0;
-    r->job_ended = false;
+    r->job_ended = r->more = false;
+    r->next_due_ms = 0;
+    r->staged = 0;
     r->event_seq = 0;
     r->detail[0] = 0;
 }

@@ -34,6 +34,7 @@ static void killed_worker_costs_no_job(void)
     set_pace(true);
     CHECK(enqueue(id, slow) && wait_until_under_way(id));
     const pid_t worker = worker_of(getpid());
+    const int64_t killed_ms = dn_wall_ms();
     CHECK(worker > 0 && kill(worker, SIGKILL) == 0);
     set_pace(false);
     const double began = dn_now_seconds();
@@ -41,6 +42,7 @@ static void killed_worker_costs_no_job(void)
         usleep(2000);
     CHECK_MSG(dn_now_seconds() - began < 1, "%.2f s without a worker", dn_now_seconds() - began);
     CHECK(wait_until_ended(id) && state_of(id, &attempt, NULL) == API_STATE_SUCCEEDED && attempt == 2);
+    CHECK_MSG(dn_wall_ms() - killed_ms >= 1000, "it was tried again at once");
     CHECK(images_digest(got, id, slow.n));
     CHECK_MSG(memcmp(got, expected, 32) == 0, "the images differ from those of an undisturbed run");
     event_names(names, sizeof names, id);

@@ -7,7 +7,7 @@ static size_t pass_deadlines(int64_t *next)
 {
     store_request *r = store_request_create(STORE_DEADLINES, NULL, NULL);
     const size_t count = store_call(st, r) == STORE_OK ? r->claimed_count : 999;
-    *next = r->next_deadline_ms;
+    *next = r->next_due_ms;
     store_request_free(r);
     return count;
 }
