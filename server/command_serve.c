@@ -279,8 +279,11 @@ static int run_until_drained(serve_run *run)
         const struct timespec pause = {.tv_sec = waking ? 0 : 1, .tv_nsec = waking ? 20000000L : 0};
         hear_signal(run, sigtimedwait(&run->signals, NULL, &pause));
         if (store_stopped(s->store)) {
-            fprintf(stderr, "denoised: the store has stopped after a failed commit; restart to recover\n");
-            return DN_EXIT_TEMPORARY;
+            const bool damaged = store_sound(s->store) == STORE_DAMAGED;
+            fprintf(stderr, "denoised: %s\n",
+                    damaged ? "the database is damaged: restore a backup (denoised check says what is wrong)"
+                            : "the store has stopped after a failed commit; restart to recover");
+            return damaged ? DN_EXIT_CONFIG : DN_EXIT_TEMPORARY;
         }
         if (status == DN_EXIT_OK && all_models_failed(s)) {
             status = DN_EXIT_CONFIG;

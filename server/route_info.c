@@ -115,6 +115,10 @@ void route_metrics(http_request *request)
             (unsigned long long)stats.queued_cost);
     fprintf(out, "# HELP denoised_image_bytes Bytes of stored images.\n# TYPE denoised_image_bytes gauge\ndenoised_image_bytes %llu\n",
             (unsigned long long)stats.image_bytes);
+    fprintf(out,
+            "# HELP denoised_database_checked Whether the whole database has been looked through since the start.\n"
+            "# TYPE denoised_database_checked gauge\ndenoised_database_checked %d\n",
+            store_sound(s->store) == STORE_SOUND);
     fclose(out);
     char *text = metrics_text(s->metrics, extra);
     free(extra);

@@ -21,6 +21,10 @@
     X(SQL_IMAGES, "SELECT " SQL_IMAGE_COLUMNS " FROM image WHERE job=?1 ORDER BY number")                                                  \
     X(SQL_IMAGE_FILE, "SELECT file FROM image WHERE job=?1 AND number=?2")                                                                 \
     X(SQL_IMAGE_FILES, "SELECT file FROM image")                                                                                           \
+    /* 1: no row names the file, and no claim that still holds is about to. */                                                             \
+    X(SQL_IMAGE_LITTER,                                                                                                                    \
+      "SELECT coalesce((SELECT NOT (EXISTS(SELECT 1 FROM image WHERE image.job=job.row AND file=?2)"                                       \
+      " OR (state=1 AND token=?3) OR token<?3) FROM job WHERE id=?1),1)")                                                                  \
     X(SQL_IMAGE_NUMBERS, "SELECT number FROM image WHERE job=?1 ORDER BY number")                                                          \
     X(SQL_EVENTS, "SELECT seq,name,data FROM event WHERE job=?1 AND seq>?2 ORDER BY seq")                                                  \
     X(SQL_EVENT_ADD, "INSERT INTO event(job,seq,name,data) SELECT ?1,coalesce(max(seq),0)+1,?2,?3 FROM event WHERE job=?1 RETURNING seq")  \

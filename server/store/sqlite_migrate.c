@@ -55,16 +55,6 @@ static int ask(sql *c, const char *question, char *text, size_t text_bytes)
     return number;
 }
 
-static dn_status check_soundness(store *s, dn_error *error)
-{
-    char text[200];
-    ask(&s->writer, "PRAGMA quick_check(1)", text, sizeof text);
-    if (s->writer.code || strcmp(text, "ok") != 0) {
-        return dn_fail(error, DN_INVALID, "%s is damaged (%s): restore a backup", s->database, s->writer.code ? s->writer.text : text);
-    }
-    return DN_OK;
-}
-
 static dn_status check_owner(store *s, int version, dn_error *error)
 {
     char text[32];
@@ -118,12 +108,15 @@ dn_status store_migrate(store *s, dn_error *error)
 {
     char text[32];
     int version = ask(&s->writer, "PRAGMA user_version", text, sizeof text);
-    dn_status status = check_soundness(s, error);
-    if (status == DN_OK) {
-        status = check_owner(s, version, error);
-    }
+    dn_status status = check_owner(s, version, error);
+    ask(&s->writer, "PRAGMA journal_mode", text, sizeof text);
+    /* A restored backup (without a log) and what is about to be changed are looked through to the end first. */
+    bool patient = strcmp(text, "wal") != 0 || version < store_schema_newest();
     if (status == DN_OK) {
         status = sql_use_wal(&s->writer, s->database, error);
+    }
+    if (status == DN_OK) {
+        status = store_keeper_start(s, patient, error);
     }
     for (int next = version + 1; status == DN_OK && next <= store_schema_newest(); next++) {
         if (version > 0) {

@@ -182,6 +182,7 @@ static store *create(const store_options *options)
     pthread_cond_init(&s->queue_filled, NULL);
     pthread_mutex_init(&s->readers_mutex, NULL);
     pthread_cond_init(&s->reader_free, NULL);
+    store_keeper_init(s);
     if (!s->folder || !s->base_path || !s->database) {
         store_close(s);
         return NULL;
@@ -211,6 +212,9 @@ dn_status store_open(store **out, const store_options *options, dn_error *error)
         store_space_keep(s);
         status = store_writer_start(s, error);
     }
+    if (status == DN_OK) {
+        store_keeper_recovered(s);
+    }
     if (status != DN_OK) {
         store_close(s);
         return status;
@@ -225,6 +229,7 @@ void store_close(store *s)
         return;
     }
     store_writer_stop(s);
+    store_keeper_stop(s);
     for (size_t i = 0; i < STORE_READERS; i++) {
         sql_close(&s->readers[i].connection);
     }

@@ -1,4 +1,5 @@
-/* What a start finds after a crash: jobs that another boot ran, files that no row knows. Before the writer thread starts.
+/* What a start finds after a crash: jobs that another boot ran, snapshots and inputs of none. Before the writer thread starts; all of it
+ * is bounded by the queue. Image files, of which there may be any number, are the keeper's.
  *
  * The lock on the data folder proves that the other boot is gone, so its jobs need no lease to run out: they go back to the queue in
  * their old turn, first in their priority. */
@@ -61,27 +62,23 @@ static bool names_hold(const names *list, const char *name)
     return list->count && bsearch(&name, list->items, list->count, sizeof *list->items, compare);
 }
 
-/* Images are kept if a row knows their file; snapshots if a job of that name still waits or runs. */
-static bool is_litter(const names *known, const char *name, bool images)
+/* Snapshots are kept if a job of that name still waits or runs. */
+static bool is_litter(const names *known, const char *name)
 {
     if (strstr(name, ".tmp")) {
         return true; /* half-written: dn_file_write's temporary name */
     }
-    size_t length = strlen(name);
-    if (images) {
-        return length > 4 && strcmp(name + length - 4, ".png") == 0 && !names_hold(known, name);
-    }
     char id[API_ID_BYTES + 1] = "";
-    memcpy(id, name, length < API_ID_BYTES ? length : API_ID_BYTES);
+    memcpy(id, name, strnlen(name, API_ID_BYTES));
     return api_id_valid(id) && !names_hold(known, id);
 }
 
-static void sweep(store *s, const char *folder, const names *known)
+static void sweep_snapshots(store *s, const names *known)
 {
-    char *path = store_path(s, folder, "");
+    char *path = store_path(s, "snapshots", "");
     DIR *listing = path ? opendir(path) : NULL;
     for (struct dirent *entry; listing && (entry = readdir(listing));) {
-        if (entry->d_name[0] != '.' && is_litter(known, entry->d_name, strcmp(folder, "images") == 0)) {
+        if (entry->d_name[0] != '.' && is_litter(known, entry->d_name)) {
             unlinkat(dirfd(listing), entry->d_name, 0);
         }
     }
@@ -112,17 +109,12 @@ static bool requeue_all(store *s)
 static bool sweep_all(store *s)
 {
     sql *c = &s->writer;
-    names files = {0}, pending = {0};
-    bool fine = read_names(c, &files, sql_row(c, SQL_IMAGE_FILES, "")) && read_names(c, &pending, sql_row(c, SQL_PENDING_IDS, ""));
+    names pending = {0};
+    bool fine = read_names(c, &pending, sql_row(c, SQL_PENDING_IDS, ""));
     if (fine) {
-        if (files.count) {
-            qsort(files.items, files.count, sizeof *files.items, compare);
-        }
-        sweep(s, "images", &files);
-        sweep(s, "snapshots", &pending);
+        sweep_snapshots(s, &pending);
         store_sweep_inputs(s, &s->writer, true);
     }
-    names_free(&files);
     names_free(&pending);
     return fine;
 }
@@ -132,7 +124,9 @@ dn_status store_recover(store *s, dn_error *error)
     if (requeue_all(s) && sweep_all(s)) {
         return DN_OK;
     }
-    dn_status status = dn_fail(error, DN_IO, "%s: taking up the jobs of the last run failed: %s", s->database, s->writer.text);
+    bool damaged = (s->writer.code & 0xff) == SQLITE_CORRUPT;
+    dn_status status = damaged ? dn_fail(error, DN_INVALID, "%s is damaged (%s): restore a backup", s->database, s->writer.text)
+                               : dn_fail(error, DN_IO, "%s: taking up the jobs of the last run failed: %s", s->database, s->writer.text);
     sql_clear(&s->writer);
     return status;
 }

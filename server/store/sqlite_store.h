@@ -27,6 +27,7 @@
 #define STORE_DEADLINES_MAX 256 /* jobs that fail by one request */
 #define STORE_RETENTION_JOBS_MAX 256 /* jobs expired or forgotten by one request */
 #define STORE_BALLAST_BYTES (8 << 20) /* given back to let running jobs end on a full disk */
+#define STORE_CHECK_WAIT_MS 1000 /* a start waits so long for the database to be looked through; the rest goes on beside the work */
 #define STORE_LEVELS (2 * API_PRIORITY_MAX + 1)
 
 typedef struct store_reader {
@@ -59,6 +60,16 @@ struct store {
     pthread_mutex_t readers_mutex;
     pthread_cond_t reader_free;
     store_reader readers[STORE_READERS]; /* each belongs to the thread that set busy */
+
+    sql keeper; /* the keeper's thread; sqlite3_interrupt from any */
+    pthread_t keeper_thread;
+    bool keeper_started;
+    pthread_mutex_t keeper_mutex; /* guards damage, recovered, keeper_gone */
+    pthread_cond_t keeper_told;
+    char damage[200];
+    bool recovered, keeper_gone;
+    atomic_int soundness; /* store_soundness */
+    atomic_bool keeper_leave, swept;
 };
 
 int64_t store_now(const store *s);
@@ -115,6 +126,13 @@ dn_status store_migrate(store *s, dn_error *error);
 int store_schema_newest(void);
 const char *store_migration(int version); /* SQL of 1..newest */
 extern const char store_migration_1[], store_migration_2[], store_migration_3[], store_migration_4[], store_migration_5[]; /* the files */
+
+/* sqlite_keeper.c */
+void store_keeper_init(store *s);
+/* Looks through the database on a thread of its own, and waits for the verdict: to the end if patient, else as long as the options say. */
+dn_status store_keeper_start(store *s, bool patient, dn_error *error);
+void store_keeper_recovered(store *s); /* the last run's jobs have been taken up: image files may be swept */
+void store_keeper_stop(store *s); /* ends the check if it still runs */
 
 /* sqlite_recover.c: before the writer thread starts. */
 dn_status store_recover(store *s, dn_error *error);

@@ -196,6 +196,7 @@ typedef struct store_options {
     uint64_t queue_jobs_max, queue_cost_max, client_jobs_max;   /* 0: no such limit */
     uint64_t db_bytes_max;          /* 0: no such limit */
     uint64_t space_min_bytes;       /* free space under which enqueue answers STORE_SPACE */
+    int64_t check_wait_ms;          /* how long a start waits for the check of the database; 0: a second; < 0: not at all */
     int64_t keep_ms;                /* how long results are meant to stay: expires_at of jobs that end; 0: not told */
     int64_t (*now_ms)(void *payload);   /* NULL: wall clock; tests inject */
     void *now_payload;
@@ -206,6 +207,11 @@ typedef struct store_options {
 dn_status store_open(store **out, const store_options *options, dn_error *error);
 void store_close(store *s);         /* drains the writer queue first */
 bool store_stopped(const store *s);
+/* What is known of the database as a whole. It is looked through after every start, a large one beside the work; when it turns out to be
+ * damaged, or to be unreadable, the store stops writing. */
+typedef enum store_soundness { STORE_CHECKING, STORE_SOUND, STORE_DAMAGED, STORE_UNREADABLE } store_soundness;
+store_soundness store_sound(const store *s);
+bool store_swept(const store *s);   /* image files that no row knows have been removed since the start */
 bool store_space_low(store *s);     /* the free-space gate */
 /* Gives the ballast back to a full disk, so that a running job can write its images; true: there was some. Any thread. */
 bool store_release_ballast(store *s);

@@ -114,13 +114,46 @@ static void litter_is_swept(void)
     make_file("images", "bbbbbbbbbbbbbbbbbbbbbbbbbb-0-1.png");
     make_file("images", "x.png.tmp.123");
     make_file("images", "README");
+    char half[64], late[64];
+    snprintf(half, sizeof half, "%s-1-%lld.png.tmp", id, (long long)c.token);
+    snprintf(late, sizeof late, "%s-1-%lld.png", id, (long long)c.token);
+    make_file("images", half);
+    make_file("images", late);
     make_file("snapshots", queued);
     make_file("snapshots", "bbbbbbbbbbbbbbbbbbbbbbbbbb-0");
     make_file("snapshots", "y.tmp.1");
     CHECK_OK(open_store(), error);
+    for (int i = 0; i < 3000 && !store_swept(st); i++) {
+        usleep(10000);
+    }
+    CHECK(store_swept(st) && !file_exists("images", half) && !file_exists("images", late));
     CHECK(file_exists("images", kept) && file_exists("images", "README") && file_exists("snapshots", queued));
     CHECK(!file_exists("images", "bbbbbbbbbbbbbbbbbbbbbbbbbb-0-1.png") && !file_exists("images", "x.png.tmp.123"));
     CHECK(!file_exists("snapshots", "bbbbbbbbbbbbbbbbbbbbbbbbbb-0") && !file_exists("snapshots", "y.tmp.1"));
+}
+
+/* The keeper sweeps while jobs run: what the present claim writes has no row yet, and is no litter. */
+static void what_is_being_written_is_not_swept(void)
+{
+    CHECK(fresh());
+    char id[27], names[3][64];
+    CHECK(enqueue(id, (spec){.n = 4}) == STORE_OK);
+    claim old = claim_one();
+    CHECK_OK(open_store(), error);
+    claim c = claim_one();
+    CHECK(strcmp(c.id, id) == 0 && c.token == old.token + 1);
+    snprintf(names[0], sizeof names[0], "%s-0-%lld.png", id, (long long)old.token);
+    snprintf(names[1], sizeof names[1], "%s-0-%lld.png", id, (long long)c.token);
+    snprintf(names[2], sizeof names[2], "%s-1-%lld.png.tmp", id, (long long)c.token);
+    sql reader;
+    CHECK_OK(sql_open(&reader, st->database, false, &error), error);
+    const int64_t tokens[] = {old.token, c.token, c.token};
+    int64_t litter[3];
+    for (int i = 0; i < 3; i++) {
+        litter[i] = sql_integer(&reader, SQL_IMAGE_LITTER, -1, "tti", id, names[i], tokens[i]);
+    }
+    sql_close(&reader);
+    CHECK_MSG(litter[0] == 1 && litter[1] == 0 && litter[2] == 0, "%d %d %d", (int)litter[0], (int)litter[1], (int)litter[2]);
 }
 
 static void a_second_store_is_refused(void)
@@ -356,6 +389,7 @@ int main(void)
     RUN(a_canceled_run_ends_at_the_restart);
     RUN(ten_boots_are_enough);
     RUN(litter_is_swept);
+    RUN(what_is_being_written_is_not_swept);
     RUN(a_second_store_is_refused);
     RUN(a_child_does_not_keep_the_lock);
     RUN(an_older_schema_is_migrated_and_kept);
