@@ -54,13 +54,16 @@ SOURCES := $(shell { cat Makefile $$(find engine api -name '*.[ch]' | LC_ALL=C s
 ALL_ENGINE_SRC := $(sort $(shell find engine -name '*.c' ! -name '*.inc.c'))
 ENGINE_SRC := $(filter-out $(addsuffix .c,$(addprefix %_,$(OTHER_ISAS))),$(ALL_ENGINE_SRC))
 API_SRC := $(sort $(shell find api -name '*.c' -not -name '*.inc.c'))
-SERVER_SRC := $(sort $(shell find server -name '*.c'))
+# What fault points do: in the program for tests that passes them, never in the program.
+FAULT_SRC := server/fault.c
+SERVER_SRC := $(filter-out $(FAULT_SRC),$(sort $(shell find server -name '*.c')))
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c' 2>/dev/null))
 BENCH_SRC := $(sort $(shell find tests/bench -name 'bench_*.c' 2>/dev/null))
 obj = $(patsubst %.c,$(OUT)/%.o,$(1))
 ENGINE_OBJ := $(call obj,$(ENGINE_SRC))
 SERVICE_OBJ := $(call obj,$(API_SRC) $(SERVER_SRC))
 MAIN_OBJ := $(OUT)/server/main.o
+FAULTS_OBJ := $(patsubst %.c,$(OUT)/faults/%.o,$(API_SRC) $(SERVER_SRC) $(FAULT_SRC))
 TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC))
 BENCHES := $(patsubst %.c,$(OUT)/%,$(BENCH_SRC))
 
@@ -117,10 +120,20 @@ $(OUT)/%.o: %.c
 	@echo "  CC $<"
 	@$(CC) $(CFLAGS) $(BASE) $(FLAGS) -c -o $@ $<
 
+# The program with its fault points (server/fault.h), for tests that kill it at them.
+$(OUT)/denoised-faults: $(FAULTS_OBJ) $(OUT)/libdenoised.a
+	@echo "  LD $@"
+	@$(CC) $(LINK) -o $@ $(FAULTS_OBJ) $(OUT)/libdenoised.a $(LIBS)
+$(OUT)/faults/%.o: %.c
+	@mkdir -p $(@D)
+	@echo "  CC $< (with fault points)"
+	@$(CC) $(CFLAGS) $(BASE) -DDN_FAULT_POINTS -c -o $@ $<
+
 # What states the sources or the commit is compiled again when they change.
 $(OUT)/engine/batch/engine_identity.o: FLAGS = -DDN_SOURCES=\"$(SOURCES)\"
 $(OUT)/engine/batch/engine_identity.o: $(OUT)/sources.stamp
-$(OUT)/server/command_serve.o $(OUT)/server/command_version.o: $(OUT)/commit.stamp
+COMMIT_OBJ := server/command_serve.o server/command_version.o
+$(addprefix $(OUT)/,$(COMMIT_OBJ)) $(addprefix $(OUT)/faults/,$(COMMIT_OBJ)): $(OUT)/commit.stamp
 $(OUT)/sources.stamp: STAMPED = $(SOURCES)
 $(OUT)/commit.stamp: STAMPED = $(COMMIT)
 $(OUT)/%.stamp: always
@@ -130,8 +143,8 @@ $(OUT)/%.stamp: always
 always:
 
 # The daemon's description lies in the program.
-$(OUT)/api/openapi.o: api/openapi.json
-$(OUT)/server/store/sqlite_migrate.o: $(wildcard migrations/sqlite/*.sql)
+$(OUT)/api/openapi.o $(OUT)/faults/api/openapi.o: api/openapi.json
+$(OUT)/server/store/sqlite_migrate.o $(OUT)/faults/server/store/sqlite_migrate.o: $(wildcard migrations/sqlite/*.sql)
 
 # A test links what its room may see: engine tests the engine alone, api tests the engine and api, the rest everything.
 $(OUT)/libapi.a: $(call obj,$(API_SRC))
@@ -155,7 +168,7 @@ run: deps
 	@$(MAKE) --no-print-directory build
 	exec build/denoised serve --listen 127.0.0.1:$(PORT) --data ./data --model fashion-mnist=models/fashion-mnist
 
-tests-build: $(TESTS) $(OUT)/denoised build/denoised $(OUT)/examples/generate
+tests-build: $(TESTS) $(OUT)/denoised $(OUT)/denoised-faults build/denoised $(OUT)/examples/generate
 
 SCRIPTS := $(sort $(shell find tests -name '*_test.py' -o -name '*_test.sh' 2>/dev/null))
 # Under a sanitizer the first error ends the program, and leaks count.
@@ -180,7 +193,7 @@ torture:
 check:
 	@sh deploy/packages.sh install build check
 	@$(MAKE) --no-print-directory build
-	@echo "format"; clang-format --dry-run -Werror $(ALL_ENGINE_SRC) $(API_SRC) $(SERVER_SRC) $(TEST_SRC) $(BENCH_SRC)
+	@echo "format"; clang-format --dry-run -Werror $(ALL_ENGINE_SRC) $(API_SRC) $(SERVER_SRC) $(FAULT_SRC) $(TEST_SRC) $(BENCH_SRC)
 	@echo "house rules"; python3 tests/tidy/tidy.py
 	@echo "hardened flags"; tests/tidy/hardened.sh build/denoised
 	@echo "warnings are errors"; $(MAKE) --no-print-directory OUT=build/werror EXTRA_CFLAGS=-Werror build/werror/denoised

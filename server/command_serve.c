@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "server/commands.h"
+#include "server/fault.h"
 #include "server/serve_options.h"
 #include "server/service.h"
 #include "server/version.h"
@@ -215,10 +216,14 @@ static void on_retention(store_request *done)
 {
     serve_run *run = done->payload;
     bool more = done->result == STORE_OK && done->more;
+    if (done->file_count > 0) {
+        fault_point("gc_before_unlink");
+    }
     for (size_t i = 0; done->result == STORE_OK && i < done->file_count; i++) {
         char *path = store_path(run->service.store, "", done->files[i]);
         if (path != NULL) {
             unlink(path);
+            fault_point("gc_after_unlink");
         }
         free(path);
     }
@@ -259,6 +264,7 @@ static void hear_signal(serve_run *run, int signal_number)
             dispatcher_hurry(s->dispatcher);
         } else {
             fprintf(stderr, "denoised: draining; a second signal hurries\n");
+            fault_point("drain_begin");
             dispatcher_drain(s->dispatcher, run->options.drain_seconds);
         }
     } else if (signal_number == SIGHUP && run->auth != NULL && auth_reload(run->auth, &error) != DN_OK) {
@@ -291,6 +297,7 @@ static int run_until_drained(serve_run *run)
             dispatcher_drain(s->dispatcher, 0.0);
         }
         if (atomic_load(&s->draining) && dispatcher_drained(s->dispatcher)) {
+            fault_point("drain_over");
             return status;
         }
         double now = dn_now_seconds();

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
+#include "server/fault.h"
 
 /* ---- Any thread */
 
@@ -170,6 +171,7 @@ static void drain(dispatcher *d, double now)
     const bool time_is_up = atomic_load(&d->hurry) || now >= atomic_load(&d->drain_deadline);
     if (time_is_up && !d->drain_sent) {
         const protocol_message m = {.type = PROTOCOL_DRAIN};
+        fault_point("drain_told");
         d->drain_sent = true;
         d->drain_sent_at = now;
         if (d->pid)

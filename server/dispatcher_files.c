@@ -11,14 +11,44 @@
 
 #include "base/file.h"
 #include "server/dispatcher_internal.h"
+#include "server/fault.h"
+
+static void image_step(dn_file_step step)
+{
+    switch (step) {
+    case DN_FILE_WRITTEN:
+        fault_point("png_tmp_written");
+        break;
+    case DN_FILE_SYNCED:
+        fault_point("png_fsynced");
+        break;
+    case DN_FILE_RENAMED:
+        fault_point("png_renamed");
+        break;
+    }
+}
+
+static void snapshot_step(dn_file_step step)
+{
+    switch (step) {
+    case DN_FILE_WRITTEN:
+        fault_point("snapshot_tmp_written");
+        break;
+    case DN_FILE_SYNCED: /* never of a snapshot */
+        break;
+    case DN_FILE_RENAMED:
+        fault_point("snapshot_renamed");
+        break;
+    }
+}
 
 /* On a full disk the ballast is given back, once: a picture that is made must not be lost for want of a few bytes. */
 static bool write_image(files_thread *files, const file_task *task)
 {
     const pending *image = task->image;
-    bool written = dn_file_write_at(files->images_fd, task->name, image->png, image->png_bytes, true);
+    bool written = dn_file_write_at_steps(files->images_fd, task->name, image->png, image->png_bytes, true, image_step);
     if (!written && errno == ENOSPC && store_release_ballast(files->d->options.store))
-        written = dn_file_write_at(files->images_fd, task->name, image->png, image->png_bytes, true);
+        written = dn_file_write_at_steps(files->images_fd, task->name, image->png, image->png_bytes, true, image_step);
     return written;
 }
 
@@ -37,13 +67,14 @@ static void run_task(files_thread *files, file_task *task)
             image_failed(task, errno);
         break;
     case FILE_SNAPSHOT:
-        dn_file_write_at(files->snapshots_fd, task->name, task->bytes, task->count, false);
+        dn_file_write_at_steps(files->snapshots_fd, task->name, task->bytes, task->count, false, snapshot_step);
         break;
     case FILE_UNLINK_IMAGE:
         unlinkat(files->images_fd, task->name, 0);
         break;
     case FILE_UNLINK_SNAPSHOT:
         unlinkat(files->snapshots_fd, task->name, 0);
+        fault_point("snapshot_unlinked");
         break;
     }
 }
@@ -75,6 +106,8 @@ static void run_turn(files_thread *files, file_task *tasks)
             if (task->kind == FILE_IMAGE)
                 image_failed(task, code);
     }
+    if (images)
+        fault_point("png_folder_fsynced");
     while (tasks) {
         file_task *task = tasks;
         tasks = task->next;

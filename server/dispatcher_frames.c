@@ -9,11 +9,13 @@
 #include "base/clock.h"
 #include "base/sha256.h"
 #include "server/dispatcher_internal.h"
+#include "server/fault.h"
 
 static dn_status hear_hello(dispatcher *d, const protocol_message *m, dn_error *error)
 {
     if (m->state != PROTOCOL_VERSION)
         return dn_fail(error, DN_INVALID, "it speaks version %u of the protocol, not %u", m->state, PROTOCOL_VERSION);
+    fault_point("worker_greeted");
     d->hello = true;
     d->credit = m->credit < WORKER_CREDIT ? m->credit : WORKER_CREDIT;
     atomic_store(&d->worker_up, true);
@@ -154,6 +156,7 @@ static void hear_admitted(dispatcher *d, const protocol_message *m)
     const outstanding_lane *out = outstanding_find(d, m->lane);
     if (!out || !out->job)
         return;
+    fault_point("lane_admitted");
     job_lane *lane = &out->job->lanes[out->index];
     lane->steps_done = m->steps_done;
     lane->entered = true;
@@ -235,6 +238,7 @@ static void hear_image(dispatcher *d, const protocol_message *m)
         dispatcher_acknowledge(d, m->lane);
         return;
     }
+    fault_point("image_heard");
     fill_image(item->request, job, out, m);
     item->request->base_path = d->options.base_path;
     item->lane = m->lane;

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
+#include "server/fault.h"
 #include "server/urgency.h"
 
 running_job *job_find(dispatcher *d, const char *id, int64_t token)
@@ -69,6 +70,7 @@ void dispatcher_acknowledge(dispatcher *d, uint64_t number)
     outstanding_remove(d, lane);
     const protocol_message m = {.type = PROTOCOL_STORED, .lane = number};
     worker_tell(d, &m);
+    fault_point("lane_acknowledged");
 }
 
 /* Takes the job out of the list and frees it. ended: it will not run again, so its snapshots go. */

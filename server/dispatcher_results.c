@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
+#include "server/fault.h"
 
 static void pending_free(pending *item)
 {
@@ -30,7 +31,9 @@ static void count_end(dispatcher *d, const running_job *job, api_state state)
 
 static void publish_end(dispatcher *d, const store_request *request)
 {
+    fault_point("event_unpublished");
     hub_milestone(d->options.hub, request->id, request->event_seq, request->job_ended);
+    fault_point("event_published");
     if (request->job_ended)
         hub_forget(d->options.hub, request->id);
 }

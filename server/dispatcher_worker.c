@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
+#include "server/fault.h"
 
 enum { WORKER_FD = 3, FIXED_ARGUMENTS = 24 };
 
@@ -160,6 +161,7 @@ void worker_start(dispatcher *d, double now)
         plan_respawn(d, now);
         return;
     }
+    fault_point("worker_spawned");
     protocol_pipe_init(&d->pipe, pair[0]);
     d->pid = pid;
     d->pid_fd = pid_fd;

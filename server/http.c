@@ -12,6 +12,7 @@
 
 #include "api/limits.h"
 #include "base/clock.h"
+#include "server/fault.h"
 #include "server/http_internal.h"
 
 static void make_id(char out[33])
@@ -378,6 +379,9 @@ static enum MHD_Result on_request(void *payload, struct MHD_Connection *connecti
         http_add_header(request, "Connection", "close");
         http_refuse(request, API_TOO_LARGE, "the body is larger than this request may carry");
         return request->queued;
+    }
+    if (request->body_bytes > 0 && request->state == NULL) {
+        fault_point("http_body_read");
     }
     run_handler(request);
     return request->queued;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "server/fault.h"
 
 enum { TURN_TASKS = 64 };
 
@@ -57,12 +58,27 @@ static void remove_files(const inputs *in, const input_task *task)
         unlinkat(in->folder_fd, task->files[i].name, 0);
 }
 
+static void input_step(dn_file_step step)
+{
+    switch (step) {
+    case DN_FILE_WRITTEN:
+        fault_point("input_tmp_written");
+        break;
+    case DN_FILE_SYNCED:
+        fault_point("input_fsynced");
+        break;
+    case DN_FILE_RENAMED:
+        fault_point("input_renamed");
+        break;
+    }
+}
+
 /* 0, or the errno of the first file that could not be written. */
 static int write_files(const inputs *in, const input_task *task)
 {
     for (size_t i = 0; i < task->file_count; i++) {
         const input_file *file = &task->files[i];
-        if (!dn_file_write_at(in->folder_fd, file->name, file->bytes, file->count, true))
+        if (!dn_file_write_at_steps(in->folder_fd, file->name, file->bytes, file->count, true, input_step))
             return errno ? errno : EIO;
     }
     return 0;

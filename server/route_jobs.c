@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "api/negotiate.h"
+#include "server/fault.h"
 #include "server/service.h"
 
 /* ---- GET /jobs */
@@ -249,6 +250,7 @@ static void purged(http_request *request, delete_state *d)
         char *path = store_path(s->store, "", d->purge->files[i]);
         if (path != NULL) {
             unlink(path);
+            fault_point("purge_after_unlink");
         }
         free(path);
     }

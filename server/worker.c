@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "server/fault.h"
 #include "server/worker_internal.h"
 
 dn_status worker_send(worker *w, const protocol_message *message, dn_error *error)
@@ -35,6 +36,7 @@ static dn_status stored(worker *w, const protocol_message *m, dn_error *error)
         return dn_fail(error, DN_INVALID, "STORED for a lane whose image was not sent");
     if (lane)
         worker_release_lane(lane);
+    fault_point("worker_lane_stored");
     return DN_OK;
 }
 
@@ -126,6 +128,7 @@ static dn_status one_turn(worker *w, dn_error *error)
 static dn_status serve(worker *w, dn_error *error)
 {
     const protocol_message hello = {.type = PROTOCOL_HELLO, .state = PROTOCOL_VERSION, .credit = WORKER_CREDIT};
+    fault_point("worker_started");
     dn_status status = worker_send(w, &hello, error);
     if (status == DN_OK)
         status = worker_models_start(w, error);

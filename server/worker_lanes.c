@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "server/fault.h"
 #include "server/worker_internal.h"
 
 worker_lane *worker_find_lane(worker *w, uint64_t id)
@@ -72,6 +73,7 @@ dn_status worker_admit(worker *w, const protocol_message *m, dn_error *error)
     if (!model || model->state == PROTOCOL_MODEL_FAILED)
         return say_failed(w, m->lane, PROTOCOL_FAILED_MODEL,
                           model && model->error.message[0] ? model->error.message : "the model is not loaded", error);
+    fault_point("worker_lane_taken");
     *lane = (worker_lane){.state = LANE_WAITING,
                           .id = m->lane,
                           .order = w->next_order++,
@@ -122,6 +124,7 @@ dn_status worker_snapshot_lane(worker *w, worker_lane *lane, dn_error *error)
     size_t count = 0;
     if (dn_batch_snapshot(lane->model->batch, lane->id, &bytes, &count, NULL) != DN_OK)
         return DN_OK;
+    fault_point("worker_snapshot_made");
     const dn_status status = send_snapshot(w, lane, lane->steps_done, bytes, count, error);
     free(bytes);
     w->snapshot_seconds += dn_now_seconds() - before;
@@ -131,6 +134,7 @@ dn_status worker_snapshot_lane(worker *w, worker_lane *lane, dn_error *error)
 /* Everything that runs is put down as a snapshot and let go; pictures being encoded still go out before DRAINED. */
 dn_status worker_drain(worker *w, dn_error *error)
 {
+    fault_point("worker_draining");
     w->draining = true;
     dn_status status = DN_OK;
     for (unsigned i = 0; status == DN_OK && i < WORKER_CREDIT; i++) {

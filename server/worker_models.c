@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "server/fault.h"
 #include "server/worker_internal.h"
 
 static dn_status say(worker *w, worker_model *model, protocol_model_state state, dn_error *error)
@@ -229,6 +230,7 @@ static dn_status take_loaded(worker *w, load_task *task, dn_error *error)
     model->ready_since = model->last_used = model->table_tried = dn_now_seconds();
     choose_rows_max(w, model);
     say_table(model);
+    fault_point("worker_model_loaded");
     const dn_status status = say(w, model, PROTOCOL_MODEL_READY, error);
     return status == DN_OK ? tell_table(w, model, model->ready_since, error) : status;
 }

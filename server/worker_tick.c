@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "server/fault.h"
 #include "server/urgency.h"
 #include "server/worker_internal.h"
 
@@ -127,6 +128,7 @@ dn_status worker_tick(worker *w, dn_error *error)
     }
     if (!next)
         return DN_OK;
+    fault_point("step_k");
     if (w->options.before_tick)
         w->options.before_tick();
     if (next->virtual_seconds > w->virtual_now)
@@ -168,6 +170,7 @@ static dn_status send_image(worker *w, const encode_task *task, dn_error *error)
                           .data = {task->png, task->png_bytes}};
     memcpy(m.sha256, task->sha256, 32);
     memcpy(m.pixels_sha256, task->pixels_sha256, 32);
+    fault_point("worker_png_made");
     lane->state = LANE_SENT;
     return worker_send(w, &m, error);
 }

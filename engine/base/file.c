@@ -274,7 +274,7 @@ static bool write_all(int fd, const unsigned char *bytes, size_t count)
     return true;
 }
 
-bool dn_file_write_at(int folder_fd, const char *name, const void *bytes, size_t count, bool synced)
+bool dn_file_write_at_steps(int folder_fd, const char *name, const void *bytes, size_t count, bool synced, dn_file_passed *passed)
 {
     char temporary[NAME_MAX + 1];
     int wanted = snprintf(temporary, sizeof temporary, "%s.tmp", name);
@@ -286,13 +286,32 @@ bool dn_file_write_at(int folder_fd, const char *name, const void *bytes, size_t
     if (fd < 0) {
         return false;
     }
-    bool written = write_all(fd, bytes, count) && (!synced || fsync(fd) == 0);
+    bool written = write_all(fd, bytes, count);
+    if (written) {
+        passed(DN_FILE_WRITTEN);
+    }
+    if (written && synced) {
+        written = fsync(fd) == 0;
+        passed(DN_FILE_SYNCED);
+    }
     written = close(fd) == 0 && written;
     written = written && renameat(folder_fd, temporary, folder_fd, name) == 0;
     if (!written) {
         int saved = errno;
         unlinkat(folder_fd, temporary, 0);
         errno = saved;
+        return false;
     }
-    return written;
+    passed(DN_FILE_RENAMED);
+    return true;
+}
+
+static void no_matter(dn_file_step step)
+{
+    (void)step;
+}
+
+bool dn_file_write_at(int folder_fd, const char *name, const void *bytes, size_t count, bool synced)
+{
+    return dn_file_write_at_steps(folder_fd, name, bytes, count, synced, no_matter);
 }

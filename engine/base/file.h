@@ -30,6 +30,11 @@ dn_status dn_file_write_parts(const char *path, const dn_file_part *parts, size_
  * False with errno; the temporary file is gone then. */
 bool dn_file_write_at(int folder_fd, const char *name, const void *bytes, size_t count, bool synced);
 
+/* The same; passed is told of each step that has been made, and leaves errno alone. */
+typedef enum dn_file_step { DN_FILE_WRITTEN, DN_FILE_SYNCED, DN_FILE_RENAMED } dn_file_step;
+typedef void dn_file_passed(dn_file_step step);
+bool dn_file_write_at_steps(int folder_fd, const char *name, const void *bytes, size_t count, bool synced, dn_file_passed *passed);
+
 /* Whether dn_file_write could put a file there, asked before the work whose result it is to hold. */
 dn_status dn_file_check_target(const char *path, dn_error *error);
 

@@ -6,8 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/fault.h"
+
 #define SQL_BUSY_TIMEOUT_MS 5000 /* only command-line writers ever hold the lock beside the daemon */
 #define SQL_VALUE_BYTES_MAX (1 << 20)
+#define SQL_CHECKPOINT_PAGES 1000 /* of the write-ahead log, before it is copied into the database */
 
 #define SQL_TEXT(name, text) [name] = text,
 static const char *const TEXTS[SQL_COUNT] = {SQL_STATEMENTS(SQL_TEXT)};
@@ -60,12 +63,25 @@ static void limit(sqlite3 *db)
     sqlite3_limit(db, SQLITE_LIMIT_VARIABLE_NUMBER, 32);
 }
 
+/* After a commit: what PRAGMA wal_autocheckpoint does, with a name before and behind it. A checkpoint that fails costs nothing: the next
+ * commit tries again. */
+static int keep_log_short(void *unused, sqlite3 *db, const char *schema, int pages)
+{
+    (void)unused;
+    if (pages >= SQL_CHECKPOINT_PAGES) {
+        fault_point("checkpoint");
+        sqlite3_wal_checkpoint_v2(db, schema, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+        fault_point("checkpoint_done");
+    }
+    return SQLITE_OK;
+}
+
 dn_status sql_open(sql *out, const char *path, bool writer, dn_error *error)
 {
     /* 4 MB of pages a connection: the queue's working set is its newest rows, and the daemon's memory must not follow its history. */
     static const char settings[] = "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY;"
                                    "PRAGMA mmap_size=0; PRAGMA cache_size=-4000;";
-    static const char durable[] = "PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864; PRAGMA wal_autocheckpoint=1000;";
+    static const char durable[] = "PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864;";
     *out = (sql){0};
     int flags = SQLITE_OPEN_NOMUTEX | (writer ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY);
     if (sqlite3_open_v2(path, &out->db, flags, NULL) != SQLITE_OK) {
@@ -82,6 +98,9 @@ dn_status sql_open(sql *out, const char *path, bool writer, dn_error *error)
                                : dn_fail(error, DN_IO, "%s: %s", path, out->text);
         sql_close(out);
         return status;
+    }
+    if (writer) {
+        sqlite3_wal_hook(out->db, keep_log_short, NULL);
     }
     return DN_OK;
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
 #define BACKUP_IMAGE_BYTES_MAX (256u << 20)
@@ -45,6 +46,7 @@ dn_status store_copy_database(sqlite3 *from, const char *path, dn_error *error)
     if (rc == SQLITE_OK) {
         rc = copy_pages(from, to);
     }
+    fault_point("database_copy_unnamed");
     if (rc == SQLITE_OK) {
         rc = make_single_file(to);
     }
@@ -100,6 +102,7 @@ static dn_status copy_images(sql *copy, const char *folder, const char *destinat
         bool gone = false;
         char *from = join(folder, "images", sql_column(statement, 0)), *to = join(destination, "images", sql_column(statement, 0));
         status = from && to ? copy_image(from, to, &gone, error) : dn_fail(error, DN_NO_MEMORY, "out of memory");
+        fault_point("backup_mid");
         *images += status == DN_OK && !gone;
         *missing += gone;
         free(from);
@@ -179,6 +182,7 @@ dn_status store_backup(const char *folder, const char *destination, size_t *imag
     if (status == DN_OK) {
         status = store_copy_database(from.db, target, error);
     }
+    fault_point("backup_database_copied");
     if (status == DN_OK) {
         status = sql_open(&copy, target, false, error);
     }

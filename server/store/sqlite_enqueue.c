@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
 static bool allot_ids(store *s, store_request *r, size_t count)
@@ -122,6 +123,7 @@ store_result store_do_enqueue(store *s, store_request *r)
     for (size_t i = 0; i < r->job_count && !s->writer.code; i++) {
         memcpy(r->ids[i], r->jobs[i].id, API_ID_BYTES);
         add_job(s, r, &r->jobs[i], key, now);
+        fault_point("after_insert");
     }
     return STORE_OK;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
 #define STORE_APPLICATION_ID 0x646e7364 /* "dnsd" in the database header */
@@ -93,7 +94,10 @@ static dn_status apply(store *s, int version, dn_error *error)
     char marks[96];
     sql *c = &s->writer;
     snprintf(marks, sizeof marks, "PRAGMA application_id=%d; PRAGMA user_version=%d;", STORE_APPLICATION_ID, version);
-    if (sql_run(c, SQL_BEGIN, "") && sql_text(c, store_migration(version)) && sql_text(c, marks) && sql_run(c, SQL_COMMIT, "")) {
+    bool applied = sql_run(c, SQL_BEGIN, "") && sql_text(c, store_migration(version)) && sql_text(c, marks);
+    fault_point("migrate_step");
+    if (applied && sql_run(c, SQL_COMMIT, "")) {
+        fault_point("migrate_after_commit");
         return DN_OK;
     }
     dn_status status = dn_fail(error, DN_IO, "%s: migration %d failed: %s", s->database, version, c->text);
@@ -121,6 +125,7 @@ dn_status store_migrate(store *s, dn_error *error)
     for (int next = version + 1; status == DN_OK && next <= store_schema_newest(); next++) {
         if (version > 0) {
             status = keep_copy(s, next - 1, error);
+            fault_point("migrate_copy_kept");
         }
         if (status == DN_OK) {
             status = apply(s, next, error);

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
 #define STORE_PAGE_BYTES 4096
@@ -145,6 +146,7 @@ static dn_status open_database(store *s, dn_error *error)
     status = store_migrate(s, error);
     if (status == DN_OK) {
         mark_presence(s);
+        fault_point("boot_marked");
         status = store_recover(s, error);
     }
     for (size_t i = 0; status == DN_OK && i < STORE_READERS; i++) {
@@ -203,6 +205,7 @@ dn_status store_open(store **out, const store_options *options, dn_error *error)
         status = take_lock(s, error);
     }
     if (status == DN_OK) {
+        fault_point("boot_locked");
         status = check_presence(s, error);
     }
     if (status == DN_OK) {

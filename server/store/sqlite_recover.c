@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
 typedef struct names {
@@ -80,6 +81,7 @@ static void sweep_snapshots(store *s, const names *known)
     for (struct dirent *entry; listing && (entry = readdir(listing));) {
         if (entry->d_name[0] != '.' && is_litter(known, entry->d_name)) {
             unlinkat(dirfd(listing), entry->d_name, 0);
+            fault_point("recover_mid_sweep");
         }
     }
     if (listing) {
@@ -103,7 +105,10 @@ static bool requeue_all(store *s)
         }
     }
     names_free(&ids);
-    return fine && sql_run(c, SQL_COMMIT, "");
+    fault_point("recover_before_commit");
+    fine = fine && sql_run(c, SQL_COMMIT, "");
+    fault_point("recover_after_commit");
+    return fine;
 }
 
 static bool sweep_all(store *s)

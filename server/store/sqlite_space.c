@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
 #define SPACE_CHECK_MS 200
@@ -50,6 +51,7 @@ void store_space_keep(store *s)
     /* Twice its size must be free, so that a nearly full disk does not trade ballast to and fro. */
     if (!there && free_bytes(s) / 2 >= s->options.space_min_bytes / 2 + STORE_BALLAST_BYTES) {
         int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        fault_point("ballast_begun");
         bool whole = fd >= 0 && posix_fallocate(fd, 0, STORE_BALLAST_BYTES) == 0;
         if (fd >= 0) {
             close(fd);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
 typedef store_result operation(store *s, store_request *r);
@@ -64,15 +65,113 @@ static int roll_back(store *s, char text[200])
     return code;
 }
 
+/* ---- Fault points of each operation, around the COMMIT that it shares with its group */
+
+static void point_before(store_op op)
+{
+    switch (op) {
+    case STORE_ENQUEUE:
+        fault_point("before_commit");
+        break;
+    case STORE_CLAIM:
+        fault_point("claim_before_commit");
+        break;
+    case STORE_IMAGE:
+        fault_point("done_before_commit");
+        break;
+    case STORE_FAIL:
+        fault_point("fail_before_commit");
+        break;
+    case STORE_CANCEL:
+        fault_point("cancel_before_commit");
+        break;
+    case STORE_CANCELED_DONE:
+        fault_point("canceled_before_commit");
+        break;
+    case STORE_REQUEUE:
+        fault_point("requeue_before_commit");
+        break;
+    case STORE_PURGE:
+        fault_point("purge_before_commit");
+        break;
+    case STORE_RETENTION:
+        fault_point("retention_before_commit");
+        break;
+    case STORE_MODEL:
+        fault_point("model_before_commit");
+        break;
+    default:
+        break;
+    }
+}
+
+static void point_after(store_op op)
+{
+    switch (op) {
+    case STORE_ENQUEUE:
+        fault_point("after_commit_before_reply");
+        break;
+    case STORE_CLAIM:
+        fault_point("claim_after_commit");
+        break;
+    case STORE_IMAGE:
+        fault_point("done_after_commit");
+        break;
+    case STORE_FAIL:
+        fault_point("fail_after_commit");
+        break;
+    case STORE_CANCEL:
+        fault_point("cancel_after_commit");
+        break;
+    case STORE_CANCELED_DONE:
+        fault_point("canceled_after_commit");
+        break;
+    case STORE_REQUEUE:
+        fault_point("requeue_after_commit");
+        break;
+    case STORE_PURGE:
+        fault_point("purge_after_commit");
+        break;
+    case STORE_RETENTION:
+        fault_point("retention_after_commit");
+        break;
+    case STORE_MODEL:
+        fault_point("model_after_commit");
+        break;
+    default:
+        break;
+    }
+}
+
+static void point_each(const store_request *first, const store_request *end, void (*point)(store_op op))
+{
+    for (const store_request *r = first; r != end; r = r->next) {
+        point(r->op);
+    }
+}
+
+static void point_begin(store_op op)
+{
+    if (op == STORE_ENQUEUE) {
+        fault_point("enqueue_before_begin");
+    }
+}
+
 /* All requests from first to (not including) end in one transaction; 0 after COMMIT, else the code that ended it. */
 static int transaction(store *s, store_request *first, const store_request *end, char text[200])
 {
+    point_each(first, end, point_begin);
     bool fine = sql_run(&s->writer, SQL_BEGIN, "");
     for (store_request *r = first; fine && r != end; r = r->next) {
         fine = attempt(s, r);
     }
+    point_each(first, end, point_before);
     fine = fine && sql_run(&s->writer, SQL_COMMIT, "");
-    return fine ? 0 : roll_back(s, text);
+    if (!fine) {
+        return roll_back(s, text);
+    }
+    point_each(first, end, point_after);
+    return 0;
 }
 
 static bool is_refusal(int code)
