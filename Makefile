@@ -156,6 +156,11 @@ $(OUT)/libserver.a: $(filter-out $(MAIN_OBJ),$(call obj,$(SERVER_SRC)))
 $(OUT)/tests/engine/% $(OUT)/tests/bench/bench_engine%: LINKED = $(OUT)/libdenoised.a
 $(OUT)/tests/api/%: LINKED = $(OUT)/libapi.a $(OUT)/libdenoised.a
 $(OUT)/tests/%: LINKED = $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
+# What the tests of the store share, the contract suite among it.
+$(OUT)/tests/store/libstoretests.a: $(call obj,$(filter-out $(TEST_SRC),$(wildcard tests/store/*.c)))
+	@rm -f $@
+	@ar rcs $@ $^
+$(OUT)/tests/store/%: LINKED = $(OUT)/tests/store/libstoretests.a $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
 .SECONDEXPANSION:
 $(OUT)/tests/%: $(OUT)/tests/%.o $$(LINKED)
 	@$(CC) $(LINK) -o $@ $< $(LINKED) $(LIBS)

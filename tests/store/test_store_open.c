@@ -59,48 +59,6 @@ static void running_jobs_come_back_first(void)
     CHECK(put_image(c.id, c.token, 0).result == STORE_STALE); /* an orphaned worker's late result */
 }
 
-static void a_clean_close_is_a_restart_too(void)
-{
-    CHECK(fresh());
-    char id[27];
-    CHECK(enqueue(id, (spec){0}) == STORE_OK);
-    claim_one();
-    CHECK_OK(open_store(), error);
-    CHECK(job_of(id).state == API_STATE_QUEUED && job_of(id).boots == 1);
-    store_event *events;
-    size_t count;
-    CHECK(store_events(st, id, 2, &events, &count) == STORE_OK && count == 1);
-    bool right = strcmp(events[0].data, "{\"reason\":\"restart\",\"attempt\":1}") == 0;
-    store_events_free(events, count);
-    CHECK(right);
-}
-
-static void a_canceled_run_ends_at_the_restart(void)
-{
-    CHECK(fresh());
-    char id[27];
-    CHECK(enqueue(id, (spec){0}) == STORE_OK);
-    claim_one();
-    CHECK(cancel_job("alice", id).state == API_STATE_RUNNING);
-    CHECK_OK(open_store(), error);
-    CHECK(job_of(id).state == API_STATE_CANCELED);
-    CHECK(strcmp(milestones(id), "queued,started,canceled") == 0);
-}
-
-static void ten_boots_are_enough(void)
-{
-    CHECK(fresh());
-    char id[27];
-    CHECK(enqueue(id, (spec){0}) == STORE_OK);
-    for (uint32_t boot = 1; boot <= 10; boot++) {
-        CHECK(strcmp(claim_one().id, id) == 0);
-        CHECK_OK(open_store(), error);
-        CHECK(job_of(id).boots == boot);
-        CHECK(job_of(id).state == (boot < 10 ? API_STATE_QUEUED : API_STATE_FAILED));
-    }
-    CHECK(strcmp(job_of(id).error_code, "crashed") == 0);
-}
-
 static void litter_is_swept(void)
 {
     CHECK(fresh());
@@ -385,9 +343,6 @@ static void a_read_only_database_is_refused(void)
 int main(void)
 {
     RUN(running_jobs_come_back_first);
-    RUN(a_clean_close_is_a_restart_too);
-    RUN(a_canceled_run_ends_at_the_restart);
-    RUN(ten_boots_are_enough);
     RUN(litter_is_swept);
     RUN(what_is_being_written_is_not_swept);
     RUN(a_second_store_is_refused);

@@ -1,6 +1,10 @@
-/* Which job comes next: priority, aging, fairness between clients, models; tokens; the plans that the indexes must serve. */
-#include "server/store/sqlite_store.h"
-#include "tests/store/store_harness.h"
+/* Which job comes next: priority, aging, fairness between clients, models; tokens. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include "server/urgency.h"
+#include "tests/store/contract.h"
+
+#define AGING_MS (1000ll * URGENCY_AGING_SECONDS) /* waiting so long counts as one more priority */
 
 static void nothing_waits(void)
 {
@@ -178,7 +182,7 @@ static void waiting_raises_priority(void)
     CHECK(fresh());
     char old[27], young[27];
     CHECK(enqueue(old, (spec){.priority = 0}) == STORE_OK);
-    clock_ms += 2 * STORE_AGING_MS;
+    clock_ms += 2 * AGING_MS;
     CHECK(enqueue(young, (spec){.priority = 1}) == STORE_OK);
     CHECK(strcmp(claim_one().id, old) == 0);
 }
@@ -188,7 +192,7 @@ static void a_short_wait_raises_nothing(void)
     CHECK(fresh());
     char old[27], young[27];
     CHECK(enqueue(old, (spec){.priority = 0}) == STORE_OK);
-    clock_ms += STORE_AGING_MS / 2;
+    clock_ms += AGING_MS / 2;
     CHECK(enqueue(young, (spec){.priority = 1}) == STORE_OK);
     CHECK(strcmp(claim_one().id, young) == 0);
 }
@@ -207,7 +211,7 @@ static void nobody_starves_under_a_flood(void)
         served += strcmp(job_of(claim_one().id).client, "patient") == 0;
     }
     CHECK_MSG(served == 20, "%d served in %d rounds", served, rounds);
-    CHECK_MSG(rounds >= 20 * STORE_AGING_MS / 10000, "priority meant nothing: %d rounds", rounds);
+    CHECK_MSG(rounds >= 20 * AGING_MS / 10000, "priority meant nothing: %d rounds", rounds);
 }
 
 static void an_urgent_job_waits_for_one_aged_job_at_most(void)
@@ -217,7 +221,7 @@ static void an_urgent_job_waits_for_one_aged_job_at_most(void)
     for (int i = 0; i < 50; i++) {
         CHECK(enqueue(id, (spec){.priority = 0}) == STORE_OK);
     }
-    clock_ms += 100 * STORE_AGING_MS;
+    clock_ms += 100 * AGING_MS;
     claim_one();
     CHECK(enqueue(urgent, (spec){.priority = 10}) == STORE_OK);
     bool first = strcmp(claim_one().id, urgent) == 0;
@@ -325,89 +329,150 @@ static void no_job_is_claimed_twice(void)
         pthread_join(threads[i], NULL);
     }
     CHECK_MSG(claimed_in_all == 400, "%u claims of 400 jobs", claimed_in_all);
-    close_store();
-    CHECK(ask_database("SELECT count(*) FROM job WHERE state=1 AND token=1 AND attempt=1") == 400);
+    char next[64] = "";
+    unsigned once = 0;
+    do {
+        store_job *jobs;
+        size_t count;
+        const api_state running = API_STATE_RUNNING;
+        CHECK(store_list(st, NULL, &running, NULL, next, 100, &jobs, &count, next) == STORE_OK);
+        for (size_t i = 0; i < count; i++) {
+            once += jobs[i].token == 1 && jobs[i].attempt == 1;
+            store_job_done(&jobs[i]);
+        }
+        free(jobs);
+    } while (next[0]);
+    CHECK_MSG(once == 400, "%u of 400 were claimed once", once);
 }
 
-/* ---- Plans */
-static bool plan_says(sqlite3 *db, const char *text, const char *wanted, char *plan, size_t plan_bytes)
+static size_t claim_levels(claim *out, uint32_t max, uint32_t left_out)
 {
-    char question[2048];
-    sqlite3_stmt *statement = NULL;
-    size_t used = 0;
-    plan[0] = 0;
-    snprintf(question, sizeof question, "EXPLAIN QUERY PLAN %s", text);
-    bool fine = sqlite3_prepare_v2(db, question, -1, &statement, NULL) == SQLITE_OK;
-    while (fine && sqlite3_step(statement) == SQLITE_ROW) {
-        used += (size_t)snprintf(plan + used, plan_bytes - used, "%s; ", (const char *)sqlite3_column_text(statement, 3));
+    store_request *r = store_request_create(STORE_CLAIM, NULL, NULL);
+    r->claim_max = max;
+    r->levels_left_out = left_out;
+    r->device = "cpu";
+    size_t count = store_call(st, r) == STORE_OK ? r->claimed_count : 0;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(out[i].id, r->claimed[i].job.id, 27);
     }
-    sqlite3_finalize(statement);
-    return fine && strstr(plan, wanted) && !strstr(plan, "TEMP B-TREE");
+    store_request_free(r);
+    return count;
 }
 
-#define SQL_TEXT(name, text) [name] = text,
-static const char *const TEXTS[SQL_COUNT] = {SQL_STATEMENTS(SQL_TEXT)};
-
-static void indexes_serve_the_queue(void)
+static void the_lowest_priorities_are_left_out(void)
 {
-    static const struct {
-        sql_id id;
-        const char *plan;
-    } rows[] = {
-        {SQL_HEAD, "USING INDEX job_ready (priority=?)"},
-        {SQL_HEAD_MODEL, "job_ready_model (model=? AND priority=?)"},
-        {SQL_BEFORE, "USING COVERING INDEX job_ready (priority=? AND turn<"},
-        {SQL_FROM, "USING COVERING INDEX job_ready (priority=? AND turn>"},
-        {SQL_STAGE, "job_delayed (run_at_ms"},
-        {SQL_DELAYED_NEXT, "USING COVERING INDEX job_delayed"},
-        {SQL_DELAYED_FROM, "USING COVERING INDEX job_delayed"},
-        {SQL_LIST_CLIENT, "job_list (client=? AND created_ms<"},
-        {SQL_PENDING, "USING COVERING INDEX job_pending (client=? AND state<?)"},
-        {SQL_RUNNING_OTHERS, "job_running"},
-        {SQL_ENDED_OLDEST, "USING INDEX job_ended"},
-        {SQL_FORGET, "job_tombstone"},
-        {SQL_PURGE_NEXT, "job_purge"},
-        {SQL_KEY_FIND, "(client=? AND key=?)"},
-        {SQL_EVENT_ADD, "SEARCH event USING PRIMARY KEY (job=?)"},
-    };
+    char low[27], middle[27], high[27];
+    claim got[4];
     CHECK(fresh());
-    close_store();
-    char path[128], plan[512];
-    snprintf(path, sizeof path, "%s/denoised.db", folder);
-    sqlite3 *db = NULL;
-    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
-    const char *missing = NULL;
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0] && !missing; i++) {
-        bool sorted = rows[i].id == SQL_RUNNING_OTHERS; /* a handful of rows, sorted once at start */
-        bool fine = plan_says(db, TEXTS[rows[i].id], rows[i].plan, plan, sizeof plan) || (sorted && strstr(plan, rows[i].plan));
-        missing = fine ? NULL : rows[i].plan;
-    }
-    sqlite3_close(db);
-    CHECK_MSG(!missing, "wanted %s, the plan is %.400s", missing ? missing : "", plan);
+    CHECK(enqueue(low, (spec){.priority = -10}) == STORE_OK && enqueue(middle, (spec){.priority = 0}) == STORE_OK);
+    CHECK(enqueue(high, (spec){.priority = 10}) == STORE_OK);
+    clock_ms += 100 * AGING_MS; /* their own priority counts, not what waiting made of it */
+    CHECK(claim_levels(got, 4, 21) == 0);
+    CHECK(claim_levels(got, 4, 20) == 1 && strcmp(got[0].id, high) == 0);
+    CHECK(claim_levels(got, 4, 11) == 0);
+    CHECK(claim_levels(got, 4, 10) == 1 && strcmp(got[0].id, middle) == 0);
+    CHECK(claim_levels(got, 4, 1) == 0);
+    CHECK(claim_levels(got, 4, 0) == 1 && strcmp(got[0].id, low) == 0);
 }
 
-int main(void)
+static void a_claim_of_none_takes_none(void)
 {
-    RUN(nothing_waits);
-    RUN(in_order_of_acceptance);
-    RUN(a_claim_marks_the_job);
-    RUN(higher_priority_first);
-    RUN(places_in_a_deep_queue_are_exact);
-    RUN(a_thousand_jobs_delay_anothers_first_by_one);
-    RUN(clients_take_turns);
-    RUN(turns_go_by_cost);
-    RUN(idle_clients_save_nothing_up);
-    RUN(waiting_raises_priority);
-    RUN(a_short_wait_raises_nothing);
-    RUN(nobody_starves_under_a_flood);
-    RUN(an_urgent_job_waits_for_one_aged_job_at_most);
-    RUN(a_clock_set_back_ages_nobody);
-    RUN(only_the_models_asked_for);
-    RUN(tokens_rise_with_each_claim);
-    RUN(a_requeued_job_goes_first);
-    RUN(done_images_are_told);
-    RUN(no_job_is_claimed_twice);
-    RUN(indexes_serve_the_queue);
-    end_store_tests();
-    return test_end();
+    char id[27];
+    claim got[1];
+    CHECK(fresh() && enqueue(id, (spec){0}) == STORE_OK);
+    CHECK(claim_jobs(got, 0, NULL) == 0 && job_of(id).state == API_STATE_QUEUED && job_of(id).attempt == 0);
 }
+
+/* The same queue, claimed at once or one by one. */
+static void many_at_once_come_in_the_same_order(void)
+{
+    enum { JOBS = 24 };
+    static const char *const clients[] = {"alice", "bob", "carol"};
+    int order[2][JOBS];
+    for (int together = 0; together < 2; together++) {
+        char ids[JOBS][27];
+        claim got[JOBS];
+        CHECK(fresh());
+        for (int i = 0; i < JOBS; i++) {
+            clock_ms += 7 * AGING_MS / 10;
+            CHECK(enqueue(ids[i], (spec){.client = clients[i % 3], .priority = i % 7 - 3, .cost = 5 + (uint64_t)(i * 13 % 40)}) ==
+                  STORE_OK);
+        }
+        size_t count = together ? claim_jobs(got, JOBS, NULL) : 0;
+        while (!together && count < JOBS && claim_jobs(got + count, 1, NULL)) {
+            count++;
+        }
+        CHECK(count == JOBS);
+        for (int i = 0; i < JOBS; i++) {
+            order[together][i] = -1;
+            for (int k = 0; k < JOBS; k++) {
+                order[together][i] = strcmp(got[i].id, ids[k]) == 0 ? k : order[together][i];
+            }
+        }
+    }
+    CHECK(memcmp(order[0], order[1], sizeof order[0]) == 0);
+}
+
+static void equals_between_priorities_take_turns(void)
+{
+    char id[27];
+    CHECK(fresh());
+    for (int i = 0; i < 10; i++) {
+        CHECK(enqueue(id, (spec){.client = "patient", .priority = -5}) == STORE_OK);
+    }
+    clock_ms += 15 * AGING_MS; /* as urgent as can be */
+    for (int i = 0; i < 10; i++) {
+        CHECK(enqueue(id, (spec){.client = "urgent", .priority = 10}) == STORE_OK);
+    }
+    int patient = 0;
+    for (int i = 0; i < 10; i++) {
+        patient += job_of(claim_one().id).priority == -5;
+        CHECK_MSG(abs(2 * patient - (i + 1)) <= 1, "%d of %d", patient, i + 1);
+    }
+}
+
+static void a_claim_tells_the_whole_job(void)
+{
+    char id[27];
+    CHECK(fresh() && enqueue(id, (spec){.client = "bob", .model = "x", .priority = 2, .cost = 60, .n = 3}) == STORE_OK);
+    clock_ms += 5;
+    store_request *r = store_request_create(STORE_CLAIM, NULL, NULL);
+    r->claim_max = 4;
+    r->device = "cpu";
+    bool fine = store_call(st, r) == STORE_OK && r->claimed_count == 1;
+    const store_job *job = fine ? &r->claimed[0].job : NULL;
+    fine = fine && strcmp(job->id, id) == 0 && strcmp(job->client, "bob") == 0 && strcmp(job->model, "x") == 0 && job->priority == 2 &&
+           job->cost == 60 && job->n == 3 && job->state == API_STATE_RUNNING && job->started_ms == clock_ms &&
+           job->created_ms == clock_ms - 5 && strcmp(job->request_json, REQUEST_JSON) == 0 && r->claimed[0].event_seq == 2 &&
+           r->claimed[0].done_count == 0;
+    store_request_free(r);
+    CHECK(fine);
+}
+
+static const contract_case CASES[] = {
+    CASE(nothing_waits),
+    CASE(in_order_of_acceptance),
+    CASE(a_claim_marks_the_job),
+    CASE(higher_priority_first),
+    CASE(places_in_a_deep_queue_are_exact),
+    CASE(a_thousand_jobs_delay_anothers_first_by_one),
+    CASE(clients_take_turns),
+    CASE(turns_go_by_cost),
+    CASE(idle_clients_save_nothing_up),
+    CASE(waiting_raises_priority),
+    CASE(a_short_wait_raises_nothing),
+    CASE(nobody_starves_under_a_flood),
+    CASE(an_urgent_job_waits_for_one_aged_job_at_most),
+    CASE(a_clock_set_back_ages_nobody),
+    CASE(only_the_models_asked_for),
+    CASE(tokens_rise_with_each_claim),
+    CASE(a_requeued_job_goes_first),
+    CASE(done_images_are_told),
+    CASE(no_job_is_claimed_twice),
+    CASE(the_lowest_priorities_are_left_out),
+    CASE(a_claim_of_none_takes_none),
+    CASE(many_at_once_come_in_the_same_order),
+    CASE(equals_between_priorities_take_turns),
+    CASE(a_claim_tells_the_whole_job),
+};
+CONTRACT_GROUP(contract_claim, CASES)

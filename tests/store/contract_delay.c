@@ -1,6 +1,6 @@
 /* Delayed jobs: after a crash alone a job waits 1 s, then 4 s, out of every claim's sight; meanwhile it can be canceled, be late, and
  * outlive a restart. */
-#include "tests/store/store_harness.h"
+#include "tests/store/contract.h"
 
 /* What time brings: *staged jobs come back, so many fail; *next: when to ask again. */
 static size_t pass_time(uint32_t *staged, int64_t *next)
@@ -190,20 +190,18 @@ static void its_model_is_still_told(void)
     CHECK(told);
 }
 
-int main(void)
-{
-    RUN(a_crash_alone_waits_a_second);
-    RUN(the_next_crash_waits_four);
-    RUN(who_is_not_to_blame_waits_for_nothing);
-    RUN(a_delayed_job_has_no_place);
-    RUN(delayed_jobs_count_for_nobody_in_a_deep_queue);
-    RUN(others_go_on_meanwhile);
-    RUN(a_delayed_job_can_be_canceled);
-    RUN(a_delayed_job_can_be_late);
-    RUN(a_restart_keeps_the_delay);
-    RUN(the_requeue_says_when_to_ask);
-    RUN(a_clock_set_back_delays_nobody);
-    RUN(its_model_is_still_told);
-    end_store_tests();
-    return test_end();
-}
+static const contract_case CASES[] = {
+    CASE(a_crash_alone_waits_a_second),
+    CASE(the_next_crash_waits_four),
+    CASE(who_is_not_to_blame_waits_for_nothing),
+    CASE(a_delayed_job_has_no_place),
+    CASE(delayed_jobs_count_for_nobody_in_a_deep_queue),
+    CASE(others_go_on_meanwhile),
+    CASE(a_delayed_job_can_be_canceled),
+    CASE(a_delayed_job_can_be_late),
+    CASE(a_restart_keeps_the_delay),
+    CASE(the_requeue_says_when_to_ask),
+    CASE(a_clock_set_back_delays_nobody),
+    CASE(its_model_is_still_told),
+};
+CONTRACT_GROUP(contract_delay, CASES)

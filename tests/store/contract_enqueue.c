@@ -1,5 +1,7 @@
 /* Accepting jobs: durability of the answer, idempotency keys, limits, arrays all or nothing, many threads at once. */
-#include "tests/store/store_harness.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include "tests/store/contract.h"
 
 static void stored_as_given(void)
 {
@@ -231,70 +233,139 @@ static void parallel_posts_respect_the_limit(void)
     CHECK(oks == 100);
 }
 
-/* ---- The bounded queue: a callback that holds the writer lets requests pile up behind it. */
-static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-static atomic_uint busy, answered;
-
-static void hold_writer(store_request *r)
-{
-    pthread_mutex_lock(&gate);
-    pthread_mutex_unlock(&gate);
-    store_request_free(r);
-    atomic_fetch_add(&answered, 1);
-}
-
-static void count_answer(store_request *r)
-{
-    atomic_fetch_add(&busy, r->result == STORE_BUSY);
-    store_request_free(r);
-    atomic_fetch_add(&answered, 1);
-}
-
-static void a_full_writer_queue_is_busy(void)
+static void a_request_comes_back_byte_for_byte(void)
 {
     CHECK(fresh());
-    busy = answered = 0;
-    pthread_mutex_lock(&gate);
-    store_request *first = store_request_create(STORE_RETENTION, hold_writer, NULL);
-    store_submit(st, first);
-    usleep(200000); /* it is in the writer's hands now */
-    for (int i = 0; i < 1100; i++) {
-        store_request *r = enqueue_request((spec){.jobs = 1});
-        r->done = count_answer;
-        store_submit(st, r);
+    char *text = malloc(60001);
+    memset(text, 'x', 60000);
+    memcpy(text, "{\"\xc3\xa4\\u0000\\n\":\"", 16);
+    text[60000] = 0;
+    store_request *r = enqueue_request((spec){0});
+    free(r->jobs[0].request_json);
+    r->jobs[0].request_json = strdup(text);
+    store_job job;
+    bool same =
+        store_call(st, r) == STORE_OK && store_get(st, NULL, r->jobs[0].id, &job) == STORE_OK && strcmp(job.request_json, text) == 0;
+    if (same) {
+        store_job_done(&job);
     }
-    unsigned refused = busy;
-    store_request *result = store_request_create(STORE_RETENTION, count_answer, NULL);
-    store_submit(st, result); /* results of running jobs still get in */
-    unsigned refused_after = busy;
-    pthread_mutex_unlock(&gate);
-    close_store(); /* drains */
-    CHECK_MSG(refused == 1100 - 1024 && refused_after == refused, "%u refused", refused);
-    CHECK(answered == 1102);
-    CHECK_OK(open_store(), error);
-    store_stats stats;
-    CHECK(store_get_stats(st, &stats) == STORE_OK && stats.jobs[API_STATE_QUEUED] == 1024);
+    store_request_free(r);
+    free(text);
+    CHECK(same);
 }
 
-int main(void)
+static void arrays_keep_their_order(void)
 {
-    RUN(stored_as_given);
-    RUN(others_do_not_see_it);
-    RUN(survives_a_restart);
-    RUN(queued_event_has_the_position);
-    RUN(key_replays_the_first_ids);
-    RUN(key_with_another_body_is_a_mismatch);
-    RUN(keys_belong_to_clients);
-    RUN(ended_jobs_replay_too);
-    RUN(arrays_replay_whole);
-    RUN(arrays_are_all_or_nothing);
-    RUN(an_id_twice_changes_nothing);
-    RUN(a_clients_limit_counts_running_jobs);
-    RUN(the_queue_is_limited_in_cost);
-    RUN(a_known_key_answers_though_the_queue_is_full);
-    RUN(parallel_posts_of_one_key_make_one_job);
-    RUN(parallel_posts_respect_the_limit);
-    RUN(a_full_writer_queue_is_busy);
-    end_store_tests();
-    return test_end();
+    CHECK(fresh());
+    store_request *r = enqueue_request((spec){.jobs = 10});
+    bool fine = store_call(st, r) == STORE_OK && r->id_count == 10;
+    for (int i = 0; fine && i < 10; i++) {
+        fine = strcmp(r->ids[i], r->jobs[i].id) == 0 && position(r->ids[i]) == i;
+    }
+    store_request_free(r);
+    CHECK(fine);
 }
+
+static void a_refusal_leaves_nothing(void)
+{
+    char id[27], again[27];
+    CHECK(fresh());
+    options.client_jobs_max = 1;
+    CHECK_OK(open_store(), error);
+    CHECK(enqueue(id, (spec){.key = "a", .print = 1}) == STORE_OK);
+    for (int i = 0; i < 3; i++) {
+        CHECK(enqueue(again, (spec){.key = "b", .cost = 500}) == STORE_QUOTA);
+        CHECK(enqueue(again, (spec){.key = "a", .print = 2}) == STORE_MISMATCH);
+        CHECK(enqueue(again, (spec){.key = "a", .print = 1}) == STORE_REPLAY);
+    }
+    store_stats stats;
+    CHECK(store_get_stats(st, &stats) == STORE_OK && stats.jobs[API_STATE_QUEUED] == 1 && stats.queued_cost == 20);
+    CHECK(strcmp(milestones(id), "queued") == 0);
+    /* Nor did the refused ones take a turn: another client's job is not behind them. */
+    char bob[27];
+    CHECK(enqueue(bob, (spec){.client = "bob"}) == STORE_OK && position(bob) == 1);
+}
+
+static void a_mismatch_is_no_replay_of_another_client(void)
+{
+    char id[27], again[27];
+    CHECK(fresh());
+    CHECK(enqueue(id, (spec){.client = "alice", .key = "K", .print = 1}) == STORE_OK);
+    CHECK(enqueue(again, (spec){.client = "alice", .key = "k", .print = 2}) == STORE_OK); /* keys differ by case */
+    CHECK(enqueue(again, (spec){.client = "Alice", .key = "K", .print = 2}) == STORE_OK); /* clients too */
+    CHECK(enqueue(again, (spec){.client = "alice", .key = "K", .print = 2}) == STORE_MISMATCH);
+}
+
+static void keys_survive_a_restart(void)
+{
+    char id[27], again[27];
+    CHECK(fresh());
+    CHECK(enqueue(id, (spec){.key = "k", .print = 9}) == STORE_OK);
+    CHECK_OK(open_store(), error);
+    CHECK(enqueue(again, (spec){.key = "k", .print = 9}) == STORE_REPLAY && strcmp(id, again) == 0);
+    CHECK(enqueue(again, (spec){.key = "k", .print = 8}) == STORE_MISMATCH);
+}
+
+static void a_canceled_or_purged_job_replays_too(void)
+{
+    char id[27], again[27];
+    CHECK(fresh());
+    CHECK(enqueue(id, (spec){.key = "k"}) == STORE_OK && cancel_job("alice", id).ended);
+    CHECK(enqueue(again, (spec){.key = "k"}) == STORE_REPLAY && strcmp(id, again) == 0);
+    CHECK(purge_job("alice", id).result == STORE_OK);
+    CHECK(enqueue(again, (spec){.key = "k"}) == STORE_REPLAY && strcmp(id, again) == 0 && job_of(id).expired);
+}
+
+static void limits_make_room_as_jobs_leave(void)
+{
+    char id[27], more[27];
+    CHECK(fresh());
+    options.queue_jobs_max = 2;
+    options.queue_cost_max = 100;
+    CHECK_OK(open_store(), error);
+    CHECK(enqueue(id, (spec){.cost = 50}) == STORE_OK && enqueue(more, (spec){.cost = 50}) == STORE_OK);
+    CHECK(enqueue(more, (spec){.cost = 1}) == STORE_QUEUE_FULL);
+    CHECK(strcmp(claim_one().id, id) == 0); /* what runs is not queued */
+    CHECK(enqueue(more, (spec){.cost = 50}) == STORE_OK && enqueue(id, (spec){.cost = 1}) == STORE_QUEUE_FULL);
+    CHECK(cancel_job("alice", more).ended && enqueue(more, (spec){.cost = 50}) == STORE_OK);
+}
+
+static void a_requeue_is_never_refused(void)
+{
+    char id[27], more[27];
+    CHECK(fresh());
+    options.queue_jobs_max = 1;
+    CHECK_OK(open_store(), error);
+    CHECK(enqueue(id, (spec){0}) == STORE_OK);
+    const claim c = claim_one();
+    CHECK(enqueue(more, (spec){0}) == STORE_OK);
+    CHECK(requeue_job(id, c.token, "shutdown", false).result == STORE_OK && position(id) == 0 && position(more) == 1);
+}
+
+static const contract_case CASES[] = {
+    CASE(stored_as_given),
+    CASE(others_do_not_see_it),
+    CASE(survives_a_restart),
+    CASE(queued_event_has_the_position),
+    CASE(key_replays_the_first_ids),
+    CASE(key_with_another_body_is_a_mismatch),
+    CASE(keys_belong_to_clients),
+    CASE(ended_jobs_replay_too),
+    CASE(arrays_replay_whole),
+    CASE(arrays_are_all_or_nothing),
+    CASE(an_id_twice_changes_nothing),
+    CASE(a_clients_limit_counts_running_jobs),
+    CASE(the_queue_is_limited_in_cost),
+    CASE(a_known_key_answers_though_the_queue_is_full),
+    CASE(parallel_posts_of_one_key_make_one_job),
+    CASE(parallel_posts_respect_the_limit),
+    CASE(a_request_comes_back_byte_for_byte),
+    CASE(arrays_keep_their_order),
+    CASE(a_refusal_leaves_nothing),
+    CASE(a_mismatch_is_no_replay_of_another_client),
+    CASE(keys_survive_a_restart),
+    CASE(a_canceled_or_purged_job_replays_too),
+    CASE(limits_make_room_as_jobs_leave),
+    CASE(a_requeue_is_never_refused),
+};
+CONTRACT_GROUP(contract_enqueue, CASES)

@@ -1,5 +1,5 @@
 /* What happens to a claimed job: images exactly once, fencing, ends, cancel in each state, requeue and the poison limits. */
-#include "tests/store/store_harness.h"
+#include "tests/store/contract.h"
 
 /* A job of n images, claimed. */
 static claim running(uint32_t n)
@@ -260,27 +260,25 @@ static void milestones_after_a_number(void)
     CHECK(store_events(st, "aaaaaaaaaaaaaaaaaaaaaaaaaa", 0, &events, &count) == STORE_NONE);
 }
 
-int main(void)
-{
-    RUN(the_last_image_ends_the_job);
-    RUN(images_come_in_any_order);
-    RUN(an_image_is_counted_once);
-    RUN(an_index_beyond_n_is_refused);
-    RUN(an_ended_job_takes_no_image);
-    RUN(a_stale_token_changes_nothing);
-    RUN(a_failure_says_why);
-    RUN(cancel_while_queued);
-    RUN(cancel_while_running);
-    RUN(cancel_after_the_end);
-    RUN(cancel_of_anothers_job);
-    RUN(the_first_commit_wins);
-    RUN(a_canceled_job_neither_fails_nor_requeues);
-    RUN(a_requeue_gives_the_attempt_back);
-    RUN(three_crashes_alone_are_enough);
-    RUN(innocent_requeues_never_poison);
-    RUN(the_end_shows_the_job_as_it_is_read);
-    RUN(milestones_replay_byte_for_byte);
-    RUN(milestones_after_a_number);
-    end_store_tests();
-    return test_end();
-}
+static const contract_case CASES[] = {
+    CASE(the_last_image_ends_the_job),
+    CASE(images_come_in_any_order),
+    CASE(an_image_is_counted_once),
+    CASE(an_index_beyond_n_is_refused),
+    CASE(an_ended_job_takes_no_image),
+    CASE(a_stale_token_changes_nothing),
+    CASE(a_failure_says_why),
+    CASE(cancel_while_queued),
+    CASE(cancel_while_running),
+    CASE(cancel_after_the_end),
+    CASE(cancel_of_anothers_job),
+    CASE(the_first_commit_wins),
+    CASE(a_canceled_job_neither_fails_nor_requeues),
+    CASE(a_requeue_gives_the_attempt_back),
+    CASE(three_crashes_alone_are_enough),
+    CASE(innocent_requeues_never_poison),
+    CASE(the_end_shows_the_job_as_it_is_read),
+    CASE(milestones_replay_byte_for_byte),
+    CASE(milestones_after_a_number),
+};
+CONTRACT_GROUP(contract_run, CASES)
