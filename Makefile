@@ -44,7 +44,7 @@ else
 BASE += -fsanitize=$(SANITIZER) -fno-omit-frame-pointer -fPIE -fno-common $(if $(filter undefined,$(SANITIZER)),-fno-sanitize-recover=undefined)
 LINK := -pthread -pie -fsanitize=$(SANITIZER)
 endif
-LIBS := -lmicrohttpd -lsqlite3 -lcjson -lpng16 -lz -lm -ldl
+LIBS := -lmicrohttpd -lsqlite3 -lcjson -lpng16 -lz -lcurl -lm -ldl
 
 # What the build identity of engines says of the sources: all that may change an image's bytes, and how it was compiled. A commit
 # would not do: it is unknown in an image or a tarball, and says nothing of changes that are not committed.

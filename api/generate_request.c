@@ -252,6 +252,25 @@ static bool read_counts(api_reader *r, api_request *out)
     return true;
 }
 
+/* Whether deliveries may go there is the daemon's to say (server/webhook_policy.h); here it is text of the right kind. */
+static bool read_webhook(api_reader *r, api_request *out)
+{
+    const cJSON *value = r->members[API_FIELD_WEBHOOK].value;
+    if (!value) {
+        return true;
+    }
+    const char *url = cJSON_IsString(value) ? value->valuestring : "";
+    size_t bytes = strlen(url), printable = 0;
+    while (printable < bytes && url[printable] > ' ' && url[printable] < 127) {
+        printable++;
+    }
+    if (bytes < 1 || bytes > API_WEBHOOK_BYTES_MAX || printable < bytes) {
+        return refuse_field(r, API_FIELD_WEBHOOK, "must be a URL of 1 to 2048 printable ASCII characters");
+    }
+    memcpy(out->webhook, url, bytes + 1);
+    return true;
+}
+
 static bool read_request(api_reader *r, api_request *out, const cJSON *object, api_raw raw, api_model_lookup *lookup, void *payload)
 {
     if (!cJSON_IsObject(object)) {
@@ -261,7 +280,7 @@ static bool read_request(api_reader *r, api_request *out, const cJSON *object, a
            read_steps(r, out) && read_sampler(r, out) && api_read_options(r, out) && api_read_images(r, out) &&
            read_exact(r, API_FIELD_SEED, &out->has_seed, &out->seed) &&
            read_exact(r, API_FIELD_VARIATION_SEED, &out->has_variation, &out->variation_seed) && read_counts(r, out) &&
-           api_check_together(r, out);
+           read_webhook(r, out) && api_check_together(r, out);
 }
 
 /* ---- The body */

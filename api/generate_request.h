@@ -49,6 +49,7 @@ typedef struct api_request {
     uint32_t n;
     int priority;
     int64_t deadline_ms;         /* from acceptance; 0: none */
+    char webhook[API_WEBHOOK_BYTES_MAX + 1]; /* a URL to be told of the end; "": none */
 } api_request;
 
 /* Finds a model's description by name; NULL: unknown. name NULL asks for the default model, which is

@@ -148,6 +148,7 @@ char *api_recipe_json(const api_request *request, const api_model *model, uint64
     one.n = 1;
     one.priority = 0;
     one.deadline_ms = 0;
+    one.webhook[0] = 0;
     char *shown = api_request_json(&one);
     api_text text = API_TEXT_INIT;
     text.failed = !shown;

@@ -70,6 +70,10 @@ char *api_request_json(const api_request *request)
     if (request->deadline_ms) {
         api_text_format(&text, ",\"deadline_ms\":%" PRId64, request->deadline_ms);
     }
+    if (request->webhook[0]) {
+        api_text_add(&text, ",\"webhook\":");
+        api_text_string(&text, request->webhook);
+    }
     api_text_add(&text, "}");
     return api_text_take(&text);
 }
@@ -190,7 +194,8 @@ bool api_request_from_json(api_request *out, const char *json, size_t bytes)
          read_image(root, "init_image", &request.init_image) && read_image(root, "mask_image", &request.mask_image) &&
          read_seeds(root, &request) && api_read_whole(root, "steps", 1, API_STEPS_MAX, &steps) &&
          api_read_whole(root, "n", 1, API_N_MAX, &n) && api_read_whole(root, "priority", -API_PRIORITY_MAX, API_PRIORITY_MAX, &priority) &&
-         (!limited || api_read_whole(root, "deadline_ms", 1, API_DEADLINE_MS_MAX, &deadline_ms));
+         (!limited || api_read_whole(root, "deadline_ms", 1, API_DEADLINE_MS_MAX, &deadline_ms)) &&
+         (!cJSON_GetObjectItemCaseSensitive(root, "webhook") || api_read_text(root, "webhook", request.webhook, sizeof request.webhook));
     if (ok) {
         request.guidance_scale = guidance->valuedouble;
         request.steps = (uint32_t)steps;

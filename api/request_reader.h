@@ -22,7 +22,8 @@
     X(SEED, "seed")                                                                                                                        \
     X(N, "n")                                                                                                                              \
     X(PRIORITY, "priority")                                                                                                                \
-    X(DEADLINE_MS, "deadline_ms")
+    X(DEADLINE_MS, "deadline_ms")                                                                                                          \
+    X(WEBHOOK, "webhook")
 
 typedef enum api_field {
 #define X(name, text) API_FIELD_##name,

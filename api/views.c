@@ -134,6 +134,15 @@ static void add_error(api_text *text, const api_job_view *job)
     api_text_add(text, "},");
 }
 
+static void add_webhook(api_text *text, const api_webhook_view *webhook)
+{
+    if (webhook) {
+        api_text_format(text, "\"webhook\":{\"state\":\"%s\",\"tries\":%" PRIu32 ",\"error\":", webhook->state, webhook->tries);
+        api_text_string(text, webhook->error);
+        api_text_add(text, "},");
+    }
+}
+
 static void add_urls(api_text *text, const char *id, const char *base_path)
 {
     api_text_format(text, "\"urls\":{\"self\":\"%s/jobs/%s\",\"events\":\"%s/jobs/%s/events\"}", base_path, id, base_path, id);
@@ -163,6 +172,7 @@ void api_add_job(api_text *text, const api_job_view *job, const char *base_path)
     }
     api_text_add(text, "],");
     add_error(text, job);
+    add_webhook(text, job->webhook);
     add_urls(text, job->id, base_path);
     api_text_add(text, "}");
 }

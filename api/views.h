@@ -18,6 +18,13 @@ typedef struct api_image_view {
     uint32_t evaluations;            /* of the network, guided ones counted once; 0: not known */
 } api_image_view;
 
+/* How it stands with telling a job's end to its webhook. */
+typedef struct api_webhook_view {
+    const char *state;               /* pending, delivered or failed */
+    uint32_t tries;
+    const char *error;               /* of the last try; NULL: none */
+} api_webhook_view;
+
 typedef struct api_job_view {
     char id[27];
     api_state state;
@@ -34,6 +41,7 @@ typedef struct api_job_view {
     const api_image_view *images;
     uint32_t image_count;
     const char *error_code, *error_detail;   /* NULL: no error */
+    const api_webhook_view *webhook; /* NULL: not shown */
 } api_job_view;
 
 const char *api_state_name(api_state state);

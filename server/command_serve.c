@@ -141,6 +141,15 @@ static dn_status open_parts(serve_run *run, dn_error *error)
     if (status == DN_OK) {
         status = inputs_start(&s->inputs, s->store, error);
     }
+    if (status == DN_OK && o->webhook_secret_file != NULL) {
+        const webhooks_options options = {.store = s->store,
+                                          .metrics = s->metrics,
+                                          .secret_file = o->webhook_secret_file,
+                                          .ca_file = o->webhook_ca_file,
+                                          .allowed = o->webhook_allowed,
+                                          .first_pause_seconds = o->webhook_pause};
+        status = webhooks_start(&s->webhooks, &options, error);
+    }
     return status;
 }
 
@@ -161,6 +170,7 @@ static void close_parts(serve_run *run)
 {
     service *s = &run->service;
     http_stop(run->http);
+    webhooks_stop(s->webhooks);
     inputs_stop(s->inputs);
     if (s->dispatcher != NULL) {
         dispatcher_stop(s->dispatcher);

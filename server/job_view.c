@@ -44,6 +44,27 @@ static void show_progress(job_view *held, service *s)
     }
 }
 
+/* How it stands with telling the job's end, if that was asked for. */
+static store_result show_webhook(job_view *held, service *s)
+{
+    const char *json = held->job.request_json;
+    if (json == NULL || strstr(json, "\"webhook\":") == NULL) {
+        return STORE_OK;
+    }
+    store_delivery_state *d = &held->delivery;
+    if (store_delivery_of(s->store, held->job.id, d) == STORE_UNKNOWN) {
+        job_view_done(held);
+        return STORE_UNKNOWN;
+    }
+    held->webhook = (api_webhook_view){.state = d->delivered  ? "delivered"
+                                                : d->given_up ? "failed"
+                                                              : "pending",
+                                       .tries = d->attempts,
+                                       .error = d->error[0] != '\0' ? d->error : NULL};
+    held->view.webhook = &held->webhook;
+    return STORE_OK;
+}
+
 store_result job_view_make(job_view *out, service *s, store_job *job)
 {
     memset(out, 0, sizeof *out);
@@ -62,7 +83,7 @@ store_result job_view_make(job_view *out, service *s, store_job *job)
     }
     store_job_view(held, out->image_views, out->image_count, &out->view);
     show_progress(out, s);
-    return STORE_OK;
+    return show_webhook(out, s);
 }
 
 void job_view_done(job_view *held)

@@ -29,6 +29,9 @@ static const counter_text counters[METRIC_COUNTERS] = {
     [METRIC_WORKER_RESTARTS] = {"denoised_worker_restarts_total", "Workers started after one ended or froze."},
     [METRIC_LANES_SET_ASIDE] = {"denoised_lanes_set_aside_total", "Times a running image made way for a more urgent one."},
     [METRIC_LANES_RESUMED] = {"denoised_lanes_resumed_total", "Images continued from a snapshot."},
+    [METRIC_WEBHOOKS_DELIVERED] = {"denoised_webhooks_delivered_total", "Ends of jobs told to their receivers."},
+    [METRIC_WEBHOOKS_FAILED] = {"denoised_webhooks_failed_total", "Tries to tell a receiver that failed."},
+    [METRIC_WEBHOOKS_GIVEN_UP] = {"denoised_webhooks_given_up_total", "Ends of jobs that could not be told."},
 };
 
 static const counter_text gauges[METRIC_GAUGES] = {

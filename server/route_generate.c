@@ -144,6 +144,26 @@ static bool parse_body(http_request *request, generate_state *g, api_request **j
     return true;
 }
 
+/* Whether each job's end can be told where it asks to be. */
+static bool check_webhooks(const service *s, const generate_state *g, const api_request *jobs, size_t count, api_problem *problem)
+{
+    for (size_t i = 0; i < count; i++) {
+        char field[32] = "/webhook";
+        const char *rule = jobs[i].webhook[0] && s->webhooks ? webhooks_refuse(s->webhooks, jobs[i].webhook) : NULL;
+        if (g->is_array) {
+            snprintf(field, sizeof field, "/%zu/webhook", i);
+        }
+        if (jobs[i].webhook[0] && !s->webhooks) {
+            return api_refuse(problem, API_UNSUPPORTED_OPTION, field,
+                              "webhook is turned off here: serve --webhook-secret-file turns it on");
+        }
+        if (rule != NULL) {
+            return api_refuse(problem, API_INVALID_FIELD, field, "webhook %s", rule);
+        }
+    }
+    return true;
+}
+
 /* Ids and omitted seeds are drawn here, once: what is stored is complete. */
 static bool fill_jobs(http_request *request, generate_state *g, api_request *jobs, size_t count, api_problem *problem)
 {
@@ -198,7 +218,7 @@ static void begin(http_request *request)
     g->enqueue->base_path = s->base_path;
     http_add_header(request, "Vary", "Accept, Prefer");
     bool fine = check_headers(request, g, &problem) && parse_body(request, g, &jobs, &count, &problem) &&
-                fill_jobs(request, g, jobs, count, &problem);
+                check_webhooks(s, g, jobs, count, &problem) && fill_jobs(request, g, jobs, count, &problem);
     if (fine) {
         g->waits = api_prefer_wait(http_header(request, "Prefer"), &g->wait_seconds) == 1;
         http_suspend(request, -1.0);

@@ -103,6 +103,12 @@ static int check_options(serve_options *o)
     if (!listen_is_loopback(o->listen) && o->api_key_file[0] == '\0' && !o->insecure) {
         return refuse_option("listening beyond loopback without keys: give --api-key-file FILE, or --insecure if a proxy guards this port");
     }
+    for (uint32_t i = 0; i < o->webhook_list.count; i++) {
+        o->webhook_allowed[i] = o->webhook_list.values[i];
+    }
+    if ((o->webhook_list.count > 0 || o->webhook_ca_file) && !o->webhook_secret_file) {
+        return refuse_option("--webhook-allow and --webhook-ca-file need --webhook-secret-file FILE");
+    }
     unsigned hosts = 0;
     for (uint32_t i = 0; i < o->host_list.count; i++) {
         o->hosts[hosts++] = o->host_list.values[i];
@@ -129,7 +135,8 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
                          .batching_text = "continuous",
                          .keep_days = 7,
                          .drain_seconds = 60.0,
-                         .snapshot_every = 5.0};
+                         .snapshot_every = 5.0,
+                         .webhook_pause = 5.0};
     const dn_option table[] = {
         DN_TEXT_OPTION("listen", "ADDR:PORT|unix:PATH", o->listen, "where to listen (127.0.0.1:8080)"),
         DN_TEXT_OPTION("data", "DIR", o->data, "queue, images and snapshots (./data)"),
@@ -150,6 +157,10 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_TEXT_OPTION("keep-bytes", "BYTES", o->keep_bytes_text, "and, oldest first, beyond so many bytes (10G)"),
         DN_NUMBER_OPTION("drain-seconds", o->drain_seconds, 0.0, 3600.0, "to finish what runs at SIGTERM (60)"),
         DN_NUMBER_OPTION("snapshot-every", o->snapshot_every, 0.01, 3600.0, "seconds between snapshots of a running image (5)"),
+        DN_TEXT_OPTION("webhook-secret-file", "FILE", o->webhook_secret_file, "what webhooks are signed with; without it there are none"),
+        DN_LIST_OPTION("webhook-allow", "HOST:PORT", o->webhook_list, "a receiver that need be neither public nor https; repeat for more"),
+        DN_TEXT_OPTION("webhook-ca-file", "FILE", o->webhook_ca_file, "certificates that receivers are checked with (the system's)"),
+        DN_NUMBER_OPTION("webhook-pause", o->webhook_pause, 0.01, 3600.0, "seconds before the second try; then five times as long (5)"),
         DN_TEXT_OPTION("socket-mode", "MODE", o->socket_mode_text, "of a Unix socket (0660)"),
     };
     const dn_command_line line = {.command = "serve",

@@ -12,13 +12,15 @@
 typedef struct serve_options {
     const char *listen, *data, *base_path, *public_url, *api_key_file, *keep_bytes_text, *memory_limit_text, *socket_mode_text;
     const char *batching_text;
-    dn_option_list models, host_list;
+    const char *webhook_secret_file, *webhook_ca_file; /* NULL: none */
+    dn_option_list models, host_list, webhook_list;
     uint64_t threads, keep_days, rows_max;
-    double drain_seconds, snapshot_every;
+    double drain_seconds, snapshot_every, webhook_pause;
     bool insecure, preload, vae_tiling;
     const char *precision_text; /* NULL: fp32 */
     /* Made from them by serve_options_parse: */
     const char *hosts[DN_OPTION_LIST_MAX + 2]; /* NULL-terminated */
+    const char *webhook_allowed[DN_OPTION_LIST_MAX + 1]; /* NULL-terminated */
     char public_host[256];
     uint64_t keep_bytes, memory_limit;
     dn_precision precision;

@@ -12,6 +12,7 @@
 #include "server/metrics.h"
 #include "server/models.h"
 #include "server/store/store.h"
+#include "server/webhooks.h"
 
 typedef struct service {
     store *store;
@@ -20,6 +21,7 @@ typedef struct service {
     metrics *metrics;
     dispatcher *dispatcher;
     inputs *inputs;
+    webhooks *webhooks; /* NULL: there are none */
     const char *base_path;
     const char *version, *build;
     atomic_bool draining;
@@ -41,6 +43,8 @@ typedef struct job_view {
     store_image *images;
     size_t image_count;
     api_image_view *image_views;
+    store_delivery_state delivery;
+    api_webhook_view webhook;
     api_job_view view;
 } job_view;
 /* Takes over *job. STORE_GONE, STORE_NONE: retention has taken it since it was read; STORE_UNKNOWN: out of memory, or the store

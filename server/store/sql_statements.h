@@ -107,6 +107,16 @@
                   " RETURNING idempotency")                                                                                                \
     X(SQL_KEY_FORGET, "DELETE FROM idempotency WHERE row=?1 AND NOT EXISTS (SELECT 1 FROM job WHERE idempotency=?1)")                      \
     X(SQL_CLIENTS_FORGET, "DELETE FROM client WHERE turn<=(SELECT turn FROM level WHERE level.priority=client.priority)")                  \
+    /* Outbox. A row is done with when it was delivered or its next time is never. */                                                      \
+    X(SQL_OUTBOX_ADD, "INSERT INTO outbox(job,url,next_ms) VALUES(?1,?2,?3)")                                                              \
+    X(SQL_OUTBOX_DUE, "SELECT o.row,j.id,o.url,e.name,e.data,o.attempt,j.finished_ms FROM outbox o JOIN job j ON j.row=o.job"              \
+                      " JOIN event e ON e.job=o.job AND e.seq=(SELECT max(seq) FROM event WHERE job=o.job)"                                \
+                      " WHERE o.delivered_ms IS NULL AND o.next_ms<=?1 ORDER BY o.next_ms LIMIT ?2")                                       \
+    X(SQL_OUTBOX_DELIVERED, "UPDATE outbox SET attempt=attempt+1,delivered_ms=?2,last_error=NULL WHERE row=?1 AND delivered_ms IS NULL")   \
+    X(SQL_OUTBOX_FAILED, "UPDATE outbox SET attempt=attempt+1,next_ms=?2,last_error=?3 WHERE row=?1 AND delivered_ms IS NULL")             \
+    X(SQL_OUTBOX_OF, "SELECT o.attempt,o.delivered_ms IS NOT NULL,o.next_ms,coalesce(o.last_error,'') FROM outbox o"                       \
+                     " JOIN job j ON j.row=o.job WHERE j.id=?1")                                                                           \
+    X(SQL_OUTBOX_DROP, "DELETE FROM outbox WHERE job=?1")                                                                                  \
     /* Models */                                                                                                                           \
     X(SQL_MODEL_SET, "INSERT INTO model(name,description,updated_ms) VALUES(?1,?2,?3)"                                                     \
                      " ON CONFLICT(name) DO UPDATE SET description=excluded.description,updated_ms=excluded.updated_ms")                   \

@@ -172,6 +172,7 @@ bool store_finish(store *s, const store_job *job, api_state state, const char *c
         return false;
     }
     tell_end(s, &ended, seq);
+    store_outbox_add(s, &ended);
     store_job_done(&ended);
     return !s->writer.code;
 }

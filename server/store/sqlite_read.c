@@ -6,7 +6,7 @@
 
 #include "server/store/sqlite_store.h"
 
-static sql *borrow(store *s)
+sql *store_borrow(store *s)
 {
     store_reader *found = NULL;
     pthread_mutex_lock(&s->readers_mutex);
@@ -23,8 +23,7 @@ static sql *borrow(store *s)
     return &found->connection;
 }
 
-/* Gives the connection back; false: something failed while it was out. */
-static bool give_back(store *s, sql *c)
+bool store_give_back(store *s, sql *c)
 {
     bool fine = !c->code;
     sql_clear(c);
@@ -54,10 +53,10 @@ static void end(sql *c)
 
 store_result store_get(store *s, const char *client, const char *id, store_job *out)
 {
-    sql *c = borrow(s);
+    sql *c = store_borrow(s);
     store_job job = {0};
     bool found = store_fetch(c, id, &job);
-    if (!give_back(s, c)) {
+    if (!store_give_back(s, c)) {
         return STORE_UNKNOWN;
     }
     if (!found || (client && strcmp(client, job.client) != 0)) {
@@ -100,11 +99,11 @@ store_result store_list(store *s, const char *client, const api_state *state, co
     if (!jobs) {
         return STORE_UNKNOWN;
     }
-    sql *c = borrow(s);
+    sql *c = store_borrow(s);
     sqlite3_stmt *statement = client ? sql_row(c, SQL_LIST_CLIENT, "tiiiti", client, created, row, wanted, model, rows)
                                      : sql_row(c, SQL_LIST_ALL, "iiti", row, wanted, model, rows);
     size_t used = read_list(c, statement, jobs, (size_t)rows);
-    if (!give_back(s, c)) {
+    if (!store_give_back(s, c)) {
         free_list(jobs, used);
         return STORE_UNKNOWN;
     }
@@ -135,7 +134,7 @@ static store_result find_row(sql *c, const char *id, int64_t *row)
 
 store_result store_images(store *s, const char *id, store_image **out, size_t *count)
 {
-    sql *c = borrow(s);
+    sql *c = store_borrow(s);
     begin(c);
     int64_t row = 0;
     store_result result = find_row(c, id, &row);
@@ -143,7 +142,7 @@ store_result store_images(store *s, const char *id, store_image **out, size_t *c
         store_read_images(c, row, out, count);
     }
     end(c);
-    return give_back(s, c) ? result : STORE_UNKNOWN;
+    return store_give_back(s, c) ? result : STORE_UNKNOWN;
 }
 
 static bool read_event(sql *c, sqlite3_stmt *statement, store_event **events, size_t *count)
@@ -165,7 +164,7 @@ store_result store_events(store *s, const char *id, int64_t after_seq, store_eve
 {
     store_event *events = NULL;
     size_t used = 0;
-    sql *c = borrow(s);
+    sql *c = store_borrow(s);
     begin(c);
     int64_t row = 0;
     store_result result = find_row(c, id, &row);
@@ -174,7 +173,7 @@ store_result store_events(store *s, const char *id, int64_t after_seq, store_eve
     }
     sql_end(statement);
     end(c);
-    if (!give_back(s, c)) {
+    if (!store_give_back(s, c)) {
         result = STORE_UNKNOWN;
     }
     if (result != STORE_OK) {
@@ -190,7 +189,7 @@ store_result store_events(store *s, const char *id, int64_t after_seq, store_eve
 store_result store_queue_place(store *s, const char *id, int64_t *jobs_ahead, uint64_t *cost_ahead)
 {
     int64_t jobs = 0, cost = 0;
-    sql *c = borrow(s);
+    sql *c = store_borrow(s);
     begin(c);
     sqlite3_stmt *place = sql_row(c, SQL_QUEUE_PLACE, "t", id);
     bool queued = place != NULL;
@@ -200,7 +199,7 @@ store_result store_queue_place(store *s, const char *id, int64_t *jobs_ahead, ui
         store_ahead(c, priority, turn, row, &jobs, &cost);
     }
     end(c);
-    if (!give_back(s, c)) {
+    if (!store_give_back(s, c)) {
         return STORE_UNKNOWN;
     }
     *jobs_ahead = jobs;
@@ -211,7 +210,7 @@ store_result store_queue_place(store *s, const char *id, int64_t *jobs_ahead, ui
 store_result store_get_stats(store *s, store_stats *out)
 {
     store_stats stats = {0};
-    sql *c = borrow(s);
+    sql *c = store_borrow(s);
     begin(c);
     sqlite3_stmt *statement = sql_row(c, SQL_TOTALS, "");
     for (bool more = statement != NULL; more; more = sql_next(c, statement)) {
@@ -224,7 +223,7 @@ store_result store_get_stats(store *s, store_stats *out)
     sql_end(statement);
     stats.image_bytes = (uint64_t)sql_integer(c, SQL_IMAGE_BYTES, 0, "");
     end(c);
-    if (!give_back(s, c)) {
+    if (!store_give_back(s, c)) {
         return STORE_UNKNOWN;
     }
     *out = stats;
@@ -233,9 +232,9 @@ store_result store_get_stats(store *s, store_stats *out)
 
 void store_drop_inputs(store *s)
 {
-    sql *c = borrow(s);
+    sql *c = store_borrow(s);
     store_sweep_inputs(s, c, false);
-    give_back(s, c);
+    store_give_back(s, c);
 }
 
 char **store_queued_models(store *s)
@@ -245,7 +244,7 @@ char **store_queued_models(store *s)
     if (!names) {
         return NULL;
     }
-    sql *c = borrow(s);
+    sql *c = store_borrow(s);
     sqlite3_stmt *statement = sql_row(c, SQL_QUEUED_MODELS, "");
     for (bool more = statement != NULL; more; more = sql_next(c, statement)) {
         char **grown = realloc(names, (count + 2) * sizeof *names);
@@ -258,7 +257,7 @@ char **store_queued_models(store *s)
         names[count] = NULL;
     }
     sql_end(statement);
-    if (!give_back(s, c)) {
+    if (!store_give_back(s, c)) {
         for (size_t i = 0; i < count; i++) {
             free(names[i]);
         }
@@ -270,11 +269,11 @@ char **store_queued_models(store *s)
 
 store_result store_model(store *s, const char *name, char **json)
 {
-    sql *c = borrow(s);
+    sql *c = store_borrow(s);
     sqlite3_stmt *statement = sql_row(c, SQL_MODEL_GET, "t", name);
     char *copy = statement ? sql_column_copy(c, statement, 0) : NULL;
     sql_end(statement);
-    if (!give_back(s, c)) {
+    if (!store_give_back(s, c)) {
         free(copy);
         return STORE_UNKNOWN;
     }

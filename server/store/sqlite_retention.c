@@ -16,6 +16,7 @@ void store_expire(store *s, store_request *r, int64_t row)
     sql_end(statement);
     sql_run(c, SQL_IMAGES_DROP, "i", row);
     sql_run(c, SQL_EVENTS_DROP, "i", row);
+    sql_run(c, SQL_OUTBOX_DROP, "i", row);
     sql_run(c, SQL_EXPIRE, "ii", row, store_now(s));
 }
 

@@ -91,6 +91,9 @@ bool store_requeue(store *s, const store_job *job, const char *reason, bool cras
 uint32_t store_stage(store *s, int64_t now);
 int64_t store_next_due(store *s); /* when time next changes something for a queued job; 0: never */
 
+/* sqlite_outbox.c: what is to be delivered about a job that has just ended, if it asked for that. */
+void store_outbox_add(store *s, const store_job *ended);
+
 /* Takes an ended job's images, events and parameters; adds the names of its files to r. */
 void store_expire(store *s, store_request *r, int64_t row);
 
@@ -107,12 +110,17 @@ store_result store_do_purge(store *s, store_request *r);
 store_result store_do_retention(store *s, store_request *r);
 store_result store_do_model(store *s, store_request *r);
 store_result store_do_deadlines(store *s, store_request *r);
+store_result store_do_delivery(store *s, store_request *r);
 
 void store_request_clear(store_request *r); /* frees what an attempt put out, before another */
 bool store_add_file(store_request *r, sql *c, const char *name);
 
 /* sqlite_inputs.c: files of jobs that have ended go; strays: those of no job too. */
 void store_sweep_inputs(store *s, sql *c, bool strays);
+
+/* sqlite_read.c: a read-only connection for a while, any thread; it waits for one. False: something failed while it was out. */
+sql *store_borrow(store *s);
+bool store_give_back(store *s, sql *c);
 
 /* sqlite_writer.c */
 dn_status store_writer_start(store *s, dn_error *error);

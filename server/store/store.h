@@ -76,7 +76,7 @@ void store_events_free(store_event *events, size_t count);
 /* ---- Writing */
 typedef enum store_op {
     STORE_ENQUEUE, STORE_CLAIM, STORE_IMAGE, STORE_FAIL, STORE_CANCEL, STORE_CANCELED_DONE, STORE_REQUEUE, STORE_PURGE,
-    STORE_RETENTION, STORE_MODEL, STORE_DEADLINES
+    STORE_RETENTION, STORE_MODEL, STORE_DEADLINES, STORE_DELIVERY
 } store_op;
 
 typedef struct store_enqueue_job {
@@ -154,6 +154,10 @@ typedef struct store_request {
      * their ids, n and last events. Delayed ones whose moment has come have a place in the queue again. */
     int64_t next_due_ms;            /* out, of STORE_REQUEUE too: the next deadline or end of a delay of a queued job; 0: none */
     uint32_t staged;                /* out, of STORE_CLAIM too: jobs whose delay was found to be over */
+    /* STORE_DELIVERY: how a try to deliver a row of the outbox went. error_detail: why it failed. */
+    int64_t delivery_row;
+    bool delivered;
+    int64_t next_try_ms;            /* when it failed: 0: that was the last */
     /* out, for every op that made events: the last milestone's seq of the job named in id */
     int64_t event_seq;
     struct store_request *next;     /* the store's own link while queued */
@@ -186,6 +190,25 @@ store_result store_get_stats(store *s, store_stats *out);
 void store_drop_inputs(store *s);
 /* Models that queued jobs name, each once; NULL-terminated, each malloc'd like the list; NULL: it cannot be read. */
 char **store_queued_models(store *s);
+/* The outbox: what is to be delivered about jobs that have ended; a row is written in the transaction that ends its job, and goes
+ * when the job expires. Rows whose time has come, the oldest first, at most `limit`: *out malloc'd, with what it holds freed by
+ * store_deliveries_free. */
+typedef struct store_delivery {
+    int64_t row;
+    char id[27];
+    char *url, *event, *data;       /* of the job's last milestone: its name and its JSON */
+    uint32_t attempt;               /* tries before this one */
+    int64_t finished_ms;
+} store_delivery;
+store_result store_deliveries(store *s, uint32_t limit, store_delivery **out, size_t *count);
+void store_deliveries_free(store_delivery *deliveries, size_t count);
+/* How the delivery about a job stands; NONE: nothing is to be delivered about it, or it has not ended. */
+typedef struct store_delivery_state {
+    uint32_t attempts;
+    bool delivered, given_up;
+    char error[256];                /* of the last try that failed; "" none */
+} store_delivery_state;
+store_result store_delivery_of(store *s, const char *id, store_delivery_state *out);
 /* Model descriptions kept from earlier runs. *json malloc'd. */
 store_result store_model(store *s, const char *name, char **json);
 
