@@ -173,6 +173,8 @@ run: deps
 	@$(MAKE) --no-print-directory build
 	exec build/denoised serve --listen 127.0.0.1:$(PORT) --data ./data --model fashion-mnist=models/fashion-mnist
 
+# Objects of tests are kept: a change compiles what it changed.
+.SECONDARY: $(call obj,$(TEST_SRC) $(BENCH_SRC))
 tests-build: $(TESTS) $(OUT)/denoised $(OUT)/denoised-faults build/denoised $(OUT)/examples/generate
 
 SCRIPTS := $(sort $(shell find tests -name '*_test.py' -o -name '*_test.sh' 2>/dev/null))

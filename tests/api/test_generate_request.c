@@ -9,6 +9,7 @@
 #define GUIDANCE API_INVALID_FIELD, "/guidance_scale", "guidance_scale must be a number from -100 to 100"
 #define SEED API_INVALID_FIELD, "/seed", "seed must be an integer or a string of digits from 0 to 18446744073709551615"
 #define COUNT API_INVALID_FIELD, "/n", "n must be an integer from 1 to 64"
+#define WEBHOOK API_INVALID_FIELD, "/webhook", "webhook must be a URL of 1 to 2048 printable ASCII characters"
 #define DEADLINE API_INVALID_FIELD, "/deadline_ms", "deadline_ms must be an integer from 1 to 604800000"
 #define PRIORITY API_INVALID_FIELD, "/priority", "priority must be an integer from -10 to 10"
 #define SAMPLER API_INVALID_FIELD, "/sampler", "sampler must be \"model\" or one of "
@@ -44,6 +45,7 @@ static const struct {
     {"{\"priority\":-0}", OK},
     {"{\"deadline_ms\":1}", OK},
     {"{\"deadline_ms\":604800000}", OK},
+    {"{\"webhook\":\"https://example.com/\"}", OK},
     {"{\"seed\":0}", OK},
     {"{\"seed\":18446744073709551615}", OK},
     {"{\"seed\":\"18446744073709551615\"}", OK},
@@ -258,6 +260,12 @@ static const struct {
     {"{\"deadline_ms\":1.5}", DEADLINE},
     {"{\"deadline_ms\":\"soon\"}", DEADLINE},
     {"{\"deadline_ms\":null}", DEADLINE},
+    {"{\"webhook\":null}", WEBHOOK},
+    {"{\"webhook\":7}", WEBHOOK},
+    {"{\"webhook\":\"\"}", WEBHOOK},
+    {"{\"webhook\":\"https://example.com/a b\"}", WEBHOOK},
+    {"{\"webhook\":\"https://example.com/\\u007f\"}", WEBHOOK},
+    {"{\"webhook\":[\"https://example.com/\"]}", WEBHOOK},
     {"{\"priority\":11}", PRIORITY},
     {"{\"priority\":-11}", PRIORITY},
     {"{\"priority\":0.5}", PRIORITY},

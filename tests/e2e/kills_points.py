@@ -1,7 +1,7 @@
 """Every fault point (server/fault.h), who passes it and when: what kills_test.py needs to bring about the moment it names.
 
 Phases: load (a daemon at work, under the workload), worker (its worker at work), boot (a start after a kill), first (the first start on an
-empty folder), migrate (a start on an older schema), backup (`denoised backup`), drain (after SIGTERM), worker_drain (the worker's side of it).
+empty folder), migrate (a start on an older schema), backup (`denoised backup`), drain (after SIGTERM), worker_drain (the worker's side of it), webhook (webhooks_test.py kills there).
 """
 
 POINTS = {
@@ -65,6 +65,7 @@ POINTS = {
     "migrate_copy_kept": "migrate",
     "migrate_step": "migrate",
     "migrate_after_commit": "migrate",
+    "webhook_sent_before_mark": "webhook",
     "worker_started": "worker",
     "worker_model_loaded": "worker",
     "worker_lane_taken": "worker",

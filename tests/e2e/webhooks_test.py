@@ -6,6 +6,7 @@ import ssl
 
 from harness import *  # noqa: F403
 
+FAULTS = os.path.join(os.path.dirname(PROGRAM), "denoised-faults")
 SECRET = b"a secret of webhooks, thirty-two"
 
 
@@ -71,9 +72,19 @@ def secret_file(text=SECRET):
     return path
 
 
-def daemon_for(*receivers, more=(), pause="0.05", **options):
+class Other(Daemon):
+    """A daemon of another program than the usual one."""
+
+    program = PROGRAM
+
+    def command(self):
+        return [self.program, *super().command()[1:]]
+
+
+def daemon_for(*receivers, more=(), pause="0.05", program=PROGRAM, **options):
     allowed = [word for r in receivers for word in ("--webhook-allow", f"127.0.0.1:{r.port}")]
-    return Daemon("--webhook-secret-file", secret_file(), *allowed, "--webhook-pause", pause, *more, **options)
+    Other.program = program
+    return Other("--webhook-secret-file", secret_file(), *allowed, "--webhook-pause", pause, *more, **options)
 
 
 def told(daemon, job_id, state="delivered", seconds=60):
@@ -182,6 +193,20 @@ def an_end_is_told_though_daemon_and_receiver_died():
             check(told(daemon, one["id"], seconds=120)["state"] == "succeeded", "told")
         same(sorted({r[2]["webhook-id"] for r in receiver.received}), sorted(f"job_{j['id']}" for j in (job, running)), "what was told")
         receiver.close()
+
+
+@test
+def what_was_sent_but_not_marked_is_sent_again():
+    receiver = Receiver(200)
+    with daemon_for(receiver, program=FAULTS, environment={"DENOISED_FAULT": "webhook_sent_before_mark:1"}) as daemon:
+        job = daemon.post({"steps": 2, "webhook": f"http://127.0.0.1:{receiver.port}/"}).json
+        same(daemon.process.wait(60 * SLOW), -signal.SIGKILL, "the daemon's end")
+        same(len(receiver.received), 1, "requests before the kill")
+        daemon.environment = None
+        daemon.start()
+        same(told(daemon, job["id"])["webhook"]["tries"], 1, "tries that are known of")
+        same([r[2]["webhook-id"] for r in receiver.received], [f"job_{job['id']}"] * 2, "what was told")
+    receiver.close()
 
 
 @test
