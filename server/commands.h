@@ -4,6 +4,7 @@
 #define DN_SERVER_COMMANDS_H
 
 int dn_command_backup(int argc, char **argv);
+int dn_command_check(int argc, char **argv);
 int dn_command_evaluate(int argc, char **argv);
 int dn_command_forward(int argc, char **argv);
 int dn_command_generate(int argc, char **argv);

@@ -51,6 +51,8 @@ typedef struct dispatcher_question {
 double dispatcher_eta(dispatcher *d, const dispatcher_question *question);
 /* Seconds that so many rows take in full batches; < 0: not measured yet. */
 double dispatcher_queue_seconds(dispatcher *d, uint64_t cost);
+/* Whether the file of that name in the folder of snapshots is one, whole. */
+bool dispatcher_snapshot_whole(int folder_fd, const char *name);
 /* Drain: no more claims. Finishes what runs within grace_seconds, then snapshots and requeues without spending an attempt.
  * hurry: snapshot at once. dispatcher_drained tells when it is over. */
 void dispatcher_drain(dispatcher *d, double grace_seconds);

@@ -151,3 +151,17 @@ void snapshot_sweep(dispatcher *d)
     }
     closedir(folder);
 }
+
+bool dispatcher_snapshot_whole(int folder_fd, const char *name)
+{
+    char id[API_ID_BYTES + 1] = "";
+    uint32_t index, steps;
+    size_t count;
+    memcpy(id, name, strnlen(name, API_ID_BYTES));
+    if (!api_id_valid(id) || sscanf(name + API_ID_BYTES, "-%9u.snap", &index) != 1)
+        return false;
+    unsigned char *payload = snapshot_read(folder_fd, id, index, &steps, &count);
+    const bool whole = payload != NULL;
+    free(payload);
+    return whole;
+}

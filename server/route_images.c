@@ -1,10 +1,13 @@
-/* GET /jobs/{id}/images/{i}.png: the file as it lies on disk, with its sha256 as ETag; immutable once there. */
+/* GET /jobs/{id}/images/{i}.png: the file as it lies on disk, if it still is what its row says, with its sha256 as ETag; immutable once
+ * there. */
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/sha256.h"
 #include "server/service.h"
 
 /* True when If-None-Match names this tag or everything. */
@@ -13,11 +16,36 @@ static bool matches(const char *header, const char *sha256)
     return header != NULL && (strcmp(header, "*") == 0 || strstr(header, sha256) != NULL);
 }
 
+/* What the row promises is what goes out, or nothing: a file that a disk has changed is an error, never a wrong picture. */
+static bool is_whole(int fd, const store_image *image)
+{
+    char piece[1 << 16], sha256[DN_SHA256_HEX_BYTES];
+    unsigned char digest[DN_SHA256_BYTES];
+    struct stat info;
+    if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode) || (uint64_t)info.st_size != image->view.bytes) {
+        return false;
+    }
+    dn_sha256 hash;
+    dn_sha256_init(&hash);
+    off_t at = 0;
+    for (ssize_t got; (got = pread(fd, piece, sizeof piece, at)) > 0; at += got) {
+        dn_sha256_update(&hash, piece, (size_t)got);
+    }
+    dn_sha256_final(&hash, digest);
+    dn_sha256_hex(sha256, digest);
+    return at == info.st_size && strcmp(sha256, image->view.sha256) == 0;
+}
+
+static void add_tag(http_request *request, const store_image *image)
+{
+    http_add_header(request, "ETag", "\"%s\"", image->view.sha256);
+    http_add_header(request, "Cache-Control", "private, immutable, max-age=31536000");
+}
+
 void route_png(http_request *request, job_view *held, uint32_t index)
 {
     service *s = request->application;
     const store_image *image = NULL;
-    struct stat info;
     for (size_t i = 0; i < held->image_count; i++) {
         if (held->images[i].index == index) {
             image = &held->images[i];
@@ -32,23 +60,24 @@ void route_png(http_request *request, job_view *held, uint32_t index)
         http_refuse(request, API_NOT_READY, "this image has not been made yet");
         return;
     }
-    http_add_header(request, "ETag", "\"%s\"", image->view.sha256);
-    http_add_header(request, "Cache-Control", "private, immutable, max-age=31536000");
     if (matches(http_header(request, "If-None-Match"), image->view.sha256)) {
+        add_tag(request, image);
         http_answer_empty(request, 304);
         return;
     }
     char *path = store_path(s->store, "images", image->file);
     int fd = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     free(path);
-    if (fd < 0 || fstat(fd, &info) != 0) {
+    if (fd < 0 || !is_whole(fd, image)) {
+        fprintf(stderr, "denoised: images/%s is %s\n", image->file, fd < 0 ? "missing or cannot be opened" : "damaged");
+        http_refuse(request, API_INTERNAL, fd < 0 ? "the image's file could not be read" : "the image's file is damaged");
         if (fd >= 0) {
             close(fd);
         }
-        http_refuse(request, API_INTERNAL, "the image's file could not be read");
         return;
     }
-    http_answer_file(request, "image/png", fd, (uint64_t)info.st_size);
+    add_tag(request, image);
+    http_answer_file(request, "image/png", fd, image->view.bytes);
 }
 
 /* "12.png" to 12: plain digits, no leading zero, no sign. */

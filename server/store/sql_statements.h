@@ -21,6 +21,10 @@
     X(SQL_IMAGES, "SELECT " SQL_IMAGE_COLUMNS " FROM image WHERE job=?1 ORDER BY number")                                                  \
     X(SQL_IMAGE_FILE, "SELECT file FROM image WHERE job=?1 AND number=?2")                                                                 \
     X(SQL_IMAGE_FILES, "SELECT file FROM image")                                                                                           \
+    X(SQL_IMAGES_AFTER, "SELECT job,number,file,bytes,sha256 FROM image WHERE (job,number)>(?1,?2) ORDER BY job,number LIMIT ?3")          \
+    X(SQL_IMAGE_THERE, "SELECT EXISTS(SELECT 1 FROM image WHERE job=?1 AND number=?2)")                                                    \
+    X(SQL_INPUTS_NEEDED, "SELECT id||'-init.png' FROM job WHERE state<2 AND instr(request,'\"init_image\"')"                               \
+      " UNION ALL SELECT id||'-mask.png' FROM job WHERE state<2 AND instr(request,'\"mask_image\"')")                                     \
     /* 1: no row names the file, and no claim that still holds is about to. */                                                             \
     X(SQL_IMAGE_LITTER,                                                                                                                    \
       "SELECT coalesce((SELECT NOT (EXISTS(SELECT 1 FROM image WHERE image.job=job.row AND file=?2)"                                       \

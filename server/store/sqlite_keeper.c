@@ -36,7 +36,7 @@ static void look_through(sql *c, char text[200])
 {
     sqlite3_stmt *statement = NULL;
     snprintf(text, 200, "no answer");
-    if (sqlite3_prepare_v2(c->db, "PRAGMA quick_check(1)", -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
+    if (sqlite3_prepare_v2(c->db, "PRAGMA integrity_check(1)", -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
         const char *line = sql_column(statement, 0);
         bool heading = strncmp(line, "***", 3) == 0 && strchr(line, '\n'); /* "*** in database main ***" */
         snprintf(text, 200, "%s", heading ? strchr(line, '\n') + 1 : line);
@@ -64,8 +64,13 @@ static void check(store *s, sql *c)
     if (sound && took > KEEPER_SAID_SECONDS) {
         fprintf(stderr, "store: the database is sound (looked through in %.0f s)\n", took);
     } else if (!sound) {
+        pthread_mutex_lock(&s->keeper_mutex);
+        bool late = s->recovered; /* before, the start refuses with a line of its own */
+        pthread_mutex_unlock(&s->keeper_mutex);
         atomic_store(&s->stopped, true);
-        fprintf(stderr, "store: %s is %s (%s); writing has stopped\n", s->database, unreadable ? "not readable" : "damaged", s->damage);
+        if (late) {
+            fprintf(stderr, "store: %s is %s (%s); writing has stopped\n", s->database, unreadable ? "not readable" : "damaged", text);
+        }
     }
     sql_clear(c);
 }
@@ -81,7 +86,7 @@ static bool parse_image_name(const char *name, char id[API_ID_BYTES + 1], long l
 
 /* A file is litter if no row names it and none is about to: one statement sees both the row and the job's state. What is being written
  * now belongs to a job that runs with the very token of the file's name. */
-static bool is_litter(sql *c, const char *name)
+bool store_image_is_litter(sql *c, const char *name)
 {
     char id[API_ID_BYTES + 1] = "";
     long long token = 0;
@@ -97,7 +102,7 @@ static void sweep_images(store *s, sql *c)
     char *path = store_path(s, "images", "");
     DIR *listing = path ? opendir(path) : NULL;
     for (struct dirent *entry; listing && !leaving(s) && (entry = readdir(listing));) {
-        if (entry->d_name[0] != '.' && is_litter(c, entry->d_name) && !c->code) {
+        if (entry->d_name[0] != '.' && store_image_is_litter(c, entry->d_name) && !c->code) {
             unlinkat(dirfd(listing), entry->d_name, 0);
         }
         sql_clear(c); /* one that cannot be asked about stays until the next start */

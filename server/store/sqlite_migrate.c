@@ -11,8 +11,6 @@
 #include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
-#define STORE_APPLICATION_ID 0x646e7364 /* "dnsd" in the database header */
-
 /* The file's bytes and a NUL, under the given symbol. The path is relative to the repository root, where the compiler runs. */
 #define EMBED(symbol, path)                                                                                                                \
     __asm__(".pushsection .rodata\n"                                                                                                       \

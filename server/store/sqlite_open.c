@@ -115,7 +115,10 @@ static dn_status check_presence(const store *s, dn_error *error)
 {
     struct stat lock, database;
     bool had = fstat(s->lock_fd, &lock) == 0 && lock.st_size > 0;
-    bool has = stat(s->database, &database) == 0 && database.st_size > 0;
+    bool there = stat(s->database, &database) == 0, has = there && database.st_size > 0;
+    if (there && !S_ISREG(database.st_mode)) {
+        return dn_fail(error, DN_INVALID, "%s is not a file: restore a backup, or start with another folder", s->database);
+    }
     if (had && !has) {
         return dn_fail(error, DN_INVALID,
                        "%s is missing or empty although this folder had one: restore a backup, or start with another folder", s->database);

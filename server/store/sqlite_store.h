@@ -13,6 +13,7 @@
 #include "server/store/store.h"
 #include "server/urgency.h"
 
+#define STORE_APPLICATION_ID 0x646e7364 /* "dnsd" in the database header */
 #define STORE_AHEAD_NEAR 200 /* queued jobs that are counted from the front; a job further back is counted from the end */
 #define STORE_GROUP_MAX 256 /* requests in one transaction */
 #define STORE_QUEUE_MAX 1024 /* enqueues waiting for the writer; beyond: STORE_BUSY */
@@ -140,6 +141,7 @@ void store_keeper_init(store *s);
 /* Looks through the database on a thread of its own, and waits for the verdict: to the end if patient, else as long as the options say. */
 dn_status store_keeper_start(store *s, bool patient, dn_error *error);
 void store_keeper_recovered(store *s); /* the last run's jobs have been taken up: image files may be swept */
+bool store_image_is_litter(sql *c, const char *name); /* a file of the folder images that no row names, and none is about to */
 void store_keeper_stop(store *s); /* ends the check if it still runs */
 
 /* sqlite_recover.c: before the writer thread starts. */

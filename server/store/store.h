@@ -241,6 +241,19 @@ bool store_release_ballast(store *s);
 /* A copy of a data directory that may be in use: its database as of one moment, and every image that it names. The result is a data
  * directory itself. destination must be new or empty. *missing counts images that retention took meanwhile. Any process. */
 dn_status store_backup(const char *folder, const char *destination, size_t *images, size_t *missing, dn_error *error);
+/* Looks at everything in a data directory that may be in use, and changes nothing: the database page by page, its counts, that each image
+ * row has its file with the right bytes, the inputs of jobs to come, snapshots, files of no row. DN_INVALID: there is no database
+ * that could be looked at (missing, not one, newer); DN_IO: it could not be looked at. */
+typedef struct store_audit {
+    /* What is wrong (damage), or only worth knowing. */
+    void (*found)(void *payload, bool damage, const char *what, const char *detail);
+    void (*progress)(void *payload, const char *label, double share);
+    bool (*snapshot_whole)(int folder_fd, const char *name);
+    void *payload;
+    int schema;                     /* out, as all below */
+    uint64_t jobs, images, image_bytes, snapshots, damages;
+} store_audit;
+dn_status store_audit_folder(const char *folder, store_audit *audit, dn_error *error);
 /* The path of a file of the data directory ("images/NAME"), malloc'd. */
 char *store_path(const store *s, const char *folder, const char *name);
 
