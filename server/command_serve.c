@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "server/commands.h"
 #include "server/fault.h"
+#include "server/log_sink.h"
 #include "server/serve_options.h"
 #include "server/service.h"
 #include "server/version.h"
@@ -361,6 +362,7 @@ int dn_command_serve(int argc, char **argv)
     if (status != DN_OPTIONS_GO_ON) {
         return status;
     }
+    log_never_blocks();
     take_signals(&run);
     allow_descriptors();
     umask(0027);

@@ -65,6 +65,14 @@ void dispatcher_cancel(dispatcher *d, const char *job_id)
     dispatcher_post(d, item);
 }
 
+static void say_no_worker(dispatcher *d, const char *model, char *reason, size_t reason_bytes)
+{
+    pthread_mutex_lock(&d->lock);
+    snprintf(reason, reason_bytes, "the worker for %s is being started%s%s", model ? model : "(none)", d->lost_why[0] ? " again: " : "",
+             d->lost_why);
+    pthread_mutex_unlock(&d->lock);
+}
+
 bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes)
 {
     const char *name = models_name(d->options.models, 0);
@@ -83,8 +91,10 @@ bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes)
         snprintf(reason, reason_bytes, "draining");
     else if (state == MODEL_FAILED)
         snprintf(reason, reason_bytes, "model %s cannot be loaded: %s", name ? name : "(none)", cause);
+    else if (up)
+        snprintf(reason, reason_bytes, "model %s is being loaded", name);
     else
-        snprintf(reason, reason_bytes, up ? "model %s is being loaded" : "the worker for %s is being started", name);
+        say_no_worker(d, name, reason, reason_bytes);
     return ready;
 }
 

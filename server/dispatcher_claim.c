@@ -198,33 +198,44 @@ static void begin_job(dispatcher *d, running_job *job)
         job_end_with(d, job, END_CANCELED, NULL, NULL);
 }
 
-void dispatcher_claimed(dispatcher *d, store_request *request)
+/* A job that was claimed is nobody else's any more: it is taken here, if not now then when there is memory. */
+static bool take_claimed(dispatcher *d, pending *item)
 {
+    const store_request *request = item->request;
+    for (; item->claimed < request->claimed_count; item->claimed++) {
+        store_claimed *claimed = &request->claimed[item->claimed];
+        running_job *job = make_job(d, claimed);
+        if (!job) {
+            fprintf(stderr, "dispatcher: out of memory for job %s; trying again\n", claimed->job.id);
+            return false;
+        }
+        const double waited = (double)(job->job.started_ms - job->job.created_ms) / 1000;
+        metrics_observe(d->options.metrics, METRIC_QUEUE_WAIT_SECONDS, waited > 0 ? waited : 0);
+        hub_milestone(d->options.hub, job->job.id, claimed->event_seq, false);
+        begin_job(d, job);
+    }
+    return true;
+}
+
+bool dispatcher_claimed(dispatcher *d, pending *item)
+{
+    const store_request *request = item->request;
     d->claiming = false;
     dispatcher_staged(d, request);
     if (request->result == STORE_OK && !request->claimed_count && request->models == (const char *const *)d->strangers) {
         dispatcher_forget_strangers(d); /* All of them have failed. */
         d->next_claim = 0;
-        return;
+        return true;
     }
     if (request->result == STORE_OK && !request->claimed_count && request->levels_left_out) {
         d->claim_urgent = d->claim_again;
-        return;
+        return true;
     }
     if (request->result != STORE_OK || !request->claimed_count) {
         d->next_claim = d->claim_again ? 0 : dn_now_seconds() + (request->result == STORE_OK ? DISPATCHER_CLAIM_SECONDS : 0.1);
-        return;
+        return true;
     }
     d->queue_moved = true;
-    for (size_t i = 0; i < request->claimed_count; i++) {
-        store_claimed *claimed = &request->claimed[i];
-        const double waited = (double)(claimed->job.started_ms - claimed->job.created_ms) / 1000;
-        metrics_observe(d->options.metrics, METRIC_QUEUE_WAIT_SECONDS, waited > 0 ? waited : 0);
-        hub_milestone(d->options.hub, claimed->job.id, claimed->event_seq, false);
-        running_job *job = make_job(d, claimed);
-        if (job)
-            begin_job(d, job);
-        else
-            fprintf(stderr, "dispatcher: out of memory for job %s: it goes on after a restart\n", claimed->job.id);
-    }
+    d->claiming = !take_claimed(d, item);
+    return !d->claiming;
 }

@@ -165,6 +165,7 @@ static void hear_admitted(dispatcher *d, const protocol_message *m)
     out->job->admitted = true;
     if (m->steps_done && !lane->aside)
         metrics_add(d->options.metrics, METRIC_LANES_RESUMED, 1);
+    dispatcher_note_redone(d, out->job->job.id, out->index, m->steps_done);
     const double waited = (double)(dn_wall_ms() - out->job->job.created_ms) / 1000;
     if (!m->steps_done && !lane->aside)
         metrics_observe(d->options.metrics, METRIC_ADMISSION_WAIT_SECONDS, waited > 0 ? waited : 0);
@@ -219,12 +220,17 @@ static void fill_image(store_request *request, const running_job *job, const out
     }
 }
 
-/* To the files thread, then the store; an image nobody wants any more is only acknowledged. */
-static void hear_image(dispatcher *d, const protocol_message *m)
+/* To the files thread, then the store; an image nobody wants any more is only acknowledged. One that is not what the worker hashed ends
+ * the worker: nothing that it says can be believed. */
+static dn_status hear_image(dispatcher *d, const protocol_message *m, dn_error *error)
 {
     outstanding_lane *out = outstanding_find(d, m->lane);
+    unsigned char hash[32];
     if (!out)
-        return;
+        return DN_OK;
+    dn_sha256_of(hash, m->data.bytes, m->data.count);
+    if (memcmp(hash, m->sha256, sizeof hash) != 0)
+        return dn_fail(error, DN_INVALID, "an image came damaged");
     running_job *job = out->job;
     const bool wanted = job && (job->end == END_NONE || job->end == END_REQUEUED);
     pending *item = wanted ? dispatcher_pending(d, STORE_IMAGE) : NULL;
@@ -236,7 +242,7 @@ static void hear_image(dispatcher *d, const protocol_message *m)
             store_request_free(item->request);
         free(item);
         dispatcher_acknowledge(d, m->lane);
-        return;
+        return DN_OK;
     }
     fault_point("image_heard");
     fill_image(item->request, job, out, m);
@@ -248,6 +254,7 @@ static void hear_image(dispatcher *d, const protocol_message *m)
     job->lanes[out->index].steps_done = job->lanes[out->index].steps_total;
     d->store_pending++;
     files_write_image(&d->files, item);
+    return DN_OK;
 }
 
 static void hear_preview(dispatcher *d, const protocol_message *m)
@@ -319,8 +326,7 @@ static dn_status hear(dispatcher *d, const protocol_message *m, dn_error *error)
         hear_snapshot(d, m);
         return DN_OK;
     case PROTOCOL_IMAGE:
-        hear_image(d, m);
-        return DN_OK;
+        return hear_image(d, m, error);
     case PROTOCOL_GONE:
         hear_gone(d, m);
         return DN_OK;

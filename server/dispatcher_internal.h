@@ -42,6 +42,7 @@ typedef struct pending {
     uint64_t lane; /* STORE_IMAGE: to be acknowledged */
     unsigned char *png; /* STORE_IMAGE: owned until the file is durable */
     size_t png_bytes;
+    size_t claimed; /* STORE_CLAIM: so many of its jobs are here */
     unsigned refusals; /* times the disk was full */
     double due; /* when to try again */
 } pending;
@@ -132,6 +133,13 @@ typedef struct worker_side_model {
     uint32_t rows_max;
 } worker_side_model;
 
+/* How far an image had come when its worker was lost. */
+#define DISPATCHER_REACHED_MAX 512u
+typedef struct reached_lane {
+    char job[27];
+    uint32_t index, steps; /* steps: 0 once it is known how many were made again */
+} reached_lane;
+
 /* What came of a model lately, fading; and what its images need beside ticks. Kept over workers. */
 typedef struct arrivals {
     double since, last; /* the first, 0: none yet; as of when the next three are */
@@ -150,8 +158,9 @@ struct dispatcher {
     pid_t daemon;
     files_thread files;
 
-    pthread_mutex_t lock; /* the inbox */
+    pthread_mutex_t lock; /* the next three */
     pending *inbox, **inbox_tail;
+    char lost_why[192]; /* why there is no worker; "": there has been no reason yet */
 
     atomic_bool settled; /* the default model, with preload every one, has been loaded or has failed since the worker started */
     atomic_bool kicked, stop, hurry, drained, worker_up, store_gone;
@@ -168,12 +177,16 @@ struct dispatcher {
     int pid_fd;
     protocol_pipe pipe;
     bool hello, ever_ready, drain_sent, worker_drained;
+    char lost_by[24]; /* how the last worker ended: "signal 9" */
+    bool message_lost; /* one to the worker could not be sent: the two sides no longer agree */
     uint32_t credit;
-    double started, last_heard, last_ping, respawn_at, backoff, drain_sent_at;
+    double started, last_heard, last_ping, last_checked, respawn_at, backoff, drain_sent_at;
     double slowest_tick;
     worker_side_model *models; /* [models_count] */
     tick_table *tables; /* [models_count]: what the worker says of ticks; kept over workers */
     unsigned starts;
+    reached_lane reached[DISPATCHER_REACHED_MAX]; /* the newest overwrite the oldest */
+    uint64_t reached_count;
 
     /* jobs */
     running_job *jobs;
@@ -204,7 +217,7 @@ void dispatcher_retry_deferred(dispatcher *d, double now);
 
 /* dispatcher_claim.c */
 void dispatcher_claim(dispatcher *d, double now);
-void dispatcher_claimed(dispatcher *d, store_request *request);
+bool dispatcher_claimed(dispatcher *d, pending *item); /* false: out of memory for one of its jobs; to be called again */
 void dispatcher_staged(dispatcher *d, const store_request *request); /* delayed jobs may be claimed again */
 void dispatcher_find_strangers(dispatcher *d); /* at start, and when jobs come back that were out of sight */
 void dispatcher_forget_strangers(dispatcher *d);
@@ -243,6 +256,10 @@ void dispatcher_acknowledge(dispatcher *d, uint64_t number);
 /* dispatcher_frames.c */
 dn_status dispatcher_read_frames(dispatcher *d, dn_error *error);
 void dispatcher_publish_progress(dispatcher *d, double now);
+
+/* dispatcher_redone.c: steps that are made twice */
+void dispatcher_note_reached(dispatcher *d, const running_job *job); /* its worker is lost: of the lanes that it had */
+void dispatcher_note_redone(dispatcher *d, const char *job_id, uint32_t index, uint32_t resumed_at); /* it entered a batch there */
 
 /* dispatcher_worker.c */
 void worker_start(dispatcher *d, double now);

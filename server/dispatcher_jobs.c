@@ -124,7 +124,7 @@ void job_try_end(dispatcher *d, running_job *job)
         submit_end(d, job);
 }
 
-/* code_or_reason, detail: error code and detail of END_FAILED; reason of END_REQUEUED. May free the job. */
+/* code_or_reason, detail: error code and detail of END_FAILED; reason of END_REQUEUED, and what ended the worker. May free the job. */
 void job_end_with(dispatcher *d, running_job *job, job_end end, const char *code_or_reason, const char *detail)
 {
     job->end = end;
@@ -133,6 +133,7 @@ void job_end_with(dispatcher *d, running_job *job, job_end end, const char *code
         snprintf(job->error_detail, sizeof job->error_detail, "%s", detail ? detail : "");
     } else if (end == END_REQUEUED) {
         snprintf(job->reason, sizeof job->reason, "%s", code_or_reason);
+        snprintf(job->error_detail, sizeof job->error_detail, "%s", detail ? detail : "");
     }
     for (uint32_t i = 0; i < job->n; i++)
         if (job->lanes[i].place == PLACE_SENT) {
@@ -283,6 +284,6 @@ void dispatcher_suspect(dispatcher *d)
         for (uint32_t i = 0; i < alone->n; i++)
             if (alone->lanes[i].place == PLACE_SENT)
                 alone->lanes[i].place = PLACE_WAITING;
-        job_end_with(d, alone, END_REQUEUED, "worker-crashed", NULL);
+        job_end_with(d, alone, END_REQUEUED, "worker-crashed", d->lost_by);
     }
 }

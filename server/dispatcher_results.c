@@ -146,7 +146,10 @@ void dispatcher_result(dispatcher *d, pending *item)
         return;
     switch (request->op) {
     case STORE_CLAIM:
-        dispatcher_claimed(d, request);
+        if (!dispatcher_claimed(d, item)) {
+            defer(d, item, 0.05);
+            return;
+        }
         break;
     case STORE_IMAGE:
         if (request->result != STORE_UNKNOWN)
@@ -178,6 +181,8 @@ void dispatcher_retry_deferred(dispatcher *d, double now)
         } else if (item->png) {
             d->store_pending++;
             files_write_image(&d->files, item);
+        } else if (item->request->op == STORE_CLAIM) {
+            dispatcher_result(d, item); /* the store has said what it had to say */
         } else {
             dispatcher_submit(d, item);
         }

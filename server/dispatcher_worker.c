@@ -24,8 +24,10 @@ enum { WORKER_FD = 3, FIXED_ARGUMENTS = 24 };
 void worker_tell(dispatcher *d, const protocol_message *message)
 {
     dn_error error;
-    if (d->pid && protocol_send(&d->pipe, message, &error) != DN_OK)
-        fprintf(stderr, "dispatcher: %s\n", error.message);
+    if (!d->pid || d->message_lost || protocol_send(&d->pipe, message, &error) == DN_OK)
+        return;
+    fprintf(stderr, "dispatcher: %s\n", error.message);
+    d->message_lost = true;
 }
 
 /* ---- Starting */
@@ -125,6 +127,14 @@ static int spawn(pid_t *pid, const dispatcher *d, char **arguments, int fd)
     return failed;
 }
 
+static void say_why(dispatcher *d, const char *text)
+{
+    pthread_mutex_lock(&d->lock);
+    snprintf(d->lost_why, sizeof d->lost_why, "%s", text);
+    pthread_mutex_unlock(&d->lock);
+    fprintf(stderr, "dispatcher: %s\n", text);
+}
+
 /* The next start: at once, but later and later for a worker that dies before it was of any use. */
 static void plan_respawn(dispatcher *d, double now)
 {
@@ -151,7 +161,9 @@ void worker_start(dispatcher *d, double now)
         close(pair[1]);
     const int pid_fd = failed ? -1 : pidfd_open(pid, 0);
     if (failed || pid_fd < 0) {
-        fprintf(stderr, "dispatcher: cannot start a worker: %s\n", strerror(failed ? failed : errno));
+        char why[160];
+        snprintf(why, sizeof why, "cannot start a worker: %s", strerror(failed ? failed : errno));
+        say_why(d, why);
         if (!failed) {
             kill(pid, SIGKILL);
             waitpid(pid, NULL, 0);
@@ -165,7 +177,8 @@ void worker_start(dispatcher *d, double now)
     protocol_pipe_init(&d->pipe, pair[0]);
     d->pid = pid;
     d->pid_fd = pid_fd;
-    d->started = d->last_heard = d->last_ping = now;
+    d->started = d->last_heard = d->last_ping = d->last_checked = now;
+    d->message_lost = false;
     d->slowest_tick = 0;
     if (d->starts++)
         metrics_add(d->options.metrics, METRIC_WORKER_RESTARTS, 1);
@@ -210,14 +223,17 @@ static void take_lanes_back(dispatcher *d)
 void worker_lost(dispatcher *d, const char *why, bool blame)
 {
     int status = 0;
+    char text[192];
     kill(d->pid, SIGKILL);
     while (waitpid(d->pid, &status, 0) < 0 && errno == EINTR) {
     }
-    if (WIFSIGNALED(status))
-        fprintf(stderr, "dispatcher: worker %d is gone (signal %d): %s\n", (int)d->pid, WTERMSIG(status), why);
-    else
-        fprintf(stderr, "dispatcher: worker %d is gone (status %d): %s\n", (int)d->pid, WEXITSTATUS(status), why);
+    snprintf(d->lost_by, sizeof d->lost_by, "%s %d", WIFSIGNALED(status) ? "signal" : "status",
+             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    snprintf(text, sizeof text, "worker %d is gone (%s): %s", (int)d->pid, d->lost_by, why);
+    say_why(d, text);
     forget_worker(d);
+    for (const running_job *job = d->jobs; job; job = job->next)
+        dispatcher_note_reached(d, job);
     if (blame)
         dispatcher_suspect(d);
     take_lanes_back(d);
@@ -247,8 +263,14 @@ static bool exited(const dispatcher *d)
     return poll(&fd, 1, 0) > 0;
 }
 
+/* Only silence that was listened to counts: a machine or container that was paused as a whole comes back with a daemon that finds its
+ * worker silent for long, before that one has had a chance to speak. */
 static void check_silence(dispatcher *d, double now)
 {
+    const double unheard = now - d->last_checked - DISPATCHER_PING_SECONDS / 5;
+    if (unheard > 0)
+        d->last_heard = d->last_heard + unheard < now ? d->last_heard + unheard : now;
+    d->last_checked = now;
     const double least = d->options.freeze_seconds > 0 ? d->options.freeze_seconds : DISPATCHER_FREEZE_SECONDS;
     const double ticks = DISPATCHER_FREEZE_TICKS * d->slowest_tick;
     if (now - d->last_heard > (ticks > least ? ticks : least)) {
@@ -278,7 +300,9 @@ void worker_check(dispatcher *d, double now)
     if (status == DN_OK && !d->pipe.ended)
         status = protocol_flush(&d->pipe, &error);
     if (status != DN_OK && !dead && !d->pipe.ended)
-        worker_lost(d, error.message, true);
+        worker_lost(d, error.message, status != DN_NO_MEMORY); /* want of memory here is no fault of anybody there */
+    else if (d->message_lost && !dead && !d->pipe.ended)
+        worker_lost(d, "a message to it was lost", false);
     else if (dead || d->pipe.ended)
         worker_lost(d, "it ended by itself", true);
     else

@@ -28,6 +28,8 @@ static const counter_text counters[METRIC_COUNTERS] = {
     [METRIC_TICKS] = {"denoised_ticks_total", "Ticks of running batches."},
     [METRIC_WORKER_RESTARTS] = {"denoised_worker_restarts_total", "Workers started after one ended or froze."},
     [METRIC_LANES_SET_ASIDE] = {"denoised_lanes_set_aside_total", "Times a running image made way for a more urgent one."},
+    [METRIC_STEPS_REDONE] = {"denoised_steps_redone_total",
+                             "Sampler steps made again after a worker was lost: those since an image's last snapshot."},
     [METRIC_LANES_RESUMED] = {"denoised_lanes_resumed_total", "Images continued from a snapshot."},
     [METRIC_WEBHOOKS_DELIVERED] = {"denoised_webhooks_delivered_total", "Ends of jobs told to their receivers."},
     [METRIC_WEBHOOKS_FAILED] = {"denoised_webhooks_failed_total", "Tries to tell a receiver that failed."},

@@ -211,13 +211,14 @@ bool store_give_up(store *s, const store_job *job, const char *code, const char 
     return store_finish(s, job, API_STATE_FAILED, code, detail, seq);
 }
 
-bool store_requeue(store *s, const store_job *job, const char *reason, bool crashed, bool boot, int64_t *seq)
+bool store_requeue(store *s, const store_job *job, const char *reason, const char *cause, bool crashed, bool boot, int64_t *seq)
 {
     bool worn = (crashed && job->crashes + 1 >= STORE_CRASHES_MAX) || (boot && job->boots + 1 >= STORE_BOOTS_MAX);
     if (worn || job->cancel_requested) {
-        char detail[128];
-        snprintf(detail, sizeof detail, "%s %d times while this job ran",
-                 crashed ? "the worker crashed" : "the server stopped without notice", crashed ? STORE_CRASHES_MAX : STORE_BOOTS_MAX);
+        char detail[256];
+        snprintf(detail, sizeof detail, "%s %d times while this job ran%s%.128s",
+                 crashed ? "the worker crashed" : "the server stopped without notice", crashed ? STORE_CRASHES_MAX : STORE_BOOTS_MAX,
+                 cause[0] ? ", the last time by " : "", cause);
         return sql_run(&s->writer, SQL_JOB_STRIKES, "iii", job->row, (int64_t)crashed, (int64_t)boot) &&
                store_give_up(s, job, "crashed", detail, seq);
     }

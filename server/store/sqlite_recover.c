@@ -100,7 +100,7 @@ static bool requeue_all(store *s)
         int64_t seq;
         fine = store_fetch(c, ids.items[i], &job);
         if (fine) {
-            fine = store_requeue(s, &job, "restart", false, true, &seq);
+            fine = store_requeue(s, &job, "restart", "", false, true, &seq);
             store_job_done(&job);
         }
     }

@@ -113,7 +113,7 @@ store_result store_do_requeue(store *s, store_request *r)
     store_job job;
     store_result result = fetch_running(s, r, &job);
     if (result == STORE_OK) {
-        store_requeue(s, &job, r->reason, r->crashed_alone, false, &r->event_seq);
+        store_requeue(s, &job, r->reason, r->error_detail, r->crashed_alone, false, &r->event_seq);
         store_job_done(&job);
         read_state(s, r);
         r->next_due_ms = store_next_due(s);

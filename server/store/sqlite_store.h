@@ -85,8 +85,9 @@ void store_event_take(store *s, int64_t row, const char *name, char *data, int64
 bool store_finish(store *s, const store_job *job, api_state state, const char *code, const char *detail, int64_t *seq);
 /* The end of a job that stops running without having made everything: canceled when that was asked for, else failed. */
 bool store_give_up(store *s, const store_job *job, const char *code, const char *detail, int64_t *seq);
-/* Back to the queue in its old turn (delayed when it crashed its worker), or ended when it was canceled or has struck too often. */
-bool store_requeue(store *s, const store_job *job, const char *reason, bool crashed, bool boot, int64_t *seq);
+/* Back to the queue in its old turn (delayed when it crashed its worker), or ended when it was canceled or has struck too often; cause: of
+ * the crash, "" where none is known. */
+bool store_requeue(store *s, const store_job *job, const char *reason, const char *cause, bool crashed, bool boot, int64_t *seq);
 
 /* sqlite_deadlines.c: delayed jobs whose moment has come are ready from now on; how many they were. */
 uint32_t store_stage(store *s, int64_t now);

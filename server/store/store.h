@@ -134,9 +134,9 @@ typedef struct store_request {
     /* STORE_CANCEL: api_state after the call in state_after; running jobs get cancel_requested. STORE_CANCELED_DONE: the worker let go.
      * client "" here and in STORE_PURGE: any. */
     api_state state_after;
-    /* STORE_REQUEUE: back to the queue, in its old turn. reason for the event; crashed_alone spends an attempt and counts towards the poison
-     * limit: the job is delayed, 1 s after its first crash and 4 s after the next (next_due_ms). job_ended and state_after tell when it
-     * ended instead (canceled, or failed with code "crashed"). */
+    /* STORE_REQUEUE: back to the queue, in its old turn. reason for the event, error_detail for a job that ends here; crashed_alone spends an
+     * attempt and counts towards the poison limit: the job is delayed, 1 s after its first crash and 4 s after the next (next_due_ms).
+     * job_ended and state_after tell when it ended instead (canceled, or failed with code "crashed"). */
     char reason[24];
     bool crashed_alone;
     /* STORE_PURGE, STORE_RETENTION: out: files of the data directory ("images/NAME", "inputs/NAME") to unlink after the commit. Purging a
