@@ -11,7 +11,7 @@ VARIANT := $(if $(SANITIZER),$(SANITIZER),release)
 OUT := build/$(VARIANT)
 COMMIT := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 
-ifneq ($(filter-out address undefined thread,$(SANITIZER)),)
+ifneq ($(filter-out address undefined thread fuzz,$(SANITIZER)),)
 $(error SANITIZER must be address, undefined or thread)
 endif
 
@@ -22,7 +22,7 @@ HARD := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-clash-protection -fstack-p
 ERROR := -Werror=format-security -Werror=implicit -Werror=incompatible-pointer-types -Werror=int-conversion
 # The machine that the compiler makes programs for; each has its instruction sets, other machines the generic one. Kernels for several
 # instruction sets live in one binary, each in its own files (*_avx2.c) with its own flags. MACHINE=generic tries that one anywhere.
-MACHINE := $(or $(filter x86_64 aarch64,$(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))),generic)
+MACHINE := $(if $(filter fuzz,$(SANITIZER)),generic,$(or $(filter x86_64 aarch64,$(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))),generic))
 ISAS_x86_64 := sse2 avx2 avx512 bf16 fp16
 ISAS_aarch64 := neon
 ISAS_generic := generic
@@ -40,6 +40,13 @@ BASE := -std=c11 -D_GNU_SOURCE -DDN_COMMIT=\"$(COMMIT)\" -I. -Iengine $(WARN) $(
 LINK := -pthread -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-z,separate-code -Wl,--as-needed -Wl,--build-id=sha1
 ifeq ($(SANITIZER),)
 BASE += $(HARD)
+else ifeq ($(SANITIZER),fuzz)
+# What `make fuzz` builds with clang: every branch counted for libFuzzer, the first fault the end.
+# Kernels are written in gcc's C and parse nothing: the generic ones, as gcc makes them.
+FUZZ := -fsanitize=address,undefined -fno-sanitize-recover=undefined
+PLAIN := $(BASE)
+BASE += $(FUZZ) -fsanitize=fuzzer-no-link -fno-omit-frame-pointer -fPIE -fno-common -w
+LINK := -pthread -pie $(FUZZ)
 else
 BASE += -fsanitize=$(SANITIZER) -fno-omit-frame-pointer -fPIE -fno-common $(if $(filter undefined,$(SANITIZER)),-fno-sanitize-recover=undefined)
 LINK := -pthread -pie -fsanitize=$(SANITIZER)
@@ -64,7 +71,9 @@ ENGINE_OBJ := $(call obj,$(ENGINE_SRC))
 SERVICE_OBJ := $(call obj,$(API_SRC) $(SERVER_SRC))
 MAIN_OBJ := $(OUT)/server/main.o
 FAULTS_OBJ := $(patsubst %.c,$(OUT)/faults/%.o,$(API_SRC) $(SERVER_SRC) $(FAULT_SRC))
-TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC))
+FUZZ_TARGETS := $(sort $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c)))
+REPLAYS := $(addprefix $(OUT)/tests/fuzz/replay_,$(FUZZ_TARGETS))
+TESTS := $(patsubst %.c,$(OUT)/%,$(TEST_SRC)) $(REPLAYS)
 BENCHES := $(patsubst %.c,$(OUT)/%,$(BENCH_SRC))
 
 .PHONY: help
@@ -74,6 +83,8 @@ help:
 ## make run          install what it needs, build, serve the built-in model on 127.0.0.1:$PORT (8080)
 ## make test         install what the tests need, build, run every test
 ## make build        build/denoised
+## make fuzz         TARGET= SECONDS= (60): one fuzz entry under clang's libFuzzer with sanitizers
+## make fuzz-test    1,000,000 executions over all of them, where clang is installed
 ## make check        format, static analysis, include law, hardened flags
 ## make torture      for MINUTES (60): kills, power cuts, faults, seeds, fuzzing, ONLY=kills,... of them; adds up in $TORTURE_DIR (torture/)
 ## make bench        measure; results beside their floors
@@ -118,7 +129,11 @@ $(OUT)/engine/train/%_avx512.o: FLAGS = $(KERNEL) $(AVX512)
 $(OUT)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC $<"
-	@$(CC) $(CFLAGS) $(BASE) $(FLAGS) -c -o $@ $<
+	@$(COMPILE) $(FLAGS) -c -o $@ $<
+COMPILE = $(CC) $(CFLAGS) $(BASE)
+ifeq ($(SANITIZER),fuzz)
+$(OUT)/engine/backend/cpu/%_generic.o $(OUT)/engine/train/%_generic.o: COMPILE = gcc $(CFLAGS) $(PLAIN)
+endif
 
 # The program with its fault points (server/fault.h), for tests that kill it at them.
 $(OUT)/denoised-faults: $(FAULTS_OBJ) $(OUT)/libdenoised.a
@@ -164,6 +179,26 @@ $(OUT)/tests/store/%: LINKED = $(OUT)/tests/store/libstoretests.a $(OUT)/libserv
 .SECONDEXPANSION:
 $(OUT)/tests/%: $(OUT)/tests/%.o $$(LINKED)
 	@$(CC) $(LINK) -o $@ $< $(LINKED) $(LIBS)
+
+# A fuzz entry with the driver that needs no fuzzer (tests/fuzz/replay.c), and with libFuzzer (SANITIZER=fuzz).
+FUZZ_LIBS = $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
+$(REPLAYS): $(OUT)/tests/fuzz/replay_%: $(OUT)/tests/fuzz/fuzz_%.o $(OUT)/tests/fuzz/replay.o $(FUZZ_LIBS)
+	@$(CC) $(LINK) -o $@ $^ $(LIBS)
+$(OUT)/fuzz_%: $(OUT)/tests/fuzz/fuzz_%.o $(FUZZ_LIBS)
+	@$(CC) $(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+.SECONDARY: $(FUZZ_TARGETS:%=$(OUT)/tests/fuzz/fuzz_%.o)
+CLANG ?= clang
+SECONDS ?= 60
+FUZZERS := $(addprefix build/fuzz/fuzz_,$(or $(TARGET),$(FUZZ_TARGETS)))
+.PHONY: fuzz fuzz-build fuzz-test
+fuzz-build:
+	@$(MAKE) --no-print-directory -j2 SANITIZER=fuzz CC="$(CLANG)" CFLAGS="-O1 -g" OUT=build/fuzz $(FUZZERS)
+fuzz:
+	@sh deploy/packages.sh install build fuzz
+	@$(MAKE) --no-print-directory fuzz-build
+	@tests/fuzz/run.sh "$(TARGET)" -max_total_time=$(SECONDS)
+fuzz-test:
+	@tests/fuzz/million.sh
 
 .PHONY: deps run test torture tests-build check bench install examples arm-test image-test clean
 deps:

@@ -1,4 +1,5 @@
 /* Ids and cursors: 5 bits a character, RFC 4648 base32 in lower case. Pure; any thread. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "api/limits.h"
@@ -122,5 +123,25 @@ bool api_cursor_parse(const char *text, int64_t *created_ms, int64_t *row)
     }
     *created_ms = (int64_t)get_u64(bytes);
     *row = (int64_t)get_u64(bytes + 8);
+    return true;
+}
+
+bool api_event_id_parse(const char *text, int64_t *id)
+{
+    size_t digits = strspn(text, "0123456789");
+    if (digits == 0 || digits > 15 || text[digits] != '\0') {
+        return false;
+    }
+    *id = strtoll(text, NULL, 10);
+    return true;
+}
+
+bool api_image_name_parse(const char *name, uint32_t *index)
+{
+    size_t digits = strspn(name, "0123456789");
+    if (digits == 0 || digits > 4 || strcmp(name + digits, ".png") != 0 || (name[0] == '0' && digits > 1)) {
+        return false;
+    }
+    *index = (uint32_t)strtoul(name, NULL, 10);
     return true;
 }

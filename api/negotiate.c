@@ -210,3 +210,22 @@ bool api_is_json(const char *content_type)
     }
     return true;
 }
+
+bool api_etag_matches(const char *list, const char *tag)
+{
+    slice rest = {list, list ? strlen(list) : 0}, item;
+    size_t tag_bytes = strlen(tag);
+    if (list && equals(trim(rest), "*")) {
+        return true;
+    }
+    while (take(&rest, ',', &item)) {
+        if (item.bytes >= 2 && memcmp(item.at, "W/", 2) == 0) {
+            item = (slice){item.at + 2, item.bytes - 2};
+        }
+        if (item.bytes == tag_bytes + 2 && item.at[0] == '"' && item.at[item.bytes - 1] == '"' &&
+            memcmp(item.at + 1, tag, tag_bytes) == 0) {
+            return true;
+        }
+    }
+    return false;
+}

@@ -16,4 +16,7 @@ int api_prefer_wait(const char *prefer, unsigned *seconds);
 /* True when the Content-Type is application/json (parameters allowed, charset only utf-8). */
 bool api_is_json(const char *content_type);
 
+/* If-None-Match: whether it is a star or a list that has the tag, weak or not (RFC 9110, 13.1.2). tag: without quotes; list may be NULL. */
+bool api_etag_matches(const char *list, const char *tag);
+
 #endif

@@ -79,4 +79,9 @@ bool api_id_valid(const char *id);
 void api_cursor_text(char out[64], int64_t created_ms, int64_t row);
 bool api_cursor_parse(const char *text, int64_t *created_ms, int64_t *row);
 
+/* Last-Event-ID: digits alone, 15 at most. */
+bool api_event_id_parse(const char *text, int64_t *id);
+/* "12.png" to 12: plain digits, no leading zero, no sign. */
+bool api_image_name_parse(const char *name, uint32_t *index);
+
 #endif

@@ -3,6 +3,7 @@ BUILD_PACKAGES := gcc make libc6-dev libmicrohttpd-dev libcjson-dev libpng-dev l
 RUNTIME_PACKAGES := libmicrohttpd12 libcjson1 libpng16-16 libsqlite3-0 zlib1g libcurl4 ca-certificates libopenblas0-pthread
 TRY_PACKAGES := curl
 TEST_PACKAGES := python3 python3-yaml curl nginx-light openssl procps util-linux dataset-fashion-mnist
+FUZZ_PACKAGES := clang
 CHECK_PACKAGES := clang-format cppcheck binutils python3 git
 IMAGE_PACKAGES := buildah mmdebstrap bubblewrap curl docker-compose
 ARM_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user mmdebstrap

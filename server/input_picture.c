@@ -1,6 +1,7 @@
 /* See input_picture.h. */
 #include "server/input_picture.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,15 +29,14 @@ dn_status input_picture_decode(uint8_t **out, const unsigned char *png, size_t b
 {
     uint8_t *decoded = NULL, *converted = NULL;
     uint32_t own_width = 0, own_height = 0, own_channels = 0;
-    dn_status status = dn_png_decode(&decoded, &own_width, &own_height, &own_channels, png, bytes, DN_IMAGE_SIDE_MAX, error);
+    /* By its header, so that a small file that unpacks to a huge picture is never unpacked; a file without one is not decoded. */
+    if (dn_png_size(&own_width, &own_height, png, bytes) && (own_width != width || own_height != height))
+        return dn_fail(error, DN_INVALID, "it has %u x %u pixels, and the model's pictures %u x %u", own_width, own_height, width, height);
+    dn_status status = dn_png_decode(&decoded, &own_width, &own_height, &own_channels, png, bytes, width > height ? width : height, error);
     if (status != DN_OK)
         return status;
+    assert(own_width == width && own_height == height);
     size_t count = (size_t)width * height;
-    if (own_width != width || own_height != height) {
-        status =
-            dn_fail(error, DN_INVALID, "it has %u x %u pixels, and the model's pictures %u x %u", own_width, own_height, width, height);
-        goto done;
-    }
     converted = malloc(count * channels);
     if (converted == NULL) {
         status = dn_fail(error, DN_NO_MEMORY, "out of memory for a picture");

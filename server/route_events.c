@@ -299,8 +299,8 @@ static int64_t asked_after(http_request *request)
     if (text == NULL) {
         return -1;
     }
-    size_t digits = strspn(text, "0123456789");
-    return digits == 0 || digits > 15 || text[digits] != '\0' ? -2 : strtoll(text, NULL, 10);
+    int64_t after = -2;
+    return api_event_id_parse(text, &after) ? after : -2;
 }
 
 void route_job_events(http_request *request)

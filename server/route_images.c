@@ -7,14 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "api/negotiate.h"
 #include "base/sha256.h"
 #include "server/service.h"
-
-/* True when If-None-Match names this tag or everything. */
-static bool matches(const char *header, const char *sha256)
-{
-    return header != NULL && (strcmp(header, "*") == 0 || strstr(header, sha256) != NULL);
-}
 
 /* What the row promises is what goes out, or nothing: a file that a disk has changed is an error, never a wrong picture. */
 static bool is_whole(int fd, const store_image *image)
@@ -60,7 +55,7 @@ void route_png(http_request *request, job_view *held, uint32_t index)
         http_refuse(request, API_NOT_READY, "this image has not been made yet");
         return;
     }
-    if (matches(http_header(request, "If-None-Match"), image->view.sha256)) {
+    if (api_etag_matches(http_header(request, "If-None-Match"), image->view.sha256)) {
         add_tag(request, image);
         http_answer_empty(request, 304);
         return;
@@ -80,17 +75,6 @@ void route_png(http_request *request, job_view *held, uint32_t index)
     http_answer_file(request, "image/png", fd, image->view.bytes);
 }
 
-/* "12.png" to 12: plain digits, no leading zero, no sign. */
-static bool parse_index(const char *segment, uint32_t *index)
-{
-    size_t digits = strspn(segment, "0123456789");
-    if (digits == 0 || digits > 4 || strcmp(segment + digits, ".png") != 0 || (segment[0] == '0' && digits > 1)) {
-        return false;
-    }
-    *index = (uint32_t)strtoul(segment, NULL, 10);
-    return true;
-}
-
 void route_job_image(http_request *request)
 {
     service *s = request->application;
@@ -101,7 +85,7 @@ void route_job_image(http_request *request)
         route_missing(request, result);
         return;
     }
-    if (!parse_index(request->segment[1], &index) || index >= held.job.n) {
+    if (!api_image_name_parse(request->segment[1], &index) || index >= held.job.n) {
         http_refuse(request, API_NOT_FOUND, "this job has no image of that number");
     } else {
         route_png(request, &held, index);

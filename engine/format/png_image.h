@@ -3,6 +3,7 @@
 #ifndef DN_FORMAT_PNG_IMAGE_H
 #define DN_FORMAT_PNG_IMAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,9 @@ dn_status dn_png_encode(unsigned char **out, size_t *out_bytes, const uint8_t *p
  * all text is dropped unless `texts` is asked for by dn_png_read_text. *out is malloc'd. */
 dn_status dn_png_decode(uint8_t **out, uint32_t *width, uint32_t *height, uint32_t *channels, const unsigned char *bytes,
                         size_t count, uint32_t side_max, dn_error *error);
+
+/* The size that the header tells of, before anything is decoded or allocated; false: no header where it must be. */
+bool dn_png_size(uint32_t *width, uint32_t *height, const unsigned char *bytes, size_t count);
 
 /* The text under `key` (tEXt or uncompressed iTXt), malloc'd, or DN_INVALID when there is none. */
 dn_status dn_png_read_text(char **out, const unsigned char *bytes, size_t count, const char *key, dn_error *error);

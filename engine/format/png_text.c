@@ -18,6 +18,19 @@ static uint32_t big_endian(const unsigned char bytes[4])
     return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
 }
 
+static const unsigned char signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+
+bool dn_png_size(uint32_t *width, uint32_t *height, const unsigned char *bytes, size_t count)
+{
+    static const unsigned char first[8] = {0, 0, 0, 13, 'I', 'H', 'D', 'R'};
+    if (count < 24 || memcmp(bytes, signature, sizeof signature) != 0 || memcmp(bytes + 8, first, sizeof first) != 0) {
+        return false;
+    }
+    *width = big_endian(bytes + 16);
+    *height = big_endian(bytes + 20);
+    return true;
+}
+
 /* tEXt: Latin-1 behind the keyword, given back as UTF-8. */
 static char *latin1_to_utf8(const unsigned char *text, size_t count)
 {
@@ -82,7 +95,6 @@ static bool take_text(char **out, const unsigned char *type, const unsigned char
 
 dn_status dn_png_read_text(char **out, const unsigned char *bytes, size_t count, const char *key, dn_error *error)
 {
-    static const unsigned char signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
     if (count < sizeof signature || memcmp(bytes, signature, sizeof signature) != 0) {
         return dn_fail(error, DN_INVALID, "PNG: not a PNG file");
     }

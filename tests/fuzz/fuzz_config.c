@@ -1,0 +1,95 @@
+/* Fuzz entry (libFuzzer's): any bytes as one of the small files that configure: the first byte says which ('i' model_index.json, 'n' the
+ * network's config.json, 's' scheduler_config.json, 'k' a file of API keys); the rest of the model folder is an honest one. What opens
+ * must be described, and every sampler must either serve it or say why not; a refusal must name the file. */
+#include "tests/fuzz/fuzz.h"
+
+#include <limits.h>
+
+#include "diffusion/samplers.h"
+#include "engine.h"
+#include "server/auth.h"
+#include "server/describe_model.h"
+
+#define MODEL "tests/golden/tiny/"
+#define WEIGHTS "unet/diffusion_pytorch_model.safetensors"
+#define FILE_BYTES_MAX 65536u
+
+enum { INDEX, NETWORK, SCHEDULER, KEYS, FILE_COUNT };
+static struct {
+    int fd;
+    const char *path;
+    unsigned char honest[FILE_BYTES_MAX];
+    size_t honest_bytes;
+} files[FILE_COUNT] = {{.fd = -1}};
+
+static void prepare(void)
+{
+    static const char *const names[] = {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json", "keys"};
+    REQUIRE(mkdir(fuzz_path("unet"), 0700) == 0 && mkdir(fuzz_path("scheduler"), 0700) == 0);
+    char weights[PATH_MAX];
+    REQUIRE(realpath(MODEL WEIGHTS, weights) != NULL && symlink(weights, fuzz_path(WEIGHTS)) == 0);
+    for (int i = 0; i < FILE_COUNT; i++) {
+        char honest[128];
+        files[i].fd = fuzz_file(&files[i].path, names[i]);
+        snprintf(honest, sizeof honest, MODEL "%s", names[i]);
+        FILE *file = i == KEYS ? NULL : fopen(honest, "rb");
+        REQUIRE(i == KEYS || file != NULL);
+        if (file != NULL) {
+            files[i].honest_bytes = fread(files[i].honest, 1, sizeof files[i].honest, file);
+            fclose(file);
+        }
+        fuzz_put(files[i].fd, files[i].honest, files[i].honest_bytes);
+    }
+}
+
+static void read_keys(void)
+{
+    dn_error error = {DN_OK, ""};
+    auth *keys = NULL;
+    char client[65] = "";
+    dn_status status = auth_open(&keys, files[KEYS].path, &error);
+    REQUIRE((status == DN_OK) == (keys != NULL) && (status == DN_OK || strstr(error.message, files[KEYS].path) != NULL));
+    if (keys == NULL)
+        return;
+    REQUIRE(!auth_check(keys, NULL, client) && !auth_check(keys, "Bearer ", client) &&
+            !auth_check(keys, "Bearer no-such-secret-here", client));
+    auth_free(keys);
+}
+
+static void read_model(void)
+{
+    dn_error error = {DN_OK, ""};
+    dn_engine *engine = NULL;
+    api_model *model = NULL;
+    const dn_engine_options options = {.threads = 1, .describe_only = true};
+    dn_status status = dn_engine_open(&engine, fuzz_folder, &options, &error);
+    REQUIRE((status == DN_OK) == (engine != NULL) && (status == DN_OK || error.message[0] != '\0'));
+    if (engine == NULL)
+        return;
+    status = dn_describe_model(&model, "fuzz", engine, &error);
+    REQUIRE((status == DN_OK) == (model != NULL) && (status == DN_OK || error.message[0] != '\0'));
+    api_model_free(model);
+    for (uint32_t i = 0; dn_sampler_at(i) != NULL; i++) {
+        error.message[0] = '\0';
+        REQUIRE(dn_engine_serves(engine, dn_sampler_at(i), &error) == DN_OK || error.message[0] != '\0');
+    }
+    dn_engine_close(engine);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const char kinds[] = "insk";
+    if (files[0].fd < 0)
+        prepare();
+    const char *kind = size > 0 && data[0] != '\0' ? strchr(kinds, data[0]) : NULL;
+    if (kind == NULL || size > FILE_BYTES_MAX)
+        return 0;
+    const long which = kind - kinds;
+    fuzz_put(files[which].fd, data + 1, size - 1);
+    if (which == KEYS)
+        read_keys();
+    else
+        read_model();
+    fuzz_put(files[which].fd, files[which].honest, files[which].honest_bytes);
+    return 0;
+}
