@@ -74,7 +74,7 @@ static const struct {
 #undef X
 };
 
-char *api_capabilities_body(const char *version, const char *build)
+char *api_capabilities_body(const char *version, const char *build, uint32_t streams_max)
 {
     api_text text = API_TEXT_INIT;
     api_text_add(&text, "{\"version\":");
@@ -84,7 +84,7 @@ char *api_capabilities_body(const char *version, const char *build)
     api_text_add(&text, ",\"representations\":[\"application/json\",\"image/png\",\"text/event-stream\"],\"limits\":{");
     for (size_t i = 0; i < sizeof LIMITS / sizeof LIMITS[0]; i++) {
         api_text_format(&text, "%s\"%s\":", i ? "," : "", LIMITS[i].name);
-        api_text_number(&text, LIMITS[i].value);
+        api_text_number(&text, strcmp(LIMITS[i].name, "streams_max") == 0 ? streams_max : LIMITS[i].value);
     }
     api_text_add(&text, "}}");
     return api_text_take(&text);

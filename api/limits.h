@@ -21,7 +21,7 @@
 #define API_QUEUE_JOBS_MAX 10000
 #define API_QUEUE_EVALUATIONS_MAX 200000000  /* network rows waiting in all */
 #define API_CLIENT_JOBS_MAX 1000             /* pending jobs of one client */
-#define API_STREAMS_MAX 512
+#define API_STREAMS_MAX 512                  /* unless the daemon is told otherwise (--streams-max) */
 #define API_CLIENT_STREAMS_MAX 100
 #define API_MODEL_NAME_BYTES_MAX 64
 #define API_WEBHOOK_BYTES_MAX 2048           /* a URL */

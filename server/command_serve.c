@@ -105,6 +105,11 @@ static dn_status open_parts(serve_run *run, dn_error *error)
     service *s = &run->service;
     serve_options *o = &run->options;
     dn_status status = check_precision(o->precision, error);
+    s->streams_max = (unsigned)o->streams_max;
+    s->stream_counts = calloc(s->streams_max, sizeof *s->stream_counts);
+    if (status == DN_OK && s->stream_counts == NULL) {
+        status = dn_fail(error, DN_NO_MEMORY, "out of memory");
+    }
     if (status == DN_OK && o->api_key_file[0] != '\0') {
         status = as_configuration(auth_open(&run->auth, o->api_key_file, error), error);
     }
@@ -163,7 +168,8 @@ static dn_status start_http(serve_run *run, dn_error *error)
                                   .routes = service_routes,
                                   .application = &run->service,
                                   .auth = run->auth,
-                                  .metrics = run->service.metrics};
+                                  .metrics = run->service.metrics,
+                                  .streams_max = run->service.streams_max};
     return http_start(&run->http, &options, error);
 }
 
@@ -183,6 +189,7 @@ static void close_parts(serve_run *run)
     metrics_free(s->metrics);
     hub_free(s->hub);
     auth_free(run->auth);
+    free(s->stream_counts);
     pthread_mutex_destroy(&s->stream_lock);
 }
 
@@ -345,11 +352,12 @@ static void take_signals(serve_run *run)
 }
 
 /* A connection is a descriptor, and the usual soft limit of 1024 is fewer than may be open: images could not be written any more. */
-static void allow_descriptors(void)
+static void allow_descriptors(unsigned streams_max)
 {
+    const rlim_t wanted = DESCRIPTORS_WANTED + streams_max;
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < DESCRIPTORS_WANTED) {
-        limit.rlim_cur = limit.rlim_max < DESCRIPTORS_WANTED ? limit.rlim_max : DESCRIPTORS_WANTED;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < wanted) {
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
 }
@@ -364,7 +372,7 @@ int dn_command_serve(int argc, char **argv)
     }
     log_never_blocks();
     take_signals(&run);
-    allow_descriptors();
+    allow_descriptors((unsigned)run.options.streams_max);
     umask(0027);
     run.service.base_path = run.options.base_path;
     run.service.version = DN_VERSION;

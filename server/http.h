@@ -60,6 +60,7 @@ struct http_request {
     bool entered, held; /* counted in the server's `active`; suspended without a time limit. Of the request's thread. */
     int status;
     _Atomic uint64_t bytes_sent;
+    atomic_bool gone; /* its client left while it was suspended: it was woken, and nobody reads the answer */
     _Atomic int suspended; /* RUNNING, SUSPENDED or PENDING: see http_clock.c */
     double wake_at; /* of the timer; 0: none; guarded by the server's lock */
     enum MHD_Result queued;
@@ -76,6 +77,7 @@ typedef struct http_options {
     auth *auth; /* NULL or without keys: every client is "local" */
     metrics *metrics;
     unsigned threads; /* of libmicrohttpd; 0: 3 */
+    unsigned streams_max; /* answers that may stay open for long, which leave the other connections theirs */
 } http_options;
 
 /* DN_IO "address in use" when the port is taken (exit 75), DN_INVALID for a bad listen value (exit 78). */
@@ -91,7 +93,7 @@ const char *http_query(const http_request *request, const char *name); /* decode
 
 /* ---- Suspending. Call http_suspend FIRST, then start what will resume: resume may come before the handler returns.
  * seconds < 0: something that always answers will resume it (a write of the store): nothing else does, and http_stop waits for it.
- * After a deadline request->deadline_passed is true in the next call. */
+ * After a deadline request->deadline_passed is true in the next call; request->gone within a second or so after the client has left. */
 void http_suspend(http_request *request, double seconds);
 void http_resume(http_request *request); /* any thread, any time before the request's state_free; spurious calls are harmless */
 

@@ -1,5 +1,7 @@
 /* The clock of http: libmicrohttpd's time-out is one of inactivity, so a client that sends a byte a second would hold a
  * connection for ever, and a suspended connection never times out at all. This one thread ends both kinds of waiting. */
+#include <poll.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -42,14 +44,60 @@ static void wake_due(http *server, double now)
     }
 }
 
+static bool asleep(const http_request *r)
+{
+    return atomic_load(&r->suspended) == SUSPENDED && !r->held && r->link != NULL;
+}
+
+static bool make_room(http *server, size_t count)
+{
+    if (count > server->polled_room) {
+        struct pollfd *grown = realloc(server->polled, 2 * count * sizeof *grown);
+        server->polled = grown != NULL ? grown : server->polled;
+        server->polled_room = grown != NULL ? 2 * count : server->polled_room;
+    }
+    return count <= server->polled_room;
+}
+
+/* Under the lock: wakes the suspended requests whose client has closed. libmicrohttpd does not look at a suspended connection, so that
+ * without this a client that waits, gives up and comes again would hold a connection for every try until the wait is over. A client
+ * that only closed its own direction is taken for one that left, as proxies do. */
+static void wake_gone(http *server)
+{
+    size_t count = 0;
+    for (http_request *r = server->requests; r != NULL; r = r->next) {
+        if (asleep(r) && make_room(server, count + 1)) {
+            server->polled[count++] = (struct pollfd){.fd = r->link->fd, .events = POLLRDHUP};
+        }
+    }
+    if (count == 0 || poll(server->polled, count, 0) <= 0) {
+        return;
+    }
+    /* The list is the same, for the lock is held, but some may have been woken meanwhile: they are found by their descriptor. */
+    size_t at = 0;
+    for (http_request *r = server->requests; r != NULL && at < count; r = r->next) {
+        if (r->link == NULL || r->link->fd != server->polled[at].fd) {
+            continue;
+        }
+        if (server->polled[at++].revents != 0 && asleep(r)) {
+            atomic_store(&r->gone, true);
+            http_resume(r);
+        }
+    }
+}
+
 static void *clock_main(void *payload)
 {
     http *server = payload;
+    unsigned tick = 0;
     pthread_mutex_lock(&server->lock);
     while (!atomic_load(&server->stopping)) {
         double now = dn_now_seconds();
         close_overdue(server, now);
         wake_due(server, now);
+        if (++tick % HTTP_GONE_TICKS == 0) {
+            wake_gone(server);
+        }
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += HTTP_CLOCK_MS * 1000000L;
@@ -85,6 +133,7 @@ void http_clock_stop(http *server)
         pthread_mutex_unlock(&server->lock);
         pthread_join(server->clock, NULL);
         server->clock_running = false;
+        free(server->polled);
     }
 }
 

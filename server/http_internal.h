@@ -10,9 +10,10 @@
 #define HTTP_BODY_SECONDS 30.0
 #define HTTP_IDLE_SECONDS 75.0 /* between requests of one connection */
 #define HTTP_BLOCKED_SECONDS 30u /* a reader that takes nothing */
-#define HTTP_CONNECTIONS_MAX 2048u
+#define HTTP_CONNECTIONS_MAX 1536u /* and as many as there may be event streams */
 #define HTTP_CONNECTION_BYTES 32768u /* request line and headers */
 #define HTTP_CLOCK_MS 100
+#define HTTP_GONE_TICKS 10 /* of the clock, between two looks for clients that left */
 
 struct http {
     struct MHD_Daemon *daemon;
@@ -30,6 +31,8 @@ struct http {
     pthread_cond_t clock_wake;
     http_connection *connections;
     http_request *requests;
+    struct pollfd *polled; /* of the clock: suspended requests, in the order of the list */
+    size_t polled_room;
 };
 
 /* http_clock.c: one thread that ends deadlines: it shuts slow connections down and wakes suspended requests. */

@@ -33,12 +33,12 @@ static void wake_request(void *payload)
     http_resume(payload);
 }
 
-/* ---- Counting streams: 512 in all, 100 a client. */
+/* ---- Counting streams: 512 in all unless told otherwise, 100 a client. */
 
 static struct stream_count *find_count(service *s, const char *client)
 {
     struct stream_count *free_slot = NULL;
-    for (size_t i = 0; i < API_STREAMS_MAX; i++) {
+    for (size_t i = 0; i < s->streams_max; i++) {
         struct stream_count *slot = &s->stream_counts[i];
         if (slot->count > 0 && strcmp(slot->client, client) == 0) {
             return slot;
@@ -53,7 +53,7 @@ static struct stream_count *find_count(service *s, const char *client)
 /* Under the lock. */
 static api_code stream_refusal(service *s, const struct stream_count *slot)
 {
-    if (slot == NULL || atomic_load(&s->streams) >= API_STREAMS_MAX) {
+    if (slot == NULL || atomic_load(&s->streams) >= s->streams_max) {
         return API_QUEUE_FULL;
     }
     return slot->count >= API_CLIENT_STREAMS_MAX ? API_QUOTA : API_NONE;
@@ -241,6 +241,9 @@ static ssize_t read_events(http_request *request, void *payload, char *out, size
     if (e->sent == e->used) {
         e->sent = e->used = 0;
         if (e->ended) {
+            return -1;
+        }
+        if (atomic_load(&request->gone)) {
             return -1;
         }
         double sleep = fill(e);

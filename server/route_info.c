@@ -14,7 +14,7 @@ void route_samplers(http_request *request)
 void route_capabilities(http_request *request)
 {
     service *s = request->application;
-    http_answer_json(request, 200, api_capabilities_body(s->version, s->build));
+    http_answer_json(request, 200, api_capabilities_body(s->version, s->build, s->streams_max));
 }
 
 void route_openapi(http_request *request)

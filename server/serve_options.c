@@ -8,8 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "api/limits.h"
 #include "base/limits.h"
 #include "server/http.h"
+
+#define STREAMS_MOST 8192 /* of --streams-max: each has a connection and its 32 KB */
 
 static int refuse_option(const char *text)
 {
@@ -134,6 +137,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
                          .socket_mode_text = "0660",
                          .batching_text = "continuous",
                          .keep_days = 7,
+                         .streams_max = API_STREAMS_MAX,
                          .drain_seconds = 60.0,
                          .snapshot_every = 5.0,
                          .webhook_pause = 5.0};
@@ -155,6 +159,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_TEXT_OPTION("base-path", "/PREFIX", o->base_path, "in front of every path"),
         DN_COUNT_OPTION("keep-days", o->keep_days, 0, 3650, "images are deleted after so many days (7)"),
         DN_TEXT_OPTION("keep-bytes", "BYTES", o->keep_bytes_text, "and, oldest first, beyond so many bytes (10G)"),
+        DN_COUNT_OPTION("streams-max", o->streams_max, 1, STREAMS_MOST, "event streams open at once (512); one client may have 100"),
         DN_NUMBER_OPTION("drain-seconds", o->drain_seconds, 0.0, 3600.0, "to finish what runs at SIGTERM (60)"),
         DN_NUMBER_OPTION("snapshot-every", o->snapshot_every, 0.01, 3600.0, "seconds between snapshots of a running image (5)"),
         DN_TEXT_OPTION("webhook-secret-file", "FILE", o->webhook_secret_file, "what webhooks are signed with; without it there are none"),

@@ -26,11 +26,12 @@ typedef struct service {
     const char *version, *build;
     atomic_bool draining;
     atomic_uint streams;
+    unsigned streams_max;
     pthread_mutex_t stream_lock; /* guards the table below: open streams by client */
     struct stream_count {
         char client[65];
         unsigned count;
-    } stream_counts[API_STREAMS_MAX];
+    } *stream_counts; /* streams_max of them */
 } service;
 
 /* The route table, ended by method NULL. Every handler's application pointer is the service. */
@@ -77,7 +78,7 @@ typedef struct waiter {
     double until; /* monotonic */
 } waiter;
 bool waiter_begin(waiter *w, service *s, http_request *request, char (*ids)[27], size_t count, double seconds); /* borrows ids */
-/* True: all ended, the time is up, or the server stops: answer now. False: the request has been suspended. */
+/* True: all ended, the time is up, the client left, or the server stops: answer now. False: the request has been suspended. */
 bool waiter_over(waiter *w, bool *all_ended);
 void waiter_done(waiter *w);
 

@@ -47,7 +47,7 @@ bool waiter_over(waiter *w, bool *all_ended)
         all = has_ended(w, i);
     }
     *all_ended = all;
-    if (all || left <= 0.0 || http_stopping(w->request->server)) {
+    if (all || left <= 0.0 || atomic_load(&w->request->gone) || http_stopping(w->request->server)) {
         return true;
     }
     http_suspend(w->request, left);

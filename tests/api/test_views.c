@@ -217,7 +217,7 @@ static void samplers_are_the_engines_table(void)
 
 static void capabilities_show_every_limit(void)
 {
-    char *body = api_capabilities_body("1.0", "abc");
+    char *body = api_capabilities_body("1.0", "abc", API_STREAMS_MAX);
     cJSON *root = cJSON_Parse(body);
     free(body);
     CHECK(root);

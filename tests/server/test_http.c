@@ -1,4 +1,5 @@
-/* The HTTP server's end: what a handler waits for without a time limit is waited for by http_stop too, and nothing new begins. */
+/* The HTTP server's end: what a handler waits for without a time limit is waited for by http_stop too, and nothing new begins. And that a
+ * client which leaves is noticed while its request sleeps. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 #include "tests/test.h"
 
 static char socket_path[64], listen_text[80];
-static atomic_bool answered, began;
+static atomic_bool answered, began, noticed;
 static atomic_int calls, early_calls;
 static pthread_t helper;
 
@@ -54,6 +55,7 @@ static void wait_long(http_request *request)
         atomic_store(&began, true);
         return;
     }
+    atomic_store(&noticed, atomic_load(&request->gone));
     http_answer_empty(request, 204);
 }
 
@@ -65,6 +67,7 @@ static bool start(http **server, dn_error *error)
     snprintf(listen_text, sizeof listen_text, "unix:%s", socket_path);
     atomic_store(&answered, false);
     atomic_store(&began, false);
+    atomic_store(&noticed, false);
     atomic_store(&calls, 0);
     atomic_store(&early_calls, 0);
     const http_options options = {.listen = listen_text, .socket_mode = 0600, .base_path = "", .routes = routes, .threads = 1};
@@ -115,9 +118,30 @@ static void a_stop_wakes_what_waits_with_a_limit(void)
     CHECK(access(socket_path, F_OK) != 0);
 }
 
+static void a_client_that_leaves_wakes_what_waits(void)
+{
+    http *server = NULL;
+    dn_error error;
+    CHECK_MSG(start(&server, &error), "%s", error.message);
+    int stays = ask("/wait");
+    atomic_store(&began, false);
+    int leaves = ask("/wait");
+    CHECK(stays >= 0 && leaves >= 0 && atomic_load(&began));
+    close(leaves);
+    for (int i = 0; i < 30000 && !atomic_load(&noticed); i++) {
+        usleep(1000);
+    }
+    CHECK_MSG(atomic_load(&noticed), "nobody noticed that the client left");
+    char byte;
+    CHECK_MSG(recv(stays, &byte, 1, MSG_DONTWAIT) < 0, "the other client was answered too");
+    http_stop(server);
+    close(stays);
+}
+
 int main(void)
 {
     RUN(a_stop_waits_for_what_always_answers);
     RUN(a_stop_wakes_what_waits_with_a_limit);
+    RUN(a_client_that_leaves_wakes_what_waits);
     return test_end();
 }
