@@ -84,8 +84,9 @@ static void check_counts(audit *a)
     } counts[] = {
         {"reference", "SELECT 'a row of '||\"table\"||' names a '||\"parent\"||' that is not there' FROM pragma_foreign_key_check"},
         {"count",
-         "SELECT 'jobs in state '||t.state||', priority '||t.priority||' are counted as '||t.jobs||' and are '||count(job.row) FROM total t"
-         " LEFT JOIN job ON job.state=t.state AND job.priority=t.priority GROUP BY t.state,t.priority HAVING count(job.row)!=t.jobs"},
+         "SELECT 'jobs in state '||t.state||', priority '||t.priority||' are counted as '||jobs||' and are '||coalesce(j.n,0) FROM total t"
+         " LEFT JOIN (SELECT state,priority,count(*) n FROM job GROUP BY state,priority) j ON j.state=t.state AND j.priority=t.priority"
+         " WHERE jobs!=coalesce(j.n,0)"},
         {"count", "SELECT 'images are counted as '||bytes||' bytes and are '||(SELECT coalesce(sum(bytes),0) FROM image) FROM image_total"
                   " WHERE bytes!=(SELECT coalesce(sum(bytes),0) FROM image)"},
         {"job", "SELECT 'job '||id||' has '||(SELECT count(*) FROM image WHERE job=row)||' image rows and counts '||images_done FROM job"
@@ -321,6 +322,7 @@ dn_status store_audit_folder(const char *folder, store_audit *out, dn_error *err
     }
     dn_status status = sql_open(&a.c, path, false, error);
     if (status == DN_OK) {
+        sql_text(&a.c, "PRAGMA automatic_index=OFF"); /* it would be told of in the log */
         status = check_owner(&a, path, error);
     }
     if (status == DN_OK) {

@@ -123,6 +123,7 @@ static void *keep(void *payload)
     }
     pthread_mutex_unlock(&s->keeper_mutex);
     if (!leaving(s) && atomic_load(&s->soundness) == STORE_SOUND) {
+        sql_text(&s->keeper, "SELECT 1 FROM sqlite_schema"); /* migrations may have changed it since */
         sweep_images(s, &s->keeper);
         atomic_store(&s->swept, true);
     }

@@ -46,7 +46,8 @@ static void log_message(void *unused, int code, const char *message)
 {
     (void)unused;
     int primary = code & 0xff;
-    bool told_elsewhere = primary == SQLITE_NOTADB; /* only at the start, which refuses with one line of its own */
+    /* Only at the start, which refuses with one line of its own; and the end of a check that nobody waits for. */
+    bool told_elsewhere = primary == SQLITE_NOTADB || primary == SQLITE_INTERRUPT;
     if (primary != SQLITE_NOTICE && primary != SQLITE_SCHEMA && primary != SQLITE_CONSTRAINT && !told_elsewhere) {
         fprintf(stderr, "sqlite: %.*s (%d)\n", (int)strcspn(message, "\n"), message, code);
     }
