@@ -72,7 +72,7 @@ static void parse_one(char *item, const char *text, const char *fired)
     if (*end || !f->count)
         refuse(text);
     parse_action(f, action ? action : "kill", text);
-    fault_count += !has_fired(fired, f->name);
+    fault_count += f->action == FAULT_SLOW || !has_fired(fired, f->name);
 }
 
 static void read_fired(char *out, size_t room)
@@ -120,12 +120,11 @@ static void sleep_ms(long ms)
 static void pass(fault *f)
 {
     const unsigned long passed = atomic_fetch_add(&f->passed, 1) + 1;
-    if (passed == f->count)
-        say_fired(f->name);
     if (f->action == FAULT_SLOW && passed >= f->count)
         sleep_ms(f->slow_ms);
-    if (passed != f->count)
+    if (f->action == FAULT_SLOW || passed != f->count)
         return;
+    say_fired(f->name);
     if (f->action == FAULT_KILL)
         kill(getpid(), SIGKILL);
     else if (f->action == FAULT_STOP)

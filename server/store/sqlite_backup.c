@@ -1,9 +1,11 @@
 /* A consistent copy of a database that others may be writing, by SQLite's online backup, and of the images and input pictures it names.
  *
- * The database goes first: an image that it names was there at that moment, and images never change, so a link is as good as a copy
- * where both folders share a file system. Any thread, any process: nothing here needs the lock on the data directory. */
+ * The database is copied first: an image that it names was there at that moment, and images never change, so a link is as good as a copy
+ * where both folders share a file system. It gets its name last: until then the copy is a folder that says it has lost its database, and
+ * no daemon takes it for a whole one, however the backup was cut short. Any thread, any process: nothing here needs the lock on the data directory. */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,6 +144,16 @@ static dn_status copy_inputs(sql *copy, const char *folder, const char *destinat
     return status;
 }
 
+/* What a data directory's lock file says of itself. */
+static dn_status mark(const char *destination, dn_error *error)
+{
+    char *path = join(destination, "denoised.lock", "");
+    dn_status status = path ? dn_file_write(path, STORE_PRESENCE_MARK, sizeof STORE_PRESENCE_MARK - 1, true, error)
+                            : dn_fail(error, DN_NO_MEMORY, "out of memory");
+    free(path);
+    return status;
+}
+
 /* A backup goes where nothing is: it must never replace another, or a data directory in use. */
 static dn_status make_destination(const char *destination, dn_error *error)
 {
@@ -165,37 +177,75 @@ static dn_status make_destination(const char *destination, dn_error *error)
     if (status == DN_OK) {
         status = dn_make_folder(inputs, error);
     }
+    if (status == DN_OK) {
+        status = mark(destination, error);
+    }
     free(images);
     free(inputs);
     return status;
 }
 
-dn_status store_backup(const char *folder, const char *destination, size_t *images, size_t *missing, dn_error *error)
+/* Names durable, the database's last of all. */
+static dn_status finish(const char *destination, const char *copied, const char *target, dn_error *error)
 {
-    sql from = {0}, copy = {0};
-    char *source = join(folder, "denoised.db", ""), *target = join(destination, "denoised.db", "");
-    size_t copied = 0, gone = 0;
-    dn_status status = source && target ? sql_open(&from, source, false, error) : dn_fail(error, DN_NO_MEMORY, "out of memory");
-    if (status == DN_OK) {
-        status = make_destination(destination, error);
+    static const char *const folders[] = {"images", "inputs", ""};
+    dn_status status = DN_OK;
+    for (size_t i = 0; status == DN_OK && i < sizeof folders / sizeof folders[0]; i++) {
+        if (!folders[i][0] && rename(copied, target) != 0) {
+            return dn_fail(error, DN_IO, "%s: the backup could not be given its name: %s", target, strerror(errno));
+        }
+        char *path = join(destination, folders[i], "");
+        int fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+        if (fd < 0 || fsync(fd) != 0) {
+            status = dn_fail(error, DN_IO, "%s: %s", path ? path : destination, path ? strerror(errno) : "out of memory");
+        }
+        if (fd >= 0) {
+            close(fd);
+        }
+        free(path);
     }
-    if (status == DN_OK) {
-        status = store_copy_database(from.db, target, error);
-    }
-    fault_point("backup_database_copied");
-    if (status == DN_OK) {
-        status = sql_open(&copy, target, false, error);
-    }
+    return status;
+}
+
+static dn_status copy_files(const char *database, const char *folder, const char *destination, size_t *images, size_t *missing,
+                            dn_error *error)
+{
+    sql copy = {0};
+    dn_status status = sql_open(&copy, database, false, error);
     if (status == DN_OK) {
         status = copy_inputs(&copy, folder, destination, error);
     }
     if (status == DN_OK) {
-        status = copy_images(&copy, folder, destination, &copied, &gone, error);
+        status = copy_images(&copy, folder, destination, images, missing, error);
     }
     sql_close(&copy);
+    return status;
+}
+
+dn_status store_backup(const char *folder, const char *destination, size_t *images, size_t *missing, dn_error *error)
+{
+    sql from = {0};
+    char *source = join(folder, "denoised.db", ""), *target = join(destination, "denoised.db", ""),
+         *unnamed = join(destination, "denoised.db.copied", "");
+    size_t copied = 0, gone = 0;
+    dn_status status = source && target && unnamed ? sql_open(&from, source, false, error) : dn_fail(error, DN_NO_MEMORY, "out of memory");
+    if (status == DN_OK) {
+        status = make_destination(destination, error);
+    }
+    if (status == DN_OK) {
+        status = store_copy_database(from.db, unnamed, error);
+    }
+    fault_point("backup_database_copied");
     sql_close(&from);
+    if (status == DN_OK) {
+        status = copy_files(unnamed, folder, destination, &copied, &gone, error);
+    }
+    if (status == DN_OK) {
+        status = finish(destination, unnamed, target, error);
+    }
     free(source);
     free(target);
+    free(unnamed);
     if (status == DN_OK) {
         *images = copied;
         *missing = gone;

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
 #define KEEPER_SAID_SECONDS 5.0 /* a check that took longer is told of in the log */
@@ -104,6 +105,7 @@ static void sweep_images(store *s, sql *c)
     for (struct dirent *entry; listing && !leaving(s) && (entry = readdir(listing));) {
         if (entry->d_name[0] != '.' && store_image_is_litter(c, entry->d_name) && !c->code) {
             unlinkat(dirfd(listing), entry->d_name, 0);
+            fault_point("images_mid_sweep");
         }
         sql_clear(c); /* one that cannot be asked about stays until the next start */
     }

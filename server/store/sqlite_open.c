@@ -129,8 +129,7 @@ static dn_status check_presence(const store *s, dn_error *error)
 
 static void mark_presence(const store *s)
 {
-    static const char mark[] = "This folder belongs to denoised, and has its database.\n";
-    if (pwrite(s->lock_fd, mark, sizeof mark - 1, 0) > 0) {
+    if (pwrite(s->lock_fd, STORE_PRESENCE_MARK, sizeof STORE_PRESENCE_MARK - 1, 0) > 0) {
         fsync(s->lock_fd);
     }
 }

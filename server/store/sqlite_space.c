@@ -4,6 +4,7 @@
  * gate is measured at most a few times a second. Any thread; the ballast comes back on the writer thread alone. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -43,22 +44,32 @@ bool store_release_ballast(store *s)
     return given;
 }
 
+/* Under another name until it is whole: a daemon that is killed here must not leave a file without length in the ballast's place. */
+static void make_ballast(const char *path, const char *unfinished)
+{
+    int fd = open(unfinished, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    fault_point("ballast_begun");
+    bool whole = fd >= 0 && posix_fallocate(fd, 0, STORE_BALLAST_BYTES) == 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (!whole || rename(unfinished, path) != 0) {
+        unlink(unfinished);
+    }
+}
+
 void store_space_keep(store *s)
 {
-    char *path = store_path(s, "", "ballast");
+    char *path = store_path(s, "", "ballast"), *unfinished = store_path(s, "", "ballast.tmp");
     struct stat info;
-    bool there = !path || stat(path, &info) == 0;
+    bool there = !path || !unfinished || (stat(path, &info) == 0 && info.st_size >= STORE_BALLAST_BYTES);
+    if (!there) {
+        unlink(unfinished);
+    }
     /* Twice its size must be free, so that a nearly full disk does not trade ballast to and fro. */
     if (!there && free_bytes(s) / 2 >= s->options.space_min_bytes / 2 + STORE_BALLAST_BYTES) {
-        int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        fault_point("ballast_begun");
-        bool whole = fd >= 0 && posix_fallocate(fd, 0, STORE_BALLAST_BYTES) == 0;
-        if (fd >= 0) {
-            close(fd);
-            if (!whole) {
-                unlink(path);
-            }
-        }
+        make_ballast(path, unfinished);
     }
     free(path);
+    free(unfinished);
 }

@@ -28,6 +28,8 @@
 #define STORE_DEADLINES_MAX 256 /* jobs that fail by one request */
 #define STORE_RETENTION_JOBS_MAX 256 /* jobs expired or forgotten by one request */
 #define STORE_BALLAST_BYTES (8 << 20) /* given back to let running jobs end on a full disk */
+/* In denoised.lock: this folder has a database, and an empty one must not take the place of one that is missing. */
+#define STORE_PRESENCE_MARK "This folder belongs to denoised, and has its database.\n"
 #define STORE_CHECK_WAIT_MS 1000 /* a start waits so long for the database to be looked through; the rest goes on beside the work */
 #define STORE_LEVELS (2 * API_PRIORITY_MAX + 1)
 

@@ -1,7 +1,8 @@
 """Every fault point (server/fault.h), who passes it and when: what kills_test.py needs to bring about the moment it names.
 
 Phases: load (a daemon at work, under the workload), worker (its worker at work), boot (a start after a kill), first (the first start on an
-empty folder), migrate (a start on an older schema), backup (`denoised backup`), drain (after SIGTERM), worker_drain (the worker's side of it), webhook (webhooks_test.py kills there).
+empty folder), migrate (a start on an older schema), backup (`denoised backup`), drain (after SIGTERM), worker_drain (the worker's side of it),
+webhook (webhooks_test.py kills there).
 """
 
 POINTS = {
@@ -59,6 +60,7 @@ POINTS = {
     "recover_before_commit": "boot",
     "recover_after_commit": "boot",
     "recover_mid_sweep": "boot",
+    "images_mid_sweep": "boot",
     "database_copy_unnamed": "backup",
     "backup_database_copied": "backup",
     "backup_mid": "backup",

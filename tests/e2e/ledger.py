@@ -20,10 +20,11 @@ ENDED = {2: "succeeded", 3: "failed", 4: "canceled"}
 
 
 class Ask:
-    """One POST of one job or an array, with all its retries. jobs: what was posted; key: its Idempotency-Key, or None."""
+    """One POST of one job or an array, with all its retries. jobs: what was posted; key: its Idempotency-Key, or None; end: how its jobs
+    end where nobody cancels them."""
 
-    def __init__(self, jobs, key=None, client="local"):
-        self.jobs, self.key, self.client = jobs, key, client
+    def __init__(self, jobs, key=None, client="local", end="succeeded"):
+        self.jobs, self.key, self.client, self.end = jobs, key, client, end
         self.ids = None  # as acknowledged
         self.answers = set()  # every distinct set of ids that an answer named
         self.no = False
@@ -76,19 +77,27 @@ def _agrees(posted, stored):
 class Ledger:
     def __init__(self):
         self.asks = []
-        self.cancels = {}  # id: None (in doubt), or the state that was told ("canceled", "running" for a 202, or an end)
-        self.purges = {}  # id: None (in doubt), True (told so)
+        self.cancels = {}  # id: whether an answer promised that it ends as canceled (False: in doubt, or it had ended)
+        self.purges = {}  # id: whether an answer promised that its files go
+        self.ends = {}  # id: the end that some answer told of
 
-    def ask(self, jobs, key=None, client="local"):
-        made = Ask(jobs, key, client)
+    def ask(self, jobs, key=None, client="local", end="succeeded"):
+        made = Ask(jobs, key, client, end)
         self.asks.append(made)
         return made
 
-    def cancel(self, job_id, told=None):
-        self.cancels[job_id] = told or self.cancels.get(job_id)
+    def cancel(self, job_id, promised=False):
+        """Before a cancel is sent, and again with promised when it is answered by 202, or by 200 with the state canceled."""
+        self.cancels[job_id] = promised or self.cancels.get(job_id, False)
 
-    def purge(self, job_id, told=None):
-        self.purges[job_id] = told or self.purges.get(job_id)
+    def purge(self, job_id, promised=False):
+        self.purges[job_id] = promised or self.purges.get(job_id, False)
+
+    def saw(self, job_id, state):
+        """A client was told this state. False: it contradicts an end that was told before."""
+        if state in ENDED.values():
+            return self.ends.setdefault(job_id, state) == state
+        return job_id not in self.ends
 
     # ---- judging
 
@@ -160,15 +169,16 @@ class Ledger:
             job_id, state = row["id"], ENDED.get(row["state"])
             if job_id in owner:
                 by_ask.setdefault(id(owner[job_id]), set()).add(job_id)
-            told, canceled = self.cancels.get(job_id), job_id in self.cancels or job_id in self.purges
+            canceled = job_id in self.cancels or job_id in self.purges
+            wanted = owner[job_id].end if job_id in owner else "succeeded"
             if state is None:
                 verdict.lost.append(f"job {job_id} has not ended (state {row['state']})")
-            elif state == "failed" or (state == "canceled" and not canceled):
-                verdict.lost.append(f"job {job_id} ended as {state}")
-            elif told in ("canceled", "running") and state != "canceled":
-                verdict.lost.append(f"the cancel of job {job_id} (told: {told}): it {state}")
-            elif told == "succeeded" and state != told:
-                verdict.lost.append(f"job {job_id} had succeeded, and is {state}")
+            elif state != wanted and not (state == "canceled" and canceled):
+                verdict.lost.append(f"job {job_id} ended as {state}, not {wanted}")
+            elif self.cancels.get(job_id) and state != "canceled":
+                verdict.lost.append(f"the cancel of job {job_id}: it {state}")
+            if job_id in self.ends and state != self.ends[job_id]:
+                verdict.lost.append(f"job {job_id} was told to have {self.ends[job_id]}, and is {state}")
             if row["expired"] and job_id not in self.purges:
                 verdict.lost.append(f"job {job_id} has expired")
             if self.purges.get(job_id) and not row["expired"]:
