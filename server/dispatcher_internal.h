@@ -83,6 +83,7 @@ void snapshot_name(char out[SNAPSHOT_NAME_BYTES], const char *job_id, uint32_t i
 unsigned char *snapshot_wrap(const char *job_id, uint32_t index, uint32_t steps, protocol_bytes payload, size_t *out_bytes);
 /* The payload of a file that is whole and of this lane, malloc'd; NULL: none. */
 unsigned char *snapshot_read(int folder_fd, const char *job_id, uint32_t index, uint32_t *steps, size_t *out_bytes);
+bool snapshot_exists(int folder_fd, const char *job_id, uint32_t index); /* whole or not */
 void snapshot_sweep(dispatcher *d); /* at start: files of jobs that no longer run or wait */
 uint64_t snapshot_resumed_done(void *payload, const store_job *job); /* store_request.resumed_done; payload: a pending */
 

@@ -185,6 +185,8 @@ static void send_lane(dispatcher *d, running_job *job, uint32_t index)
     size_t count = 0;
     uint32_t steps = 0;
     unsigned char *snapshot = snapshot_read(d->files.snapshots_fd, job->job.id, index, &steps, &count);
+    if (!snapshot && snapshot_exists(d->files.snapshots_fd, job->job.id, index))
+        fprintf(stderr, "dispatcher: image %u of job %s starts at step 0: its snapshot is damaged\n", index, job->job.id);
     lane->number = ++d->next_number;
     lane->place = PLACE_SENT;
     lane->watched = lane->aside = lane->entered = false;

@@ -107,6 +107,13 @@ unsigned char *snapshot_read(int folder_fd, const char *job_id, uint32_t index, 
     return payload;
 }
 
+bool snapshot_exists(int folder_fd, const char *job_id, uint32_t index)
+{
+    char name[SNAPSHOT_NAME_BYTES];
+    snapshot_name(name, job_id, index);
+    return faccessat(folder_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 /* On the store's writer thread: reads headers only. */
 uint64_t snapshot_resumed_done(void *payload, const store_job *job)
 {

@@ -117,6 +117,7 @@ static dn_status one_turn(worker *w, dn_error *error)
         status = worker_send_encoded(w, error);
     if (status == DN_OK)
         status = say_drained(w, error);
+    w->tick_seconds += w->ticked ? dn_now_seconds() - began : 0;
     if (status == DN_OK && w->ticked && w->report.rows > 0)
         status = worker_learn_tick(w, w->ticked, w->report.rows, dn_now_seconds() - began, error);
     const protocol_message alive = {.type = PROTOCOL_ALIVE};

@@ -204,7 +204,7 @@ typedef struct worker {
     uint64_t next_order, loads;
     double virtual_now; /* the time had of the model that ticked last: turns begin there */
     worker_model *ticked; /* in this turn; NULL: none */
-    double last_sent, last_retry, tick_seconds, snapshot_seconds;
+    double last_sent, last_retry, tick_seconds, snapshot_seconds; /* tick_seconds: of turns that had a tick, whole */
     bool draining, drained;
     dn_tick_report report;
     protocol_tick_lane tick_lanes[DN_LANES_MAX];

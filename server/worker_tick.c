@@ -61,7 +61,6 @@ static dn_status tick_model(worker *w, worker_model *model, dn_error *error)
     if (dn_batch_tick(model->batch, &w->report, &why) != DN_OK)
         return fail_batch(w, model, &why, error);
     w->ticked = model;
-    w->tick_seconds += w->report.seconds;
     model->virtual_seconds += w->report.seconds;
     uint32_t count = 0;
     for (uint32_t i = 0; i < w->report.lane_count; i++) {
