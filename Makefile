@@ -87,6 +87,7 @@ help:
 ## make fuzz-test    1,000,000 executions over all of them, where clang is installed
 ## make check        format, static analysis, include law, hardened flags
 ## make torture      for MINUTES (60): kills, power cuts, faults, seeds, fuzzing, ONLY=kills,... of them; adds up in $TORTURE_DIR (torture/)
+## make soak         for MINUTES (60): half the capacity and a fault every 30 s; what it does to memory and files
 ## make bench        measure; results beside their floors
 ## make SANITIZER=address|undefined|thread test
 ## make image-test   build the container image without Docker and try it
@@ -200,7 +201,7 @@ fuzz:
 fuzz-test:
 	@tests/fuzz/million.sh
 
-.PHONY: deps run test torture tests-build check bench install examples arm-test image-test clean
+.PHONY: deps run test torture soak tests-build check bench install examples arm-test image-test clean
 deps:
 	@sh deploy/packages.sh install build runtime try
 
@@ -231,6 +232,11 @@ torture:
 	@sh deploy/packages.sh install build runtime test
 	@$(MAKE) --no-print-directory -j2 tests-build
 	@TEST_VARIANT=$(VARIANT) tests/torture/run.sh --out $(OUT) --dir $(TORTURE_DIR) --minutes $(MINUTES) --only "$(ONLY)" --jobs $(TORTURE_JOBS)
+
+soak:
+	@sh deploy/packages.sh install build runtime test
+	@$(MAKE) --no-print-directory build $(OUT)/denoised
+	@nice -n 19 python3 tests/torture/soak.py --out $(OUT) --dir $(TORTURE_DIR) --minutes $(MINUTES)
 
 check:
 	@sh deploy/packages.sh install build check

@@ -101,8 +101,9 @@ class Ledger:
 
     # ---- judging
 
-    def judge(self, folder, picture=None):
-        """folder: a data directory whose jobs have all ended. picture(request, index): SHA-256 of the right PNG, or None to leave it out."""
+    def judge(self, folder, picture=None, retention=False):
+        """folder: a data directory whose jobs have all ended. picture(request, index): SHA-256 of the right PNG, or None to leave it out.
+        retention: ended jobs may have expired."""
         verdict = Verdict()
         uri = f"file:{os.path.join(folder, 'denoised.db')}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
@@ -113,7 +114,7 @@ class Ledger:
             events = db.execute("SELECT job.id AS id,event.name,event.data FROM event JOIN job ON job.row=event.job").fetchall()
         by_id = {row["id"]: row for row in rows}
         owner = self._explain(verdict, rows, by_id, keys)
-        self._judge_jobs(verdict, rows, images, owner)
+        self._judge_jobs(verdict, rows, images, owner, retention)
         self._judge_results(verdict, folder, by_id, images, events, picture)
         verdict.jobs, verdict.images = len(rows), len(images)
         return verdict
@@ -160,7 +161,7 @@ class Ledger:
             verdict.recovered += 1
             rest = rest[len(group):]
 
-    def _judge_jobs(self, verdict, rows, images, owner):
+    def _judge_jobs(self, verdict, rows, images, owner, retention):
         counts = {}
         for image in images:
             counts[image["id"]] = counts.get(image["id"], 0) + 1
@@ -179,7 +180,7 @@ class Ledger:
                 verdict.lost.append(f"the cancel of job {job_id}: it {state}")
             if job_id in self.ends and state != self.ends[job_id]:
                 verdict.lost.append(f"job {job_id} was told to have {self.ends[job_id]}, and is {state}")
-            if row["expired"] and job_id not in self.purges:
+            if row["expired"] and job_id not in self.purges and not retention:
                 verdict.lost.append(f"job {job_id} has expired")
             if self.purges.get(job_id) and not row["expired"]:
                 verdict.lost.append(f"the purge of job {job_id}")

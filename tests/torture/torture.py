@@ -3,7 +3,7 @@
     torture.py --out build/release [--dir torture] [--minutes 60] [--only kills,simulator] [--jobs 1] [--round 60]
 
 Resumable: seeds go on where the last run ended (counts.py). The part that has had the least time is next; a round is sized to take --round
-seconds by what the rounds before it took. A part that fails stops, with its replay command; the others go on; the exit status is 1 then.
+seconds by what the rounds before it took. A part that fails stops, with its replay command; the others go on; the exit status is 1 then. One that did nothing is left out.
 --parts: a JSON list of [key, [words], goal or null, first count] instead of the project's own parts.
 """
 import argparse
@@ -106,7 +106,8 @@ class Runner:
         why = None if status == 0 and lines and not failed else \
             "hung" if status is None else f"exit status {status}" if not failed and lines else f"{failed} failed" if lines else \
             f"no TORTURE line, exit status {status}"
-        counts.add(self.options.dir, self.commit, part.key, seed, done, max(failed, 1) if why else 0)
+        if done or why:
+            counts.add(self.options.dir, self.commit, part.key, seed, done, max(failed, 1) if why else 0)
         with self.lock:
             self.spent[part.key] += took
             self.this_run[part.key] += done
@@ -115,12 +116,14 @@ class Runner:
             self.count[part.key] = max(1, min(COUNT_MAX, count * GROWTH, int(pace * min(self.options.round, left))))
             self.rounds[part.key] += 1
             self.report(part, seed, done, took)
+            if not why and not done:
+                self.say(f"SKIP {part.key}: {' '.join(output.split())[:200]}")
             if why:
                 self.fail(part, seed, count, why, output)
-        return not why
+        return not why and done > 0
 
     def report(self, part, seed, done, took):
-        total = counts.sums(self.options.dir)[part.key]
+        total = counts.sums(self.options.dir).get(part.key, counts.Sum())
         goal = f" of {part.goal:,}" if part.goal else ""
         self.say(f"{part.key:24} seed {seed}: {done:,} in {took:.0f} s; {total.done:,}{goal} so far, {total.failed} failed")
 

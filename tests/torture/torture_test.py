@@ -95,6 +95,16 @@ def a_part_without_a_line_or_an_end_has_failed():
 
 
 @test
+def a_part_that_cannot_run_here_is_left_out():
+    folder = scratch("torture")
+    idle = ["idle", ["python3", "-c", "print('SKIP idle: no compiler'); print('TORTURE key=idle seed=1 done=0 failed=0')"], None, 1]
+    ended = torture(folder, [idle, part("one")])
+    same(ended.returncode, 0, "exit status")
+    check("SKIP idle: SKIP idle: no compiler" in ended.stdout, ended.stdout)
+    same({row[2] for row in rows(folder)}, {"one"}, "parts counted")
+
+
+@test
 def a_cut_line_is_left_out():
     folder = scratch("torture")
     where = os.path.join(folder, "torture")
