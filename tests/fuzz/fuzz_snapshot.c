@@ -101,7 +101,7 @@ static void restore(const uint8_t *data, size_t size)
     restore_again(1);
     for (size_t i = 0; i < size; i++)
         run += data[i];
-    if (run % 16 == 0)
+    if (run % 64 == 0)
         REQUIRE(dn_batch_tick(batch, &report, &error) == DN_OK && report.lane_count == 1);
     REQUIRE(dn_batch_evict(batch, 1) == DN_OK);
 }
