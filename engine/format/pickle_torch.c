@@ -139,7 +139,7 @@ static dn_status rebuild_tensor(dn_pickle *p, uint32_t *out, uint32_t arguments)
         status = check_inside(p, &tensor);
     if (status != DN_OK)
         return status;
-    dn_pickle_built *room = dn_pickle_grow(&p->tensors, sizeof *room, 4 * DN_SAFETENSORS_TENSORS_MAX);
+    dn_pickle_built *room = dn_pickle_grow(&p->tensors, sizeof *room, DN_PICKLE_TENSORS_MAX);
     if (room == NULL)
         return dn_fail(p->error, DN_NO_MEMORY, "%s: pickle: out of memory, or too many tensors", p->path);
     *room = (dn_pickle_built){.tensor = tensor, .key = key};

@@ -12,6 +12,7 @@
 #define MAGIC_BYTES 16u
 #define PICKLE_ENTRY "/data.pkl"
 #define SMALL_ENTRY_BYTES_MAX 64u
+#define NAMES_BYTES_MAX (8u << 20) /* of all tensors: a small pickle can say one long name of a dictionary again and again */
 
 static const char *const save_again = "open it where it comes from and save its state_dict() again with torch.save (1.6 or later)";
 
@@ -37,6 +38,7 @@ typedef struct torch_file {
     uint32_t file;
     const dn_zip *zip;
     int root_bytes; /* ROOT */
+    size_t names_bytes; /* so far */
     const char *root;
 } torch_file;
 
@@ -96,7 +98,7 @@ static bool is_contiguous(const dn_pickle_tensor *tensor)
 
 static dn_status on_tensor(void *payload, const dn_pickle_tensor *tensor, dn_error *error)
 {
-    const torch_file *torch = payload;
+    torch_file *torch = payload;
     char name[DN_TENSOR_NAME_BYTES_MAX + 8];
     snprintf(name, sizeof name, "data/%s", tensor->storage);
     const dn_zip_entry *entry = find_in_root(torch, name);
@@ -112,6 +114,9 @@ static dn_status on_tensor(void *payload, const dn_pickle_tensor *tensor, dn_err
     made.info.offset = entry->offset + (tensor->count > 0 ? tensor->first * size : 0);
     memcpy(made.info.dims, tensor->dims, sizeof made.info.dims);
     memcpy(made.strides, tensor->strides, sizeof made.strides);
+    torch->names_bytes += strlen(tensor->name) + 1;
+    if (torch->names_bytes > NAMES_BYTES_MAX)
+        return dn_fail(error, DN_INVALID, "%s: the names of its tensors take more than %u bytes", torch->zip->path, NAMES_BYTES_MAX);
     made.info.name = dn_arena_strdup(&torch->tensors->arena, tensor->name);
     if (made.info.name == NULL)
         return dn_fail(error, DN_NO_MEMORY, "%s: out of memory for the names of tensors", torch->zip->path);

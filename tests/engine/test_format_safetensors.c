@@ -1,4 +1,4 @@
-/* safetensors: malformed files by the dozen, every type read, and what is written reads back. */
+/* safetensors: every type read, what is written reads back, damage never faults. Files that are wrong: tests/hostile. */
 #include <fcntl.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -21,135 +21,6 @@ static dn_status make_file(const char *path, long long length, const char *heade
     return dn_file_write_parts(path, parts, 3, false, NULL);
 }
 
-typedef struct header_case {
-    const char *rule; /* part of the message */
-    const char *header;
-    size_t header_bytes;
-    size_t data_bytes;
-} header_case;
-
-#define CASE(rule, header, data_bytes)                                                                                                     \
-    {                                                                                                                                      \
-        rule, header, sizeof(header) - 1, data_bytes                                                                                       \
-    }
-#define ONE(rule, body, data_bytes) CASE(rule, "{\"w\":" body "}", data_bytes)
-#define SHAPED(rule, shape, data_bytes)                                                                                                    \
-    ONE(rule, "{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[0," #data_bytes "]}", data_bytes)
-#define OFFSETS(rule, offsets, data_bytes) ONE(rule, "{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":" offsets "}", data_bytes)
-#define TYPED(rule, dtype, data_bytes) ONE(rule, "{\"dtype\":" dtype ",\"shape\":[16],\"data_offsets\":[0," #data_bytes "]}", data_bytes)
-#define SECOND(rule, offsets, data_bytes)                                                                                                  \
-    CASE(rule, "{" A_F32_4 ",\"b\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":" offsets "}}", data_bytes)
-
-static const header_case malformed[] = {
-    /* The header as text. */
-    CASE("brace", "[]", 0),
-    CASE("brace", " {}", 0),
-    CASE("brace", "\xEF\xBB\xBF{}", 0),
-    CASE("header: byte", "{\"a\":", 0),
-    CASE("header: byte", "{}{}", 0),
-    CASE("header: byte", "{}\0\0\0\0\0\0", 0),
-    CASE("invalid UTF-8", "{\"\xFF\":1}", 0),
-    CASE("u0000", "{\"a\\u0000b\":1}", 0),
-    CASE("control character", "{\"a\0b\":1}", 0),
-    CASE("nested too deeply", "{\"w\":{\"dtype\":\"F32\",\"shape\":[[4]],\"data_offsets\":[0,16]}}", 16),
-    CASE("duplicate key", "{" A_F32_4 "," A_F32_4 "}", 16),
-    CASE("duplicate key", "{" A_F32_4 ",\"\\u0061\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 16),
-    CASE("duplicate key", "{\"w\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}", 16),
-    CASE("comma", "{\"w\":{\"dtype\":\"F32\" \"shape\":[4],\"data_offsets\":[0,16]}}", 16),
-    /* Descriptions. */
-    ONE("not an object", "7", 0),
-    ONE("not an object", "[]", 0),
-    ONE("not an object", "null", 0),
-    ONE("not an object", "\"F32\"", 0),
-    ONE("missing", "{}", 0),
-    ONE("missing", "{\"dtype\":\"F32\",\"shape\":[4]}", 16),
-    ONE("missing", "{\"dtype\":\"F32\",\"data_offsets\":[0,16]}", 16),
-    ONE("missing", "{\"shape\":[4],\"data_offsets\":[0,16]}", 16),
-    ONE("unknown member", "{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16],\"more\":1}", 16),
-    ONE("unknown member", "{\"Dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}", 16),
-    /* Types. */
-    TYPED("unknown dtype", "\"F33\"", 64),
-    TYPED("unknown dtype", "\"f32\"", 64),
-    TYPED("unknown dtype", "\"\"", 64),
-    TYPED("unknown dtype", "\"F32 \"", 64),
-    TYPED("dtype is not a string", "32", 64),
-    TYPED("dtype is not a string", "null", 64),
-    TYPED("not supported", "\"F8_E4M3\"", 16),
-    TYPED("not supported", "\"U64\"", 128),
-    TYPED("not supported", "\"F4\"", 8),
-    TYPED("do not match", "\"F16\"", 64),
-    TYPED("do not match", "\"F64\"", 64),
-    TYPED("do not match", "\"U8\"", 15),
-    /* Shapes. */
-    SHAPED("shape is not a list", "4", 16),
-    SHAPED("shape is not a list", "{}", 16),
-    SHAPED("shape is not a list", "null", 16),
-    SHAPED("a dimension", "[-4]", 16),
-    SHAPED("a dimension", "[4.0]", 16),
-    SHAPED("a dimension", "[4e0]", 16),
-    SHAPED("a dimension", "[\"4\"]", 16),
-    SHAPED("a dimension", "[null]", 16),
-    SHAPED("a dimension", "[18446744073709551616]", 16),
-    SHAPED("overflows", "[18446744073709551615,2]", 16),
-    SHAPED("overflows", "[4294967296,4294967296]", 16),
-    SHAPED("overflows", "[4611686018427387908]", 16),
-    SHAPED("overflows", "[9223372036854775808,9223372036854775808,0]", 0),
-    SHAPED("do not match", "[3]", 16),
-    SHAPED("do not match", "[5]", 16),
-    SHAPED("do not match", "[]", 16),
-    SHAPED("do not match", "[0]", 16),
-    SHAPED("do not match", "[4]", 0),
-    SHAPED("too many dimensions", "[1,1,1,1,1,1,1,1,4]", 16),
-    /* Offsets. */
-    OFFSETS("data_offsets is not", "16", 16),
-    OFFSETS("data_offsets is not", "[]", 16),
-    OFFSETS("data_offsets is not", "[0]", 16),
-    OFFSETS("data_offsets is not", "[0,16,16]", 16),
-    OFFSETS("data_offsets is not", "[0,-16]", 16),
-    OFFSETS("data_offsets is not", "[-16,0]", 16),
-    OFFSETS("data_offsets is not", "[0.0,16]", 16),
-    OFFSETS("data_offsets is not", "[\"0\",16]", 16),
-    OFFSETS("data_offsets is not", "[0,18446744073709551632]", 16),
-    OFFSETS("data_offsets is not", "{\"0\":16}", 16),
-    OFFSETS("ends before", "[16,0]", 16),
-    OFFSETS("beyond", "[0,16]", 15),
-    OFFSETS("beyond", "[0,16]", 0),
-    OFFSETS("beyond", "[18446744073709551600,18446744073709551615]", 16),
-    OFFSETS("gap", "[8,24]", 24),
-    OFFSETS("behind the last", "[0,16]", 17),
-    OFFSETS("behind the last", "[0,16]", 4000),
-    /* Two tensors. */
-    SECOND("gap", "[17,25]", 25),
-    SECOND("overlaps", "[8,16]", 16),
-    SECOND("overlaps", "[0,8]", 16),
-    SECOND("overlaps", "[15,23]", 23),
-    SECOND("behind the last", "[16,24]", 25),
-    CASE("behind the last", "{}", 1),
-    /* Metadata. */
-    CASE("__metadata__", "{\"__metadata__\":7}", 0),
-    CASE("__metadata__", "{\"__metadata__\":[]}", 0),
-    CASE("__metadata__", "{\"__metadata__\":null}", 0),
-    CASE("__metadata__", "{\"__metadata__\":{\"a\":1}}", 0),
-    CASE("__metadata__", "{\"__metadata__\":{\"a\":\"x\",\"b\":null}}", 0),
-    CASE("__metadata__", "{\"__metadata__\":{\"a\":{}}}", 0),
-};
-
-static void malformed_headers_are_refused_by_rule(void)
-{
-    dn_error error = {0};
-    CHECK_OK(dn_make_folder(FOLDER, &error), error);
-    for (size_t i = 0; i < sizeof malformed / sizeof malformed[0]; i++) {
-        const header_case *c = &malformed[i];
-        dn_safetensors *file = NULL;
-        CHECK(make_file(FOLDER "/bad.safetensors", -1, c->header, c->header_bytes, c->data_bytes) == DN_OK);
-        dn_status status = dn_safetensors_open(&file, FOLDER "/bad.safetensors", &error);
-        CHECK_MSG(status == DN_INVALID || status == DN_UNSUPPORTED, "case %zu accepted: %s", i, c->header);
-        CHECK_MSG(!file && strstr(error.message, c->rule) && strstr(error.message, "bad.safetensors"), "case %zu: \"%s\" is not \"%s\"", i,
-                  error.message, c->rule);
-    }
-    CHECK(sizeof malformed / sizeof malformed[0] >= 50);
-}
-
 static void refusals_name_the_tensor(void)
 {
     dn_error error = {0};
@@ -159,24 +30,6 @@ static void refusals_name_the_tensor(void)
     CHECK(make_file(FOLDER "/named.safetensors", -1, header, sizeof header - 1, 16) == DN_OK);
     CHECK(dn_safetensors_open(&file, FOLDER "/named.safetensors", &error) == DN_INVALID);
     CHECK_MSG(strstr(error.message, "mid_block.weight") && strstr(error.message, "named.safetensors"), "%s", error.message);
-}
-
-static void stated_lengths_are_checked(void)
-{
-    static const char header[] = "{" A_F32_4 "}";
-    static const long long lengths[] = {0, 1, 60, 62, 200, 16777217, 100000001, INT64_MAX, INT64_MAX - 8};
-    dn_error error = {0};
-    dn_safetensors *file = NULL;
-    CHECK_OK(dn_make_folder(FOLDER, &error), error);
-    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
-        CHECK(make_file(FOLDER "/length", lengths[i], header, sizeof header - 1, 16) == DN_OK);
-        CHECK_MSG(dn_safetensors_open(&file, FOLDER "/length", &error) == DN_INVALID && !file, "length %lld", lengths[i]);
-    }
-    uint64_t huge = UINT64_MAX;
-    for (size_t bytes = 0; bytes <= 8; bytes++) {
-        CHECK_OK(dn_file_write(FOLDER "/length", &huge, bytes, false, &error), error);
-        CHECK(dn_safetensors_open(&file, FOLDER "/length", &error) == DN_INVALID && !file);
-    }
 }
 
 /* A good file cut at every byte, and with every byte of its header changed: refused or read, never a fault. */
@@ -245,26 +98,6 @@ static void a_shrinking_file_is_an_error(void)
     dn_status wide = dn_safetensors_read_i64(file, dn_safetensors_find(file, "a"), (int64_t[4]){0}, &error);
     dn_safetensors_close(file);
     CHECK_MSG(status == DN_IO && wide == DN_IO && strstr(error.message, "shrunk"), "%s", error.message);
-}
-
-static void too_many_and_too_long_are_refused(void)
-{
-    dn_error error = {0};
-    dn_safetensors *file = NULL;
-    char *text = malloc(8 << 20);
-    size_t used = (size_t)sprintf(text, "{");
-    for (unsigned i = 0; i <= DN_SAFETENSORS_TENSORS_MAX; i++) {
-        used += (size_t)sprintf(text + used, "%s\"%u\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}", i ? "," : "", i);
-    }
-    used += (size_t)sprintf(text + used, "}");
-    CHECK_OK(dn_make_folder(FOLDER, &error), error);
-    CHECK(make_file(FOLDER "/many", -1, text, used, 0) == DN_OK);
-    CHECK(dn_safetensors_open(&file, FOLDER "/many", &error) == DN_INVALID && strstr(error.message, "too many tensors"));
-    used =
-        (size_t)sprintf(text, "{\"%0*d\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", (int)DN_TENSOR_NAME_BYTES_MAX + 1, 1);
-    CHECK(make_file(FOLDER "/many", -1, text, used, 0) == DN_OK);
-    CHECK(dn_safetensors_open(&file, FOLDER "/many", &error) == DN_INVALID && strstr(error.message, "name longer"));
-    free(text);
 }
 
 static void every_type_reads(void)
@@ -420,13 +253,10 @@ static void a_file_of_diffusers_opens(void)
 
 int main(void)
 {
-    RUN(malformed_headers_are_refused_by_rule);
     RUN(refusals_name_the_tensor);
-    RUN(stated_lengths_are_checked);
     RUN(cuts_and_flips_never_fault);
     RUN(what_is_no_regular_file_is_refused);
     RUN(a_shrinking_file_is_an_error);
-    RUN(too_many_and_too_long_are_refused);
     RUN(every_type_reads);
     RUN(what_is_written_reads_back);
     RUN(the_writer_refuses_what_cannot_be_read);
