@@ -1,7 +1,7 @@
-/* API keys (auth.h). The table is replaced whole under a lock; a bad file on reload leaves the old one in force. */
+/* API keys (auth.h). Each source's table is replaced whole under a lock; a bad file on reload leaves the old one in force. */
 #include "server/auth.h"
 
-#include <ctype.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -12,20 +12,36 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/sha256.h"
+#include "server/auth_buckets.h"
 
 #define AUTH_FILE_BYTES_MAX (1u << 20)
 #define AUTH_SECRETS_FOLDER "/run/secrets/"
 
 typedef struct auth_key {
-    char name[65];
+    auth_identity who;
     unsigned char hash[DN_SHA256_BYTES];
 } auth_key;
 
-struct auth {
-    char *path;
-    pthread_mutex_t lock; /* guards all below */
+/* Of one source. */
+typedef struct auth_keys {
     auth_key *keys;
-    unsigned count;
+    size_t count;
+} auth_keys;
+
+/* What a key of the database has used. */
+typedef struct auth_use {
+    char number[17];
+    auth_bucket requests, cost;
+} auth_use;
+
+struct auth {
+    char *path; /* NULL: no file */
+    store *store; /* NULL: no database yet */
+    pthread_mutex_t lock; /* guards all below */
+    auth_keys of_file, of_store;
+    bool store_had_keys;
+    auth_use *uses; /* AUTH_KEYS_MAX of them, by first use */
+    size_t use_count;
     double looked_at;
     struct timespec changed;
     off_t size;
@@ -53,12 +69,13 @@ static dn_status parse_line(auth_key *key, char *line, const char *path, unsigne
         return dn_fail(error, DN_INVALID, "%s:%u: a secret has %d to %d characters", path, number, AUTH_SECRET_BYTES_MIN,
                        AUTH_SECRET_BYTES_MAX);
     }
-    snprintf(key->name, sizeof key->name, "%s", name);
+    *key = (auth_key){.who = {.scopes = AUTH_SUBMIT | AUTH_READ}};
+    snprintf(key->who.client, sizeof key->who.client, "%s", name);
     dn_sha256_of(key->hash, secret, length);
     return DN_OK;
 }
 
-static dn_status parse_keys(auth_key **out, unsigned *count, char *text, const char *path, dn_error *error)
+static dn_status parse_keys(auth_keys *out, char *text, const char *path, dn_error *error)
 {
     auth_key *keys = calloc(AUTH_KEYS_MAX, sizeof *keys);
     unsigned used = 0, number = 0;
@@ -83,8 +100,7 @@ static dn_status parse_keys(auth_key **out, unsigned *count, char *text, const c
         free(keys);
         return dn_fail(error, DN_INVALID, "%s: no keys in it", path);
     }
-    *out = keys;
-    *count = used;
+    *out = (auth_keys){keys, used};
     return DN_OK;
 }
 
@@ -93,8 +109,10 @@ dn_status auth_reload(auth *a, dn_error *error)
     struct stat info;
     unsigned char *text = NULL;
     size_t bytes = 0;
-    auth_key *keys = NULL;
-    unsigned count = 0;
+    auth_keys read = {NULL, 0};
+    if (!a->path) {
+        return DN_OK;
+    }
     if (stat(a->path, &info) != 0) {
         return dn_fail(error, DN_IO, "%s: cannot be read", a->path);
     }
@@ -104,15 +122,14 @@ dn_status auth_reload(auth *a, dn_error *error)
     }
     dn_status status = dn_file_read(&text, &bytes, a->path, AUTH_FILE_BYTES_MAX, error);
     if (status == DN_OK) {
-        status = parse_keys(&keys, &count, (char *)text, a->path, error);
+        status = parse_keys(&read, (char *)text, a->path, error);
     }
     pthread_mutex_lock(&a->lock);
     a->changed = info.st_mtim;
     a->size = info.st_size;
     if (status == DN_OK) {
-        free(a->keys);
-        a->keys = keys;
-        a->count = count;
+        free(a->of_file.keys);
+        a->of_file = read;
     }
     pthread_mutex_unlock(&a->lock);
     if (text != NULL) {
@@ -125,7 +142,10 @@ dn_status auth_reload(auth *a, dn_error *error)
 dn_status auth_open(auth **out, const char *path, dn_error *error)
 {
     auth *a = calloc(1, sizeof *a);
-    if (a == NULL || (a->path = strdup(path)) == NULL) {
+    if (a == NULL || (a->uses = calloc(AUTH_KEYS_MAX, sizeof *a->uses)) == NULL || (path != NULL && (a->path = strdup(path)) == NULL)) {
+        if (a != NULL) {
+            free(a->uses);
+        }
         free(a);
         return dn_fail(error, DN_NO_MEMORY, "out of memory");
     }
@@ -143,16 +163,60 @@ void auth_free(auth *a)
 {
     if (a != NULL) {
         pthread_mutex_destroy(&a->lock);
-        free(a->keys);
+        free(a->of_file.keys);
+        free(a->of_store.keys);
+        free(a->uses);
         free(a->path);
         free(a);
     }
 }
 
+/* ---- Looking again */
+
+/* The database's good keys take the place of those known; a database that cannot be read leaves them. */
+static void look_at_store(auth *a)
+{
+    store_key *rows = NULL;
+    size_t count = 0;
+    if (a->store == NULL || store_keys(a->store, &rows, &count) != STORE_OK) {
+        return;
+    }
+    auth_key *keys = calloc(count + 1, sizeof *keys);
+    size_t used = 0;
+    for (size_t i = 0; keys != NULL && i < count; i++) {
+        const store_key *row = &rows[i];
+        if (row->revoked_ms == 0 && used < AUTH_KEYS_MAX) {
+            auth_key *key = &keys[used++];
+            key->who = (auth_identity){.scopes = row->scopes, .rate = row->rate, .budget = row->budget, .pending_jobs = row->pending_jobs};
+            memcpy(key->who.client, row->client, sizeof key->who.client);
+            memcpy(key->who.number, row->number, sizeof key->who.number);
+            memcpy(key->hash, row->hash, sizeof key->hash);
+        }
+    }
+    free(rows);
+    if (keys != NULL) {
+        pthread_mutex_lock(&a->lock);
+        free(a->of_store.keys);
+        a->of_store = (auth_keys){keys, used};
+        a->store_had_keys = count > 0;
+        pthread_mutex_unlock(&a->lock);
+    }
+}
+
 /* A changed file is read within a second of the change, so that a revoked key stops working without a restart. */
-static void look_again(auth *a)
+static void look_at_file(auth *a, struct timespec changed, off_t size)
 {
     struct stat info;
+    dn_error error;
+    if (a->path != NULL && stat(a->path, &info) == 0 &&
+        (info.st_mtim.tv_sec != changed.tv_sec || info.st_mtim.tv_nsec != changed.tv_nsec || info.st_size != size) &&
+        auth_reload(a, &error) != DN_OK) {
+        fprintf(stderr, "denoised: keys not reloaded: %s\n", error.message);
+    }
+}
+
+static void look_again(auth *a)
+{
     double now = dn_now_seconds();
     pthread_mutex_lock(&a->lock);
     bool due = now - a->looked_at > 0.9;
@@ -162,16 +226,47 @@ static void look_again(auth *a)
     struct timespec changed = a->changed;
     off_t size = a->size;
     pthread_mutex_unlock(&a->lock);
-    if (due && stat(a->path, &info) == 0 &&
-        (info.st_mtim.tv_sec != changed.tv_sec || info.st_mtim.tv_nsec != changed.tv_nsec || info.st_size != size)) {
-        dn_error error;
-        if (auth_reload(a, &error) != DN_OK) {
-            fprintf(stderr, "denoised: keys not reloaded: %s\n", error.message);
-        }
+    if (due) {
+        look_at_file(a, changed, size);
+        look_at_store(a);
     }
 }
 
-bool auth_check(auth *a, const char *authorization, char client[65])
+void auth_watch(auth *a, store *s)
+{
+    a->store = s;
+    look_at_store(a);
+}
+
+/* ---- Asking */
+
+bool auth_required(auth *a)
+{
+    look_again(a);
+    pthread_mutex_lock(&a->lock);
+    bool required = a->path != NULL || a->store_had_keys;
+    pthread_mutex_unlock(&a->lock);
+    return required;
+}
+
+/* Every key is compared, and every byte of it: the time tells nothing. */
+static bool find(const auth_keys *among, const unsigned char hash[DN_SHA256_BYTES], auth_identity *out)
+{
+    bool found = false;
+    for (size_t i = 0; i < among->count; i++) {
+        unsigned difference = 0;
+        for (unsigned k = 0; k < DN_SHA256_BYTES; k++) {
+            difference |= (unsigned)(hash[k] ^ among->keys[i].hash[k]);
+        }
+        if (difference == 0) {
+            found = true;
+            *out = among->keys[i].who;
+        }
+    }
+    return found;
+}
+
+bool auth_check(auth *a, const char *authorization, auth_identity *out)
 {
     unsigned char hash[DN_SHA256_BYTES];
     if (authorization == NULL || strncasecmp(authorization, "Bearer ", 7) != 0) {
@@ -180,18 +275,72 @@ bool auth_check(auth *a, const char *authorization, char client[65])
     const char *secret = authorization + 7 + strspn(authorization + 7, " ");
     look_again(a);
     dn_sha256_of(hash, secret, strlen(secret));
-    bool found = false;
     pthread_mutex_lock(&a->lock);
-    for (unsigned i = 0; i < a->count; i++) {
-        unsigned difference = 0;
-        for (unsigned k = 0; k < DN_SHA256_BYTES; k++) {
-            difference |= (unsigned)(hash[k] ^ a->keys[i].hash[k]);
-        }
-        if (difference == 0) {
-            found = true;
-            memcpy(client, a->keys[i].name, sizeof a->keys[i].name);
+    bool of_file = find(&a->of_file, hash, out), of_store = find(&a->of_store, hash, out);
+    pthread_mutex_unlock(&a->lock);
+    return of_file || of_store;
+}
+
+/* ---- How much */
+
+/* The key's buckets, under the lock; NULL: keys of the file, which have no limits, and one too many, which nobody has. */
+static auth_use *use_of(auth *a, const auth_identity *who)
+{
+    for (size_t i = 0; i < a->use_count; i++) {
+        if (strcmp(a->uses[i].number, who->number) == 0) {
+            return &a->uses[i];
         }
     }
+    if (who->number[0] == '\0' || a->use_count == AUTH_KEYS_MAX) {
+        return NULL;
+    }
+    auth_use *use = &a->uses[a->use_count++];
+    memcpy(use->number, who->number, sizeof use->number);
+    return use;
+}
+
+static unsigned whole_seconds(double wait)
+{
+    return isfinite(wait) ? (unsigned)fmin(fmax(ceil(wait), 1), 86400) : 0;
+}
+
+bool auth_allow_request(auth *a, const auth_identity *who, unsigned *retry_seconds)
+{
+    double wait = 0;
+    if (who->rate <= 0) {
+        return true;
+    }
+    pthread_mutex_lock(&a->lock);
+    auth_use *use = use_of(a, who);
+    bool allowed =
+        use == NULL || auth_bucket_take(&use->requests, 1, fmax(1, who->rate * AUTH_BURST_SECONDS), who->rate, dn_now_seconds(), &wait);
     pthread_mutex_unlock(&a->lock);
-    return found;
+    *retry_seconds = whole_seconds(wait);
+    return allowed;
+}
+
+bool auth_allow_cost(auth *a, const auth_identity *who, double megapixel_steps, unsigned *retry_seconds)
+{
+    double wait = 0;
+    if (who->budget <= 0) {
+        return true;
+    }
+    pthread_mutex_lock(&a->lock);
+    auth_use *use = use_of(a, who);
+    bool allowed = use == NULL || auth_bucket_take(&use->cost, megapixel_steps, who->budget, who->budget / 3600, dn_now_seconds(), &wait);
+    pthread_mutex_unlock(&a->lock);
+    *retry_seconds = whole_seconds(wait);
+    return allowed;
+}
+
+void auth_return_cost(auth *a, const auth_identity *who, double megapixel_steps)
+{
+    if (who->budget > 0) {
+        pthread_mutex_lock(&a->lock);
+        auth_use *use = use_of(a, who);
+        if (use != NULL) {
+            use->cost.level += megapixel_steps; /* never over its size for long: the next take cuts it */
+        }
+        pthread_mutex_unlock(&a->lock);
+    }
 }

@@ -34,7 +34,6 @@
 typedef struct serve_run {
     serve_options options;
     service service;
-    auth *auth;
     http *http;
     sigset_t signals;
 } serve_run;
@@ -110,8 +109,8 @@ static dn_status open_parts(serve_run *run, dn_error *error)
     if (status == DN_OK && s->stream_counts == NULL) {
         status = dn_fail(error, DN_NO_MEMORY, "out of memory");
     }
-    if (status == DN_OK && o->api_key_file[0] != '\0') {
-        status = as_configuration(auth_open(&run->auth, o->api_key_file, error), error);
+    if (status == DN_OK) {
+        status = as_configuration(auth_open(&s->auth, o->api_key_file[0] != '\0' ? o->api_key_file : NULL, error), error);
     }
     if (status == DN_OK && (status = check_data_folder(o->data, error)) == DN_OK && (status = hub_create(&s->hub, error)) == DN_OK &&
         (status = metrics_create(&s->metrics, error)) == DN_OK && (status = models_create(&s->models, error)) == DN_OK) {
@@ -127,6 +126,10 @@ static dn_status open_parts(serve_run *run, dn_error *error)
                                        .space_min_bytes = SPACE_MIN_BYTES,
                                        .keep_ms = (int64_t)o->keep_days * DAY_MS};
         status = store_open(&s->store, &options, error);
+    }
+    if (status == DN_OK) {
+        auth_watch(s->auth, s->store);
+        status = serve_options_guarded(o, auth_required(s->auth), error);
     }
     if (status == DN_OK) {
         const dispatcher_options options = {.base_path = o->base_path,
@@ -167,7 +170,7 @@ static dn_status start_http(serve_run *run, dn_error *error)
                                   .allowed_hosts = run->options.hosts,
                                   .routes = service_routes,
                                   .application = &run->service,
-                                  .auth = run->auth,
+                                  .auth = run->service.auth,
                                   .metrics = run->service.metrics,
                                   .streams_max = run->service.streams_max};
     return http_start(&run->http, &options, error);
@@ -188,7 +191,7 @@ static void close_parts(serve_run *run)
     models_free(s->models);
     metrics_free(s->metrics);
     hub_free(s->hub);
-    auth_free(run->auth);
+    auth_free(s->auth);
     free(s->stream_counts);
     pthread_mutex_destroy(&s->stream_lock);
 }
@@ -285,7 +288,7 @@ static void hear_signal(serve_run *run, int signal_number)
             fault_point("drain_begin");
             dispatcher_drain(s->dispatcher, run->options.drain_seconds);
         }
-    } else if (signal_number == SIGHUP && run->auth != NULL && auth_reload(run->auth, &error) != DN_OK) {
+    } else if (signal_number == SIGHUP && auth_reload(s->auth, &error) != DN_OK) {
         fprintf(stderr, "denoised: keys not reloaded: %s\n", error.message);
     }
 }

@@ -10,6 +10,7 @@ int dn_command_forward(int argc, char **argv);
 int dn_command_generate(int argc, char **argv);
 int dn_command_health(int argc, char **argv);
 int dn_command_inspect(int argc, char **argv);
+int dn_command_key(int argc, char **argv);
 int dn_command_serve(int argc, char **argv);
 int dn_command_train(int argc, char **argv);
 int dn_command_version(int argc, char **argv);

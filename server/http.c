@@ -218,15 +218,28 @@ static bool find_route(http_request *request)
 
 static bool check_key(http_request *request)
 {
-    if (request->server->options.auth == NULL || request->route->open) {
-        return true;
-    }
-    if (auth_check(request->server->options.auth, http_header(request, "Authorization"), request->client)) {
+    auth *keys = request->server->options.auth;
+    unsigned retry = 0;
+    request->who = (auth_identity){.client = "local", .scopes = AUTH_SUBMIT | AUTH_READ};
+    if (keys == NULL || request->route->scopes == 0 || !auth_required(keys)) {
         return true;
     }
     snprintf(request->client, sizeof request->client, "-");
-    http_refuse(request, API_UNAUTHORIZED, "an API key is needed: Authorization: Bearer SECRET");
-    return false;
+    if (!auth_check(keys, http_header(request, "Authorization"), &request->who)) {
+        http_refuse(request, API_UNAUTHORIZED, "an API key is needed: Authorization: Bearer SECRET");
+        return false;
+    }
+    memcpy(request->client, request->who.client, sizeof request->client);
+    if ((request->who.scopes & request->route->scopes) == 0) {
+        http_refuse(request, API_FORBIDDEN, "this key's scopes do not allow this");
+        return false;
+    }
+    if (!auth_allow_request(keys, &request->who, &retry)) {
+        http_add_header(request, "Retry-After", "%u", retry);
+        http_refuse(request, API_QUOTA, "this key's rate is used up");
+        return false;
+    }
+    return true;
 }
 
 /* Whether the request announces a body. */

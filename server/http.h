@@ -31,7 +31,7 @@ typedef struct http_route {
     const char *pattern; /* "/jobs/{}/images/{}": each {} is one segment */
     http_handler *handler;
     size_t body_bytes_max; /* 0: no body may come */
-    bool open; /* needs no API key */
+    unsigned scopes; /* a key must have one of them (AUTH_*); 0: no key is needed */
 } http_route;
 
 struct http_request {
@@ -46,6 +46,7 @@ struct http_request {
     char *segment[HTTP_SEGMENTS_MAX]; /* what the {} matched */
     char *segment_storage;
     char client[65]; /* whose key it is; "local" without keys */
+    auth_identity who; /* what that key may do, and how much */
     char *body; /* NUL terminated */
     size_t body_bytes, body_room;
     double began;
@@ -74,7 +75,7 @@ typedef struct http_options {
     const char *const *allowed_hosts; /* besides loopback names; NULL-terminated; "*" allows all */
     const http_route *routes; /* ends with method NULL */
     void *application;
-    auth *auth; /* NULL or without keys: every client is "local" */
+    auth *auth; /* NULL or not required: every client is "local" */
     metrics *metrics;
     unsigned threads; /* of libmicrohttpd; 0: 3 */
     unsigned streams_max; /* answers that may stay open for long, which leave the other connections theirs */

@@ -13,6 +13,7 @@ static const struct command {
     {"serve", dn_command_serve, "serve models over HTTP"},
     {"backup", dn_command_backup, "copy a data directory, in use or not"},
     {"check", dn_command_check, "look for damage in a data directory, in use or not"},
+    {"key", dn_command_key, "make, list and revoke API keys"},
     {"health", dn_command_health, "ask a running daemon how it is"},
     {"generate", dn_command_generate, "make pictures"},
     {"inspect", dn_command_inspect, "say what a model is, and what it costs to run"},

@@ -318,7 +318,7 @@ void route_job_events(http_request *request)
         route_missing(request, STORE_NONE);
         return;
     }
-    store_result result = store_get(s->store, request->client, request->segment[0], &job);
+    store_result result = store_get(s->store, route_reach(request), request->segment[0], &job);
     if (result == STORE_OK && job.expired) {
         result = STORE_GONE;
     }

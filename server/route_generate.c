@@ -20,6 +20,8 @@ typedef struct generate_state {
     unsigned wait_seconds;
     store_request *enqueue;
     bool enqueued, has_inputs;
+    double cost; /* in megapixel-steps, taken off the key's budget */
+    unsigned budget_seconds; /* until the budget would do, when it did not; 0: never */
     waiter waiter;
 } generate_state;
 
@@ -164,6 +166,27 @@ static bool check_webhooks(const service *s, const generate_state *g, const api_
     return true;
 }
 
+/* What the jobs come to, off the key's budget: evaluations times pixels, in millions. What the budget cannot pay is still asked of the
+ * store, which may know the Idempotency-Key: a repetition costs nothing. */
+static void charge(http_request *request, generate_state *g, const api_request *jobs, size_t count)
+{
+    service *s = request->application;
+    for (size_t i = 0; i < count; i++) {
+        const api_model *model = models_lookup(s->models, jobs[i].model);
+        g->cost += model == NULL ? 0 : (double)api_request_cost(&jobs[i]) * model->width * model->height / 1e6;
+    }
+    g->enqueue->known_only = !auth_allow_cost(s->auth, &request->who, g->cost, &g->budget_seconds);
+}
+
+static void refuse_cost(http_request *request, const generate_state *g)
+{
+    api_problem problem = {0};
+    api_refuse(&problem, API_QUOTA, "", "this comes to %.3g megapixel-steps, and the key may use %.3g an hour", g->cost,
+               request->who.budget);
+    problem.retry_after_seconds = g->budget_seconds;
+    http_problem(request, &problem);
+}
+
 /* Ids and omitted seeds are drawn here, once: what is stored is complete. */
 static bool fill_jobs(http_request *request, generate_state *g, api_request *jobs, size_t count, api_problem *problem)
 {
@@ -215,11 +238,13 @@ static void begin(http_request *request)
     request->state = g;
     request->state_free = generate_state_free;
     memcpy(g->enqueue->client, request->client, sizeof g->enqueue->client);
+    g->enqueue->pending_jobs_max = request->who.pending_jobs;
     g->enqueue->base_path = s->base_path;
     http_add_header(request, "Vary", "Accept, Prefer");
     bool fine = check_headers(request, g, &problem) && parse_body(request, g, &jobs, &count, &problem) &&
                 check_webhooks(s, g, jobs, count, &problem) && fill_jobs(request, g, jobs, count, &problem);
     if (fine) {
+        charge(request, g, jobs, count);
         g->waits = api_prefer_wait(http_header(request, "Prefer"), &g->wait_seconds) == 1;
         http_suspend(request, -1.0);
         inputs_submit(s->inputs, g->enqueue, jobs);
@@ -300,6 +325,13 @@ static bool stored(http_request *request, generate_state *g)
     /* Not when the outcome is unknown: the rows may be there, and the next start will see. */
     if (g->has_inputs && enqueue->result != STORE_OK && enqueue->result != STORE_UNKNOWN) {
         inputs_discard(s->inputs, enqueue);
+    }
+    if (enqueue->result != STORE_OK && !enqueue->known_only) {
+        auth_return_cost(s->auth, &request->who, g->cost);
+    }
+    if (enqueue->result == STORE_QUOTA && enqueue->known_only) {
+        refuse_cost(request, g);
+        return false;
     }
     if (enqueue->result != STORE_OK && enqueue->result != STORE_REPLAY) {
         route_store_refusal(request, s, enqueue);

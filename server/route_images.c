@@ -80,7 +80,7 @@ void route_job_image(http_request *request)
     service *s = request->application;
     job_view held;
     uint32_t index = 0;
-    store_result result = job_view_get(&held, s, request->client, request->segment[0]);
+    store_result result = job_view_get(&held, s, route_reach(request), request->segment[0]);
     if (result != STORE_OK) {
         route_missing(request, result);
         return;

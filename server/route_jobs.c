@@ -73,7 +73,7 @@ void route_jobs_list(http_request *request)
         http_problem(request, &problem);
         return;
     }
-    store_result result = store_list(s->store, request->client, has_state ? &state : NULL, http_query(request, "model"),
+    store_result result = store_list(s->store, route_reach(request), has_state ? &state : NULL, http_query(request, "model"),
                                      http_query(request, "cursor"), limit, &jobs, &count, next);
     if (result == STORE_NONE) {
         http_refuse(request, API_BAD_CURSOR, "cursor must be a next_cursor that this service gave");
@@ -125,7 +125,7 @@ void route_job_get(http_request *request)
     unsigned seconds = 0;
     bool ended = false;
     if (request->state == NULL) {
-        store_result result = job_view_get(&held, s, request->client, request->segment[0]);
+        store_result result = job_view_get(&held, s, route_reach(request), request->segment[0]);
         if (result != STORE_OK) {
             route_missing(request, result);
             return;
@@ -154,8 +154,6 @@ void route_job_get(http_request *request)
 
 typedef struct delete_state {
     store_request *cancel, *purge;
-    char *body; /* the job as it was before its files went: the answer to a purge */
-    int status;
 } delete_state;
 
 static void delete_state_free(void *payload)
@@ -163,7 +161,6 @@ static void delete_state_free(void *payload)
     delete_state *d = payload;
     store_request_free(d->cancel);
     store_request_free(d->purge);
-    free(d->body);
     free(d);
 }
 
@@ -181,7 +178,9 @@ static store_request *make_write(http_request *request, store_op op)
         http_refuse(request, API_INTERNAL, "out of memory");
         return NULL;
     }
-    memcpy(write->client, request->client, sizeof write->client);
+    if ((request->who.scopes & AUTH_ADMIN) == 0) { /* "" is anybody's */
+        memcpy(write->client, request->client, sizeof write->client);
+    }
     memcpy(write->id, request->segment[0], sizeof write->id);
     write->base_path = s->base_path;
     return write;
@@ -196,10 +195,8 @@ static bool canceled(http_request *request, delete_state *d)
         route_store_refusal(request, s, done);
         return false;
     }
-    d->status = 200;
     if (done->result == STORE_OK && done->state_after == API_STATE_RUNNING) {
         dispatcher_cancel(s->dispatcher, done->id);
-        d->status = 202;
     } else if (done->result == STORE_OK) {
         hub_milestone(s->hub, done->id, done->event_seq, true);
         hub_forget(s->hub, done->id);
@@ -220,15 +217,6 @@ static void submit(http_request *request, store_request *write)
 /* The store asks a running job to let go and remembers that its files are to be deleted; those of any other are, now. */
 static void begin_purge(http_request *request, delete_state *d)
 {
-    service *s = request->application;
-    job_view held;
-    store_result result = job_view_get(&held, s, request->client, request->segment[0]);
-    if (result != STORE_OK) {
-        route_missing(request, result);
-        return;
-    }
-    d->body = api_job_body(&held.view, s->base_path);
-    job_view_done(&held);
     d->purge = make_write(request, STORE_PURGE);
     if (d->purge != NULL) {
         submit(request, d->purge);
@@ -243,7 +231,7 @@ static void purged(http_request *request, delete_state *d)
         return;
     }
     if (!d->purge->job_ended) {
-        route_job(request, 202, request->segment[0]);
+        route_job(request, 0, request->segment[0]);
         return;
     }
     for (size_t i = 0; i < d->purge->file_count; i++) {
@@ -254,8 +242,8 @@ static void purged(http_request *request, delete_state *d)
         }
         free(path);
     }
-    http_answer_json(request, 200, d->body);
-    d->body = NULL;
+    http_answer_json(request, 200, d->purge->job_body);
+    d->purge->job_body = NULL;
 }
 
 static void begin_delete(http_request *request)
@@ -289,7 +277,7 @@ void route_job_delete(http_request *request)
         if (purge != NULL && purge[0] == '1') {
             begin_purge(request, d);
         } else {
-            route_job(request, d->status, request->segment[0]);
+            route_job(request, 0, request->segment[0]);
         }
     }
 }

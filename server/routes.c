@@ -3,24 +3,31 @@
 
 #include "server/service.h"
 
+#define READERS (AUTH_READ | AUTH_READ_ALL | AUTH_ADMIN)
+
 const http_route service_routes[] = {
-    {"POST", "/generate", route_generate, API_BODY_IMAGE_BYTES_MAX, false},
-    {"GET", "/jobs", route_jobs_list, 0, false},
-    {"GET", "/jobs/{}", route_job_get, 0, false},
-    {"DELETE", "/jobs/{}", route_job_delete, 0, false},
-    {"GET", "/jobs/{}/events", route_job_events, 0, false},
-    {"GET", "/jobs/{}/images/{}", route_job_image, 0, false},
-    {"GET", "/models", route_models, 0, false},
-    {"GET", "/models/{}", route_model, 0, false},
-    {"GET", "/samplers", route_samplers, 0, false},
-    {"GET", "/capabilities", route_capabilities, 0, false},
-    {"GET", "/openapi.json", route_openapi, 0, true},
-    {"GET", "/healthz", route_healthz, 0, true},
-    {"GET", "/readyz", route_readyz, 0, true},
-    {"GET", "/metrics", route_metrics, 0, false},
-    {"GET", "/", route_root, 0, true},
-    {NULL, NULL, NULL, 0, false},
+    {"POST", "/generate", route_generate, API_BODY_IMAGE_BYTES_MAX, AUTH_SUBMIT},
+    {"GET", "/jobs", route_jobs_list, 0, READERS},
+    {"GET", "/jobs/{}", route_job_get, 0, READERS},
+    {"DELETE", "/jobs/{}", route_job_delete, 0, AUTH_SUBMIT | AUTH_ADMIN},
+    {"GET", "/jobs/{}/events", route_job_events, 0, READERS},
+    {"GET", "/jobs/{}/images/{}", route_job_image, 0, READERS},
+    {"GET", "/models", route_models, 0, AUTH_ANY},
+    {"GET", "/models/{}", route_model, 0, AUTH_ANY},
+    {"GET", "/samplers", route_samplers, 0, AUTH_ANY},
+    {"GET", "/capabilities", route_capabilities, 0, AUTH_ANY},
+    {"GET", "/openapi.json", route_openapi, 0, 0},
+    {"GET", "/healthz", route_healthz, 0, 0},
+    {"GET", "/readyz", route_readyz, 0, 0},
+    {"GET", "/metrics", route_metrics, 0, AUTH_ANY},
+    {"GET", "/", route_root, 0, 0},
+    {NULL, NULL, NULL, 0, 0},
 };
+
+const char *route_reach(const http_request *request)
+{
+    return (request->who.scopes & (AUTH_READ_ALL | AUTH_ADMIN)) != 0 ? NULL : request->client;
+}
 
 void route_missing(http_request *request, store_result result)
 {
@@ -51,7 +58,9 @@ void route_store_refusal(http_request *request, service *s, const store_request 
         api_refuse(&problem, API_IDEMPOTENCY_MISMATCH, "", "this Idempotency-Key was used with another request");
         break;
     case STORE_QUOTA:
-        api_refuse(&problem, API_QUOTA, "", "too many of your jobs are pending; the limit is %d", API_CLIENT_JOBS_MAX);
+        api_refuse(&problem, API_QUOTA, "", "too many of your jobs are pending; the limit is %llu",
+                   (unsigned long long)(done->pending_jobs_max && done->pending_jobs_max < API_CLIENT_JOBS_MAX ? done->pending_jobs_max
+                                                                                                               : API_CLIENT_JOBS_MAX));
         problem.retry_after_seconds = queue_seconds(s);
         break;
     case STORE_QUEUE_FULL:
@@ -88,6 +97,9 @@ void route_job(http_request *request, int status, const char *id)
         return;
     }
     http_add_header(request, "Location", "%s/jobs/%s", s->base_path, id);
+    if (status == 0) {
+        status = api_state_ended(held.view.state) ? 200 : 202;
+    }
     if (status == 202) {
         http_add_header(request, "Retry-After", "%u", job_retry_after(&held));
     }

@@ -75,6 +75,23 @@ static bool parse_public_host(serve_options *o)
     return true;
 }
 
+dn_status serve_options_guarded(const serve_options *o, bool keys, dn_error *error)
+{
+    return keys || o->insecure || listen_is_loopback(o->listen)
+               ? DN_OK
+               : dn_fail(error, DN_INVALID,
+                         "listening beyond loopback without keys: make one with `denoised key add`, give --api-key-file FILE, or "
+                         "--insecure if a proxy guards this port");
+}
+
+/* Then it may have keys: they are looked at when it is open. */
+static bool has_database(const serve_options *o)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/denoised.db", o->data);
+    return access(path, F_OK) == 0;
+}
+
 static int check_options(serve_options *o)
 {
     size_t base = strlen(o->base_path);
@@ -103,8 +120,9 @@ static int check_options(serve_options *o)
     if (!parse_public_host(o)) {
         return refuse_option("--public-url must be http://HOST[:PORT] or https://HOST[:PORT]");
     }
-    if (!listen_is_loopback(o->listen) && o->api_key_file[0] == '\0' && !o->insecure) {
-        return refuse_option("listening beyond loopback without keys: give --api-key-file FILE, or --insecure if a proxy guards this port");
+    dn_error unguarded;
+    if (serve_options_guarded(o, o->api_key_file[0] != '\0' || has_database(o), &unguarded) != DN_OK) {
+        return refuse_option(unguarded.message);
     }
     for (uint32_t i = 0; i < o->webhook_list.count; i++) {
         o->webhook_allowed[i] = o->webhook_list.values[i];

@@ -30,5 +30,7 @@ typedef struct serve_options {
 
 /* DN_OPTIONS_GO_ON, or the exit status: help was printed, or what is wrong. */
 int serve_options_parse(serve_options *out, int argc, char **argv);
+/* Nobody beyond this machine may come in without a key, unless --insecure: DN_INVALID with what to do. */
+dn_status serve_options_guarded(const serve_options *o, bool keys, dn_error *error);
 
 #endif

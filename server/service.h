@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "server/auth.h"
 #include "server/dispatcher.h"
 #include "server/http.h"
 #include "server/hub.h"
@@ -21,6 +22,7 @@ typedef struct service {
     metrics *metrics;
     dispatcher *dispatcher;
     inputs *inputs;
+    auth *auth;
     webhooks *webhooks; /* NULL: there are none */
     const char *base_path;
     const char *version, *build;
@@ -56,10 +58,14 @@ void job_view_done(job_view *held);
 store_result job_view_get(job_view *out, service *s, const char *client, const char *id);
 unsigned job_retry_after(const job_view *held); /* whole seconds until polling makes sense, at least 1 */
 
+/* Whose jobs a request may read: its client's, or everybody's (NULL). */
+const char *route_reach(const http_request *request);
+
 /* Answers shared by routes. */
 void route_missing(http_request *request, store_result result); /* 404, 410 or 503 */
 void route_store_refusal(http_request *request, service *s, const store_request *done); /* a write that was not STORE_OK */
-void route_job(http_request *request, int status, const char *id); /* the JOB body, with Retry-After and Location when it is 202 */
+/* The JOB body, with Location, and Retry-After when it is 202. status 0: 200 when it shows a job that has ended, else 202. */
+void route_job(http_request *request, int status, const char *id);
 void route_png(http_request *request, job_view *held, uint32_t index);
 
 /* server/route_events.c: answers with the job's event stream from after_seq on. */

@@ -121,6 +121,11 @@
     X(SQL_OUTBOX_OF, "SELECT o.attempt,o.delivered_ms IS NOT NULL,o.next_ms,coalesce(o.last_error,'') FROM outbox o"                       \
                      " JOIN job j ON j.row=o.job WHERE j.id=?1")                                                                           \
     X(SQL_OUTBOX_DROP, "DELETE FROM outbox WHERE job=?1")                                                                                  \
+    /* API keys */                                                                                                                         \
+    X(SQL_KEYS, "SELECT number,hash,client,created_ms,revoked_ms,scopes,rate,pending_jobs,budget FROM api_key ORDER BY created_ms,number") \
+    X(SQL_API_KEY_ADD, "INSERT INTO api_key(number,hash,client,created_ms,scopes,rate,pending_jobs,budget) VALUES(?1,?2,?3,?4,?5,"         \
+                       "nullif(CAST(?6 AS REAL),0.0),nullif(?7,0),nullif(CAST(?8 AS REAL),0.0))")                                          \
+    X(SQL_API_KEY_REVOKE, "UPDATE api_key SET revoked_ms=?2 WHERE number=?1 AND revoked_ms IS NULL RETURNING 1")                           \
     /* Models */                                                                                                                           \
     X(SQL_MODEL_SET, "INSERT INTO model(name,description,updated_ms) VALUES(?1,?2,?3)"                                                     \
                      " ON CONFLICT(name) DO UPDATE SET description=excluded.description,updated_ms=excluded.updated_ms")                   \

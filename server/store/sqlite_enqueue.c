@@ -50,7 +50,11 @@ static store_result check_limits(store *s, const store_request *r)
 {
     const store_options *o = &s->options;
     uint64_t pending = (uint64_t)sql_integer(&s->writer, SQL_PENDING, 0, "t", r->client);
-    if (o->client_jobs_max && pending + r->job_count > o->client_jobs_max) {
+    uint64_t most = o->client_jobs_max;
+    if (r->pending_jobs_max && (!most || r->pending_jobs_max < most)) {
+        most = r->pending_jobs_max;
+    }
+    if (most && pending + r->job_count > most) {
         return STORE_QUOTA;
     }
     uint64_t jobs = r->job_count, cost = 0;
@@ -110,6 +114,9 @@ static void add_job(store *s, store_request *r, const store_enqueue_job *job, in
 store_result store_do_enqueue(store *s, store_request *r)
 {
     store_result result = known_key(s, r);
+    if (result == STORE_OK && r->known_only) {
+        result = STORE_QUOTA;
+    }
     if (result == STORE_OK && store_space_low(s)) {
         result = STORE_SPACE;
     }

@@ -137,13 +137,12 @@ void store_job_view(const store_job *job, const api_image_view *images, size_t c
     memcpy(out->id, job->id, sizeof out->id);
 }
 
-/* The last milestone: the whole job as it will be shown from now on. */
-static void tell_end(store *s, const store_job *job, int64_t *seq)
+char *store_job_text(store *s, const store_job *job, store_job_writer *write)
 {
     store_image *images = NULL;
     size_t count = 0;
     if (!store_read_images(&s->writer, job->row, &images, &count)) {
-        return;
+        return NULL;
     }
     api_image_view *views = calloc(count + 1, sizeof *views);
     char *body = NULL;
@@ -153,11 +152,11 @@ static void tell_end(store *s, const store_job *job, int64_t *seq)
         }
         api_job_view view;
         store_job_view(job, views, count, &view);
-        body = api_event_ended(&view, s->base_path);
+        body = write(&view, s->base_path);
     }
-    store_event_take(s, job->row, api_state_name(job->state), body, seq);
     free(views);
     store_images_free(images, count);
+    return body;
 }
 
 bool store_finish(store *s, const store_job *job, api_state state, const char *code, const char *detail, int64_t *seq)
@@ -171,7 +170,8 @@ bool store_finish(store *s, const store_job *job, api_state state, const char *c
     if (!read) {
         return false;
     }
-    tell_end(s, &ended, seq);
+    /* The last milestone: the whole job as it will be shown from now on. */
+    store_event_take(s, ended.row, api_state_name(ended.state), store_job_text(s, &ended, api_event_ended), seq);
     store_outbox_add(s, &ended);
     store_job_done(&ended);
     return !s->writer.code;

@@ -151,6 +151,22 @@ store_result store_do_cancel(store *s, store_request *r)
     return result;
 }
 
+/* Takes an ended job's results; what it was is kept for the answer. */
+static void expire_told(store *s, store_request *r)
+{
+    store_job ended;
+    if (!store_fetch(&s->writer, r->id, &ended)) {
+        return;
+    }
+    r->job_body = store_job_text(s, &ended, api_job_body);
+    if (r->job_body) {
+        store_expire(s, r, ended.row);
+    } else {
+        sql_fail(&s->writer, SQLITE_NOMEM, "out of memory");
+    }
+    store_job_done(&ended);
+}
+
 store_result store_do_purge(store *s, store_request *r)
 {
     store_job job;
@@ -163,7 +179,7 @@ store_result store_do_purge(store *s, store_request *r)
         read_state(s, r);
     }
     if (api_state_ended(job.state) || r->job_ended) {
-        store_expire(s, r, job.row);
+        expire_told(s, r);
         read_state(s, r);
     }
     store_job_done(&job);

@@ -83,6 +83,9 @@ bool store_read_images(sql *c, int64_t row, store_image **out, size_t *count);
 bool store_fetch(sql *c, const char *id, store_job *out); /* false: none, or c->code */
 /* What would be claimed before the queued job at (priority, turn, row), in jobs and in cost. */
 void store_ahead(sql *c, int64_t priority, int64_t turn, int64_t row, int64_t *jobs, int64_t *cost);
+/* The job with its images, as `write` puts it; malloc'd. NULL: no memory, or c->code. */
+typedef char *store_job_writer(const api_job_view *view, const char *base_path);
+char *store_job_text(store *s, const store_job *job, store_job_writer *write);
 void store_event_take(store *s, int64_t row, const char *name, char *data, int64_t *seq); /* frees data; NULL data: no memory */
 bool store_finish(store *s, const store_job *job, api_state state, const char *code, const char *detail, int64_t *seq);
 /* The end of a job that stops running without having made everything: canceled when that was asked for, else failed. */
@@ -137,7 +140,8 @@ void store_space_keep(store *s); /* writer thread, between groups: the ballast c
 dn_status store_migrate(store *s, dn_error *error);
 int store_schema_newest(void);
 const char *store_migration(int version); /* SQL of 1..newest */
-extern const char store_migration_1[], store_migration_2[], store_migration_3[], store_migration_4[], store_migration_5[]; /* the files */
+extern const char store_migration_1[], store_migration_2[], store_migration_3[], store_migration_4[], store_migration_5[],
+    store_migration_6[]; /* the files */
 
 /* sqlite_keeper.c */
 void store_keeper_init(store *s);

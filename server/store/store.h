@@ -110,6 +110,8 @@ typedef struct store_request {
     store_enqueue_job *jobs;
     size_t job_count;
     char key[API_KEY_BYTES_MAX + 1];
+    bool known_only;                /* a key that is known is answered; anything new is STORE_QUOTA */
+    uint64_t pending_jobs_max;      /* of this client, where it is fewer than the store's own limit; 0: that one */
     unsigned char fingerprint[32];
     char (*ids)[27];                /* malloc'd: new or replayed ids, id_count of them */
     size_t id_count;
@@ -143,6 +145,7 @@ typedef struct store_request {
      * running job asks it to cancel and lets
      * the first retention after its end take the files (state_after). Retention takes a bounded number of jobs: again while `more`. */
     char **files;
+    char *job_body;                 /* of a purge that took the results: the job as it was until then, malloc'd; NULL: it has yet to end */
     size_t file_count;
     int64_t keep_ms;                /* retention by age of the end; 0: no such limit */
     uint64_t keep_bytes;            /* and by image bytes in all, oldest first; 0: no such limit */
@@ -254,6 +257,25 @@ typedef struct store_audit {
     uint64_t jobs, images, image_bytes, snapshots, damages;
 } store_audit;
 dn_status store_audit_folder(const char *folder, store_audit *audit, dn_error *error);
+/* ---- API keys: the SHA-256 of each, whose it is, what it may do and how much. */
+enum { STORE_SCOPE_SUBMIT = 1, STORE_SCOPE_READ = 2, STORE_SCOPE_READ_ALL = 4, STORE_SCOPE_ADMIN = 8 };
+typedef struct store_key {
+    char number[17];                /* shown, and part of the key */
+    unsigned char hash[32];         /* of the whole key */
+    char client[65];                /* several keys may be one client's */
+    unsigned scopes;
+    double rate;                    /* requests a second; 0: no such limit */
+    uint64_t pending_jobs;          /* 0: as many as any client */
+    double budget;                  /* megapixel-steps an hour; 0: no such limit */
+    int64_t created_ms, revoked_ms; /* revoked_ms 0: it is good */
+} store_key;
+/* All of them, revoked ones too, the oldest first; malloc'd. Any thread. */
+store_result store_keys(store *s, store_key **out, size_t *count);
+/* Beside a daemon or not, any process: short transactions of their own. A folder without a database gets one. DN_IO: another try may
+ * do. found: there was such a key, and it was good. */
+dn_status store_key_add(const char *folder, const store_key *key, dn_error *error);
+dn_status store_key_revoke(const char *folder, const char *number, bool *found, dn_error *error);
+dn_status store_key_list(const char *folder, store_key **out, size_t *count, dn_error *error);
 /* The path of a file of the data directory ("images/NAME"), malloc'd. */
 char *store_path(const store *s, const char *folder, const char *name);
 

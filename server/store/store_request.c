@@ -49,6 +49,8 @@ void store_request_clear(store_request *r)
         free(r->files[i]);
     }
     free(r->files);
+    free(r->job_body);
+    r->job_body = NULL;
     r->ids = NULL;
     r->claimed = NULL;
     r->files = NULL;

@@ -104,8 +104,8 @@ def options_differ(schemas):
 
 def routes_differ(document):
     """The daemon's table and the paths; `open` in the one is `security: [{}]` in the other."""
-    served = {(m, path, keyless == "true") for m, path, keyless in
-              re.findall(r'^    \{"(\w+)", "([^"]+)", \w+, \w+, (true|false)\},', read("server/routes.c"), re.M)}
+    served = {(m, path, scopes == "0") for m, path, scopes in
+              re.findall(r'^    \{"(\w+)", "([^"]+)", \w+, \w+, ([A-Z_ |]+|0)\},', read("server/routes.c"), re.M)}
     shown = {(m.upper(), re.sub(r"\{\w+\}", "{}", path).removesuffix(".png"), operation.get("security") == [{}])
              for path, item in document["paths"].items() for m, operation in item.items() if m in ("get", "post", "delete")}
     return sorted(served ^ shown) or ([] if served else ["no table"])

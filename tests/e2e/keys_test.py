@@ -1,0 +1,164 @@
+"""API keys: made, listed and revoked beside a running daemon; what each scope may do; rates, pending jobs and budgets."""
+import re
+
+from harness import *  # noqa: F403
+
+
+def key_command(data, *words, status=0):
+    done = subprocess.run([PROGRAM, "key", *words, "--data", data], capture_output=True, text=True, timeout=60 * SLOW, check=False)
+    same(done.returncode, status, f"exit status of key {' '.join(words)}: {done.stderr}")
+    return done
+
+
+def add(data, name, *options):
+    """The key, as an Authorization header."""
+    secret = key_command(data, "add", name, *options).stdout.strip()
+    check(re.fullmatch(r"dn_[a-z2-7]{8}_[a-z2-7]{43}", secret), "the key's form")
+    return f"Bearer {secret}"
+
+
+def number_of(bearer):
+    return bearer.split("_")[1]
+
+
+def jobs_of(daemon, bearer):
+    return [job["id"] for job in daemon.get("/jobs", Authorization=bearer).json["jobs"]]
+
+
+@test
+def keys_are_made_listed_and_revoked_beside_a_daemon():
+    data = scratch("data")
+    with Daemon(data=data) as daemon:
+        same(daemon.get("/jobs").status, 200, "without any key, from this machine")
+        alice = add(data, "alice")
+        eventually(lambda: daemon.get("/jobs").status == 401, 10, "a key is needed")
+        same(daemon.get("/jobs").headers["www-authenticate"], 'Bearer realm="denoised"', "WWW-Authenticate")
+        same([daemon.get(path).status for path in ("/healthz", "/readyz", "/openapi.json")], [200] * 3, "open routes")
+        same(daemon.get("/jobs", Authorization=alice).status, 200, "with the key")
+        for wrong in ("Bearer", "Bearer ", "Basic " + alice[7:], alice + "a", alice[:-1], alice.upper(), "Bearer dn_aaaaaaaa_" + "a" * 43):
+            same(daemon.get("/jobs", Authorization=wrong).status, 401, f"{wrong[:12]}...")
+        with open(os.path.join(data, "denoised.db"), "rb") as db, open(os.path.join(data, "denoised.db-wal"), "rb") as log:
+            check(alice[7:].encode() not in db.read() + log.read(), "the key itself is kept")
+        listed = json.loads(key_command(data, "list", "--json").stdout)
+        same([(k["key"], k["name"], k["scopes"], k["rate"], k["revoked_at"]) for k in listed],
+             [(number_of(alice), "alice", "submit,read", None, None)], "the list")
+        check(number_of(alice) in key_command(data, "list").stdout, "the table")
+        same(daemon.stop(), 0, "exit status")
+        daemon.start()
+        same((daemon.get("/jobs").status, daemon.get("/jobs", Authorization=alice).status), (401, 200), "after a restart")
+        key_command(data, "revoke", number_of(alice))
+        began = time.monotonic()
+        eventually(lambda: daemon.get("/jobs", Authorization=alice).status == 401, 10, "the revoked key's end")
+        check(time.monotonic() - began < 3 * SLOW, "a revoked key lives on")
+        same(daemon.get("/jobs").status, 401, "revoking the last key opens nothing")
+        key_command(data, "revoke", number_of(alice), status=1)
+        with open(daemon.log_path, encoding="utf8") as log:
+            check(alice[7:] not in log.read(), "a key stands in the log")
+
+
+@test
+def clients_see_their_own_and_scopes_hold():
+    data = scratch("data")
+    alice, again, bob = add(data, "alice"), add(data, "alice"), add(data, "bob")
+    writer, reader = add(data, "alice", "--scopes", "submit"), add(data, "alice", "--scopes", "read")
+    auditor, boss = add(data, "carol", "--scopes", "read-all"), add(data, "dave", "--scopes", "admin")
+    with Daemon(data=data) as daemon:
+        made = daemon.post({"steps": 2}, Authorization=alice).json
+        eventually(lambda: daemon.get(f"/jobs/{made['id']}", Authorization=alice).json["state"] == "succeeded", 60, "the job")
+        slow = daemon.post({"steps": 1000, "n": 64}, Authorization=alice).json["id"]
+        one = f"/jobs/{made['id']}"
+        paths = [one, f"{one}/images/0.png", f"{one}/events", "/jobs", "/models", "/samplers", "/metrics"]
+        expected = {alice: [200, 200, 200, 200, 200, 200, 200], again: [200] * 7, reader: [200] * 7, auditor: [200] * 7, boss: [200] * 7,
+                    bob: [404, 404, 404, 200, 200, 200, 200], writer: [403, 403, 403, 403, 200, 200, 200]}
+        for key, statuses in expected.items():
+            same([daemon.get(path, Authorization=key).status for path in paths], statuses, f"what {number_of(key)} may read")
+        same(sorted(jobs_of(daemon, alice)), sorted([made["id"], slow]), "alice's list")
+        same(jobs_of(daemon, again), jobs_of(daemon, alice), "another key of hers")
+        same(jobs_of(daemon, bob), [], "bob's list")
+        same(jobs_of(daemon, auditor), jobs_of(daemon, alice), "the auditor's list")
+        for key, status in ((alice, 202), (writer, 202), (bob, 202), (reader, 403), (auditor, 403), (boss, 403)):
+            answer = daemon.post({"steps": 2}, Authorization=key)
+            same(answer.status, status, f"submitting as {number_of(key)}")
+            check(status != 403 or answer.json["code"] == "forbidden", "the code")
+        for key, status in ((bob, 404), (reader, 403), (auditor, 403)):
+            same(daemon.call("DELETE", f"/jobs/{slow}", Authorization=key).status, status, f"cancelling as {number_of(key)}")
+        unknown = daemon.get("/jobs/" + "a" * 26, Authorization=bob).json
+        hidden = daemon.get(one, Authorization=bob).json
+        same({k: v for k, v in unknown.items() if k != "request_id"}, {k: v for k, v in hidden.items() if k != "request_id"}, "another's job")
+        check(daemon.call("DELETE", f"/jobs/{slow}", Authorization=boss).status in (200, 202), "an admin cancels")
+        eventually(lambda: daemon.get(f"/jobs/{slow}", Authorization=alice).json["state"] == "canceled", 30, "the cancelled job")
+
+
+@test
+def rates_are_kept_and_waits_are_honest():
+    data = scratch("data")
+    slow, free = add(data, "slow", "--rate", "0.5"), add(data, "free")
+    with Daemon(data=data) as daemon:
+        statuses = [daemon.get("/models", Authorization=slow) for _ in range(8)]
+        allowed = [a.status for a in statuses]
+        check(allowed[:2] == [200, 200] and allowed[-1] == 429, f"a burst of five seconds' worth: {allowed}")
+        wait = int(statuses[-1].headers["retry-after"])
+        check(1 <= wait <= 2 and statuses[-1].json["code"] == "quota", f"Retry-After {wait}")
+        same(daemon.get("/models", Authorization=free).status, 200, "another key")
+        time.sleep(wait + 0.05)
+        same(daemon.get("/models", Authorization=slow).status, 200, "after the wait that was told")
+
+
+@test
+def pending_jobs_and_budgets_are_kept():
+    data = scratch("data")
+    few, poor = add(data, "few", "--pending-jobs", "2"), add(data, "poor", "--budget", "0.01")
+    long = {"steps": 1000, "n": 64, "guidance_scale": 1}
+    with Daemon(data=data) as daemon:
+        ids = [daemon.post(long, Authorization=few).json["id"] for _ in range(2)]
+        answer = daemon.post(long, Authorization=few)
+        same((answer.status, answer.json["code"]), (429, "quota"), "the third job")
+        check("limit is 2" in answer.json["detail"] and int(answer.headers["retry-after"]) >= 1, answer.json["detail"])
+        for job in ids:
+            daemon.call("DELETE", f"/jobs/{job}", Authorization=few)
+        # 8x8 pictures: 100 steps are 0.0064 megapixel-steps.
+        body = {"steps": 100, "guidance_scale": 1, "sampler": "ddim"}
+        first = daemon.post(body, Authorization=poor, Idempotency_Key="one")
+        again = daemon.post(body, Authorization=poor, Idempotency_Key="one")
+        same((first.status, again.headers.get("idempotency-replayed")), (202, "true"), "a repetition is no new cost")
+        same(daemon.post(dict(body, steps=50), Authorization=poor).status, 202, "what is left of the budget")
+        over = daemon.post(body, Authorization=poor)
+        same((over.status, over.json["code"]), (429, "quota"), "over the budget")
+        check(1000 < int(over.headers["retry-after"]) < 3600, f"Retry-After {over.headers['retry-after']}")
+        never = daemon.post(dict(body, steps=200), Authorization=poor)
+        same((never.status, never.headers.get("retry-after")), (429, None), "more than a whole hour's budget")
+
+
+@test
+def nobody_comes_in_from_outside_without_a_key():
+    data = scratch("data")
+
+    def serve_outside(*words):
+        done = subprocess.run([PROGRAM, "serve", "--listen", "0.0.0.0:0", "--data", data, "--model", f"tiny={tiny_model()}", *words],
+                              capture_output=True, text=True, timeout=60 * SLOW, check=False)
+        return done.returncode, done.stderr.splitlines()[0]
+    line = ("denoised serve: listening beyond loopback without keys: make one with `denoised key add`, give --api-key-file FILE, or --insecure "
+            "if a proxy guards this port")
+    same(serve_outside(), (78, line), "without a database")
+    with Daemon(data=data) as daemon:
+        daemon.stop()
+    same(serve_outside(), (78, line), "with a database that has no key")
+    key = add(data, "alice")
+    with Daemon(data=data, listen="0.0.0.0:0") as daemon:
+        same((daemon.get("/jobs").status, daemon.get("/jobs", Authorization=key).status), (401, 200), "with a key")
+        key_command(data, "revoke", number_of(key))
+        eventually(lambda: daemon.get("/jobs", Authorization=key).status == 401, 10, "the revoked key's end")
+
+
+@test
+def wrong_words_are_refused():
+    data = scratch("data")
+    for words in (("add",), ("add", "a b"), ("add", ""), ("add", "x" * 65), ("add", "x", "--scopes", "all"), ("add", "x", "--scopes", ""),
+                  ("add", "x", "--rate", "-1"), ("add", "x", "--rate", "fast"), ("add", "x", "--pending-jobs", "1001"), ("lists",), ("list", "x"),
+                  ("revoke",), ("revoke", "a", "b"), ()):
+        done = subprocess.run([PROGRAM, "key", *words, "--data", data], capture_output=True, text=True, timeout=60 * SLOW, check=False)
+        check(done.returncode == 64 and done.stderr.startswith("denoised key: "), f"key {words}: {done.returncode} {done.stderr!r}")
+    key_command(data, "revoke", "aaaaaaaa", status=1)
+
+
+run(__name__)
