@@ -22,6 +22,8 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROGRAM = os.environ.get("DENOISED", os.path.join(ROOT, "build", "denoised"))
+# The same sources with fault points (server/fault.h).
+FAULTS = os.path.join(os.path.dirname(PROGRAM), "denoised-faults") if "DENOISED" in os.environ else os.path.join(ROOT, "build", "release", "denoised-faults")
 # Sanitizers slow everything down; waits are stretched alike.
 SLOW = {"release": 1.0, "address": 4.0, "undefined": 4.0, "thread": 12.0}.get(os.environ.get("TEST_VARIANT", "release"), 1.0)
 CLASSES = ["T-shirt, top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker, trainer", "Bag", "Ankle boot, trainer"]
@@ -310,7 +312,7 @@ def png_texts(data):
     return texts
 
 
-__all__ = ["Answer", "CLASSES", "Daemon", "PROGRAM", "ROOT", "SLOW", "Skip", "base64", "check", "eventually", "json", "os", "png_size", "png_texts",
+__all__ = ["Answer", "CLASSES", "Daemon", "FAULTS", "PROGRAM", "ROOT", "SLOW", "Skip", "base64", "check", "eventually", "json", "os", "png_size", "png_texts",
            "PROXIED", "read_events", "run", "same", "scratch", "signal", "socket", "sqlite3", "subprocess", "sys", "test", "threading", "time", "tiny_model"]
 
 # DENOISED_PROXY=1: every daemon of a test stands behind nginx and is spoken to through it (proxy_test.py runs the API's tests so).

@@ -11,7 +11,6 @@ import shutil
 import struct
 import zlib
 
-FAULTS = os.path.join(os.path.dirname(PROGRAM), "denoised-faults")
 LATENT = os.path.join(ROOT, "tests/golden/pipe_dit_ddpm10_cfg4")
 PACE = {"DENOISED_FAULT": "step_k:1:slow3"}  # every tick takes 3 ms more: jobs are under way when they are disturbed, on any machine
 KILLS = 100 if SLOW == 1 else 12

@@ -6,7 +6,6 @@ import ssl
 
 from harness import *  # noqa: F403
 
-FAULTS = os.path.join(os.path.dirname(PROGRAM), "denoised-faults")
 SECRET = b"a secret of webhooks, thirty-two"
 
 
