@@ -71,6 +71,11 @@ void make_id(char out[27])
     }
 }
 
+void reset_ids(void)
+{
+    atomic_store(&next_id, 0);
+}
+
 store_request *enqueue_request(spec p)
 {
     store_request *r = store_request_create(STORE_ENQUEUE, NULL, NULL);

@@ -95,6 +95,7 @@ typedef struct outcome {
 } outcome;
 
 void make_id(char out[27]); /* ids count up in base 32: distinct, valid, in order */
+void reset_ids(void); /* from the first one again */
 store_request *enqueue_request(spec p);
 store_result enqueue(char id[27], spec p); /* the first id comes out */
 int64_t position(const char *id); /* a queued job's place; -1: none */
