@@ -306,6 +306,22 @@ static void wait_for_handlers(http *server)
     }
 }
 
+/* What has been answered goes out: a client that waited for its job hears where to look, instead of a connection that closes. Who does
+ * not read, or never says the rest of its request, holds up the end for so long at most. */
+static void wait_for_answers(http *server)
+{
+    const struct timespec pause = {.tv_nsec = 1000000L};
+    const double until = dn_now_seconds() + HTTP_STOP_SECONDS;
+    for (bool busy = true; busy && dn_now_seconds() < until;) {
+        pthread_mutex_lock(&server->lock);
+        busy = server->requests != NULL;
+        pthread_mutex_unlock(&server->lock);
+        if (busy) {
+            nanosleep(&pause, NULL);
+        }
+    }
+}
+
 /* First call of a request: everything that can be said before its body. False: answered. Without a body the route waits for the
  * second call, because an answer queued in the first one ends the connection. */
 static bool admit(http_request *request, const char *method, const char *version)
@@ -477,6 +493,7 @@ void http_stop(http *server)
         MHD_quiesce_daemon(server->daemon);
         http_wake_all(server);
         wait_for_handlers(server);
+        wait_for_answers(server);
         MHD_stop_daemon(server->daemon);
     }
     http_clock_stop(server);

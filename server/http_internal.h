@@ -12,6 +12,7 @@
 #define HTTP_BLOCKED_SECONDS 30u /* a reader that takes nothing */
 #define HTTP_CONNECTIONS_MAX 1536u /* and as many as there may be event streams */
 #define HTTP_CONNECTION_BYTES 32768u /* request line and headers */
+#define HTTP_STOP_SECONDS 1.0 /* at the end, for answers that are on their way */
 #define HTTP_CLOCK_MS 100
 #define HTTP_GONE_TICKS 10 /* of the clock, between two looks for clients that left */
 
