@@ -17,8 +17,7 @@ static operation *const OPERATIONS[] = {
     [STORE_ENQUEUE] = store_do_enqueue, [STORE_CLAIM] = store_do_claim,         [STORE_IMAGE] = store_do_image,
     [STORE_FAIL] = store_do_fail,       [STORE_CANCEL] = store_do_cancel,       [STORE_CANCELED_DONE] = store_do_canceled,
     [STORE_REQUEUE] = store_do_requeue, [STORE_PURGE] = store_do_purge,         [STORE_RETENTION] = store_do_retention,
-    [STORE_MODEL] = store_do_model,     [STORE_DEADLINES] = store_do_deadlines,
-    [STORE_DELIVERY] = store_do_delivery,
+    [STORE_MODEL] = store_do_model,     [STORE_DEADLINES] = store_do_deadlines, [STORE_DELIVERY] = store_do_delivery,
 };
 
 static void finish(store_request *r, store_result result, const char *detail)

@@ -20,7 +20,8 @@ static void the_stored_form_round_trips(void)
 {
     static const char *const bodies[] = {
         "{}",
-        "{\"class_label\":7,\"seed\":18446744073709551615,\"n\":64,\"priority\":-10,\"deadline_ms\":86400001,\"webhook\":\"https://example.com/?a=b&c\","
+        "{\"class_label\":7,\"seed\":18446744073709551615,\"n\":64,\"priority\":-10,\"deadline_ms\":86400001,\"webhook\":\"https://"
+        "example.com/?a=b&c\","
         "\"guidance_scale\":0.1}",
         "{\"sampler\":\"ddim\",\"eta\":0.30000000000000004}",
         "{\"sampler\":\"euler\",\"s_churn\":1,\"s_noise\":1.007,\"sigma_schedule\":\"karras\"}",
