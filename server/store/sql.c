@@ -76,15 +76,14 @@ static int keep_log_short(void *unused, sqlite3 *db, const char *schema, int pag
     return SQLITE_OK;
 }
 
-dn_status sql_open(sql *out, const char *path, bool writer, dn_error *error)
+static dn_status open_with(sql *out, const char *path, int flags, bool writer, dn_error *error)
 {
     /* 4 MB of pages a connection: the queue's working set is its newest rows, and the daemon's memory must not follow its history. */
     static const char settings[] = "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY;"
                                    "PRAGMA mmap_size=0; PRAGMA cache_size=-4000;";
     static const char durable[] = "PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864;";
     *out = (sql){0};
-    int flags = SQLITE_OPEN_NOMUTEX | (writer ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY);
-    if (sqlite3_open_v2(path, &out->db, flags, NULL) != SQLITE_OK) {
+    if (sqlite3_open_v2(path, &out->db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
         dn_status status = dn_fail(error, DN_IO, "%s: %s", path, out->db ? sqlite3_errmsg(out->db) : "out of memory");
         sql_close(out);
         return status;
@@ -103,6 +102,22 @@ dn_status sql_open(sql *out, const char *path, bool writer, dn_error *error)
         sqlite3_wal_hook(out->db, keep_log_short, NULL);
     }
     return DN_OK;
+}
+
+dn_status sql_open(sql *out, const char *path, bool writer, dn_error *error)
+{
+    return open_with(out, path, writer ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY, writer, error);
+}
+
+dn_status sql_open_checker(sql *out, const char *path, dn_error *error)
+{
+    dn_status status = open_with(out, path, SQLITE_OPEN_READWRITE, false, error);
+    if (status == DN_OK) {
+        sqlite3_db_config(out->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, (int *)NULL);
+        sql_text(out, "PRAGMA query_only=ON");
+        return DN_OK;
+    }
+    return status == DN_IO ? sql_open(out, path, false, error) : status;
 }
 
 void sql_close(sql *c)

@@ -28,6 +28,9 @@ typedef struct sql {
 /* Opens with the connection settings of the store (durability, checks, limits). A writer may create the file; the file itself is
  * changed first by sql_use_wal, once it is known to be ours. */
 dn_status sql_open(sql *out, const char *path, bool writer, dn_error *error);
+/* For integrity_check, which leaves out the rules of the schema (CHECK) on a connection that may not write: one that may, and does not.
+ * Where the file cannot be written, read-only after all. */
+dn_status sql_open_checker(sql *out, const char *path, dn_error *error);
 dn_status sql_use_wal(sql *c, const char *path, dn_error *error);
 void sql_close(sql *c);
 

@@ -320,7 +320,7 @@ dn_status store_audit_folder(const char *folder, store_audit *out, dn_error *err
     if (!S_ISREG(info.st_mode) || info.st_size == 0) {
         return dn_fail(error, DN_INVALID, "%s is %s: restore a backup", path, info.st_size ? "not a file" : "empty");
     }
-    dn_status status = sql_open(&a.c, path, false, error);
+    dn_status status = sql_open_checker(&a.c, path, error);
     if (status == DN_OK) {
         sql_text(&a.c, "PRAGMA automatic_index=OFF"); /* it would be told of in the log */
         status = check_owner(&a, path, error);

@@ -4,7 +4,7 @@
  * check for a second: a database of usual size is known to be sound before anything is done with it. A larger one is looked through
  * while the daemon works; if it is damaged then, the store stops at once and the daemon ends as it would have at the start. Until then
  * no damaged page can do harm: SQLite checks each page's cells as it reads it, and a served image is checked against its row.
- * Its connection is read-only and its own. */
+ * Its connection is its own, and writes nothing. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,7 +173,7 @@ static dn_status verdict(store *s, dn_error *error)
 
 dn_status store_keeper_start(store *s, bool patient, dn_error *error)
 {
-    dn_status status = sql_open(&s->keeper, s->database, false, error);
+    dn_status status = sql_open_checker(&s->keeper, s->database, error);
     if (status != DN_OK) {
         return status;
     }
