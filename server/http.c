@@ -216,32 +216,6 @@ static bool find_route(http_request *request)
     return false;
 }
 
-static bool check_key(http_request *request)
-{
-    auth *keys = request->server->options.auth;
-    unsigned retry = 0;
-    request->who = (auth_identity){.client = "local", .scopes = AUTH_SUBMIT | AUTH_READ};
-    if (keys == NULL || request->route->scopes == 0 || !auth_required(keys)) {
-        return true;
-    }
-    snprintf(request->client, sizeof request->client, "-");
-    if (!auth_check(keys, http_header(request, "Authorization"), &request->who)) {
-        http_refuse(request, API_UNAUTHORIZED, "an API key is needed: Authorization: Bearer SECRET");
-        return false;
-    }
-    memcpy(request->client, request->who.client, sizeof request->client);
-    if ((request->who.scopes & request->route->scopes) == 0) {
-        http_refuse(request, API_FORBIDDEN, "this key's scopes do not allow this");
-        return false;
-    }
-    if (!auth_allow_request(keys, &request->who, &retry)) {
-        http_add_header(request, "Retry-After", "%u", retry);
-        http_refuse(request, API_QUOTA, "this key's rate is used up");
-        return false;
-    }
-    return true;
-}
-
 /* Whether the request announces a body. */
 static bool has_body(const http_request *request)
 {
@@ -345,7 +319,7 @@ static bool admit(http_request *request, const char *method, const char *version
     if (!has_body(request)) {
         return true;
     }
-    if (!find_route(request) || !check_key(request)) {
+    if (!find_route(request) || !http_check_key(request)) {
         return false;
     }
     return gate_check_headers(request->connection, version, request->route->body_bytes_max, &problem) ||
@@ -401,7 +375,7 @@ static enum MHD_Result on_request(void *payload, struct MHD_Connection *connecti
         return MHD_YES;
     }
     http_deadline(request, 0.0);
-    if (request->route == NULL && (!find_route(request) || !check_key(request))) {
+    if (request->route == NULL && (!find_route(request) || !http_check_key(request))) {
         return request->queued;
     }
     if (request->body_bytes > request->route->body_bytes_max) {

@@ -44,4 +44,7 @@ void http_deadline(http_request *request, double seconds); /* of its connection;
 /* http_answer.c: the request's reserved headers and its one answer. */
 void http_request_done(http_request *request); /* frees it */
 
+/* http_key.c: fills in the request's client and what its key allows; false: refused and answered. */
+bool http_check_key(http_request *request);
+
 #endif
