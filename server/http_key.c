@@ -1,4 +1,5 @@
 /* Who a request comes from: its key, what that may do, and whether it may do it now. Any thread that serves the request. */
+#include <stdio.h>
 #include <string.h>
 
 #include "server/http_internal.h"
