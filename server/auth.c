@@ -90,6 +90,11 @@ static dn_status parse_keys(auth_keys *out, char *text, const char *path, dn_err
         }
         dn_status status = used == AUTH_KEYS_MAX ? dn_fail(error, DN_INVALID, "%s: more than %d keys", path, AUTH_KEYS_MAX)
                                                  : parse_line(&keys[used], line, path, number, error);
+        for (unsigned i = 0; status == DN_OK && i < used; i++) {
+            if (memcmp(keys[i].hash, keys[used].hash, sizeof keys[i].hash) == 0) {
+                status = dn_fail(error, DN_INVALID, "%s:%u: this secret stands on an earlier line already", path, number);
+            }
+        }
         if (status != DN_OK) {
             free(keys);
             return status;

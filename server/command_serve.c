@@ -79,7 +79,11 @@ static dn_status as_configuration(dn_status status, dn_error *error)
 
 static dn_status check_data_folder(const char *path, dn_error *error)
 {
+    struct stat info;
     dn_status status = dn_make_folder(path, error);
+    if (status == DN_OK && stat(path, &info) == 0 && (info.st_mode & S_IWOTH) != 0) {
+        status = dn_fail(error, DN_INVALID, "data directory %s: others may write to it; chmod o-w", path);
+    }
     if (status == DN_OK && access(path, W_OK | X_OK) != 0) {
         status = dn_fail(error, DN_INVALID, "data directory %s is not writable: %s", path, strerror(errno));
     }
@@ -172,7 +176,8 @@ static dn_status start_http(serve_run *run, dn_error *error)
                                   .application = &run->service,
                                   .auth = run->service.auth,
                                   .metrics = run->service.metrics,
-                                  .streams_max = run->service.streams_max};
+                                  .streams_max = run->service.streams_max,
+                                  .patience = run->options.patience};
     return http_start(&run->http, &options, error);
 }
 

@@ -3,7 +3,8 @@
  *
  * Measured holes it closes: Content-Length with Transfer-Encoding (request smuggling), two Content-Length, two Host, an unknown
  * transfer coding (waits for ever), HTTP/1.0 with chunked, Content-Length of 2^63. Bare LF, folded headers and NUL bytes do
- * not reach any callback: the proxy refuses those. Pure but for reading the connection. */
+ * not reach any callback: the proxy refuses those. A field that says one thing must not stand twice: whoever reads the other one than
+ * this daemon would understand another request. Pure but for reading the connection. */
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +15,12 @@
 typedef struct gate_headers {
     unsigned hosts, lengths, codings;
     const char *host, *length, *coding;
-    bool bad_name, bad_value;
+    bool bad_name, bad_value, twice;
+    unsigned singles; /* bits of the table below that have been seen */
 } gate_headers;
+
+/* Besides Host, Content-Length and Transfer-Encoding, which have their own rules. */
+static const char *const single_fields[] = {"Authorization", "Content-Encoding", "Content-Type", "Idempotency-Key", "Last-Event-ID"};
 
 static bool token_only(const char *text, size_t size)
 {
@@ -56,6 +61,12 @@ static enum MHD_Result look(void *payload, enum MHD_ValueKind kind, const char *
         seen->codings++;
         seen->coding = value;
     }
+    for (unsigned i = 0; i < sizeof single_fields / sizeof single_fields[0]; i++) {
+        if (strcasecmp(name, single_fields[i]) == 0) {
+            seen->twice |= (seen->singles >> i & 1u) != 0;
+            seen->singles |= 1u << i;
+        }
+    }
     return MHD_YES;
 }
 
@@ -82,6 +93,9 @@ bool gate_check_headers(struct MHD_Connection *connection, const char *version, 
     MHD_get_connection_values_n(connection, MHD_HEADER_KIND, look, &seen);
     if (seen.bad_name || seen.bad_value) {
         return api_refuse(problem, API_MALFORMED_HTTP, "", "a header has a control character or a name that is no token");
+    }
+    if (seen.twice) {
+        return api_refuse(problem, API_MALFORMED_HTTP, "", "a header that says one thing stands there twice");
     }
     if (strcmp(version, "HTTP/1.1") != 0 && strcmp(version, "HTTP/1.0") != 0) {
         return api_refuse(problem, API_MALFORMED_HTTP, "", "the version must be HTTP/1.1 or HTTP/1.0");
@@ -148,6 +162,9 @@ bool gate_check_host(struct MHD_Connection *connection, const char *const *allow
     }
     const char *end = strchr(host, *host == '[' ? ']' : ':');
     size_t length = end == NULL ? strlen(host) : (size_t)(end - host) + (*host == '[' ? 1 : 0);
+    while (end == NULL && length > 0 && (host[length - 1] == ' ' || host[length - 1] == '\t')) {
+        length--; /* libmicrohttpd leaves the white space behind a value */
+    }
     for (const char *const *name = loopback; *name != NULL; name++) {
         if (same_host(host, length, *name)) {
             return true;

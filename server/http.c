@@ -56,6 +56,13 @@ static void *on_uri(void *payload, const char *uri, struct MHD_Connection *conne
     server->requests = request;
     pthread_mutex_unlock(&server->lock);
     http_deadline(request, HTTP_HEADER_SECONDS);
+    unsigned arguments = 0;
+    for (const char *c = uri + path_bytes; *c != '\0' && arguments <= HTTP_ARGUMENTS_MAX; c++) {
+        arguments += *c == '?' || *c == '&';
+    }
+    if (arguments > HTTP_ARGUMENTS_MAX) {
+        http_refuse_mute(request);
+    }
     return request;
 }
 
@@ -66,8 +73,8 @@ static void log_request(const http_request *request)
     time_t now = time(NULL);
     gmtime_r(&now, &utc);
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    fprintf(stderr, "%s %s %s %s %d %llu %.1f ms %s\n", when, request->id, request->method[0] != '\0' ? request->method : "-",
-            request->path != NULL && !request->uri_refused ? request->path : "-", request->status,
+    fprintf(stderr, "%s %s %s %.*s %d %llu %.1f ms %s\n", when, request->id, request->method[0] != '\0' ? request->method : "-",
+            HTTP_LOG_PATH_BYTES, request->path != NULL && !request->uri_refused ? request->path : "-", request->status,
             (unsigned long long)atomic_load(&request->bytes_sent), 1e3 * (dn_now_seconds() - request->began), request->client);
 }
 
@@ -95,6 +102,8 @@ static void on_completed(void *payload, struct MHD_Connection *connection, void 
     if (request->state_free != NULL) {
         request->state_free(request->state);
     }
+    http_let_go(request);
+    http_waits(request, false);
     http_deadline(request, HTTP_IDLE_SECONDS);
     pthread_mutex_lock(&server->lock);
     if (request->prev != NULL) {
@@ -112,43 +121,6 @@ static void on_completed(void *payload, struct MHD_Connection *connection, void 
                         dn_now_seconds() - request->began);
     }
     http_request_done(request);
-}
-
-static void on_connection(void *payload, struct MHD_Connection *connection, void **socket_context, enum MHD_ConnectionNotificationCode code)
-{
-    http *server = payload;
-    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-        const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-        http_connection *link = calloc(1, sizeof *link);
-        if (link == NULL || info == NULL) {
-            free(link);
-            return;
-        }
-        link->fd = info->connect_fd;
-        link->deadline = dn_now_seconds() + HTTP_HEADER_SECONDS;
-        pthread_mutex_lock(&server->lock);
-        link->next = server->connections;
-        if (link->next != NULL) {
-            link->next->prev = link;
-        }
-        server->connections = link;
-        pthread_mutex_unlock(&server->lock);
-        *socket_context = link;
-    } else if (*socket_context != NULL) {
-        http_connection *link = *socket_context;
-        *socket_context = NULL;
-        pthread_mutex_lock(&server->lock);
-        if (link->prev != NULL) {
-            link->prev->next = link->next;
-        } else {
-            server->connections = link->next;
-        }
-        if (link->next != NULL) {
-            link->next->prev = link->prev;
-        }
-        pthread_mutex_unlock(&server->lock);
-        free(link);
-    }
 }
 
 /* ---- Routing */
@@ -334,8 +306,9 @@ static bool take_body(http_request *request, const char *data, size_t size)
     }
     if (request->body_bytes + size + 1 > request->body_room) {
         size_t room = request->body_room * 2 > request->body_bytes + size + 1 ? request->body_room * 2 : request->body_bytes + size + 1;
-        char *grown = realloc(request->body, room);
+        char *grown = http_hold(request, room - request->body_room) ? realloc(request->body, room) : NULL;
         if (grown == NULL) {
+            request->no_room = true;
             return false;
         }
         request->body = grown;
@@ -375,11 +348,17 @@ static enum MHD_Result on_request(void *payload, struct MHD_Connection *connecti
         return MHD_YES;
     }
     http_deadline(request, 0.0);
+    http_waits(request, true);
     if (request->route == NULL && (!find_route(request) || !http_check_key(request))) {
         return request->queued;
     }
     if (request->body_bytes > request->route->body_bytes_max) {
         http_add_header(request, "Connection", "close");
+        if (request->no_room) {
+            http_add_header(request, "Retry-After", "5");
+            http_refuse(request, API_QUEUE_FULL, "too many large requests are under way");
+            return request->queued;
+        }
         http_refuse(request, API_TOO_LARGE, "the body is larger than this request may carry");
         return request->queued;
     }
@@ -405,12 +384,13 @@ const char *http_query(const http_request *request, const char *name)
 static dn_status start_daemon(http *server, dn_error *error)
 {
     unsigned threads = server->options.threads > 0 ? server->options.threads : 3;
+    unsigned blocked_seconds = (unsigned)(HTTP_BLOCKED_SECONDS * server->patience + 0.999);
     server->daemon = MHD_start_daemon(
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0, NULL, NULL, on_request, server, MHD_OPTION_LISTEN_SOCKET,
         server->fd, MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_LIMIT, HTTP_CONNECTIONS_MAX + server->options.streams_max,
-        MHD_OPTION_CONNECTION_TIMEOUT, HTTP_BLOCKED_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES,
+        MHD_OPTION_CONNECTION_TIMEOUT, blocked_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES,
         MHD_OPTION_STRICT_FOR_CLIENT, -1, MHD_OPTION_URI_LOG_CALLBACK, on_uri, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, server, MHD_OPTION_END);
     return server->daemon != NULL ? DN_OK : dn_fail(error, DN_IO, "libmicrohttpd could not start");
 }
 
@@ -423,6 +403,7 @@ dn_status http_start(http **out, const http_options *options, dn_error *error)
     }
     server->options = *options;
     server->fd = -1;
+    server->patience = options->patience > 0.0 ? options->patience : 1.0;
     pthread_mutex_init(&server->lock, NULL);
     server->listen = strdup(options->listen);
     server->base_path = strdup(options->base_path != NULL ? options->base_path : "");

@@ -57,7 +57,8 @@ struct http_request {
     const char *header_name[HTTP_HEADERS_MAX];
     char *header_value[HTTP_HEADERS_MAX];
     unsigned header_count;
-    bool gate_done, uri_refused, answered, deadline_passed;
+    bool gate_done, uri_refused, answered, deadline_passed, no_room;
+    size_t held_bytes; /* of this request in the server's count */
     bool entered, held; /* counted in the server's `active`; suspended without a time limit. Of the request's thread. */
     int status;
     _Atomic uint64_t bytes_sent;
@@ -79,6 +80,7 @@ typedef struct http_options {
     metrics *metrics;
     unsigned threads; /* of libmicrohttpd; 0: 3 */
     unsigned streams_max; /* answers that may stay open for long, which leave the other connections theirs */
+    double patience; /* times the time limits of slow clients; 0: 1 */
 } http_options;
 
 /* DN_IO "address in use" when the port is taken (exit 75), DN_INVALID for a bad listen value (exit 78). */
@@ -115,8 +117,10 @@ void http_answer_stream(http_request *request, int status, const char *content_t
 /* ---- For http's own files */
 typedef struct http_connection {
     int fd;
-    double deadline; /* monotonic; 0: none; guarded by the server's lock */
-    bool closing;
+    /* Guarded by the server's lock. */
+    double deadline; /* monotonic; 0: none */
+    double since; /* it waits for its client since then */
+    bool waits_for_us, closing;
     struct http_connection *prev, *next;
 } http_connection;
 
@@ -128,6 +132,8 @@ bool gate_check_host(struct MHD_Connection *connection, const char *const *allow
 
 /* server/listen.c */
 dn_status listen_open(int *fd, char url[160], const char *listen, unsigned socket_mode, dn_error *error);
+#define LISTEN_FORM "--listen must be ADDRESS:PORT, [IPv6]:PORT or unix:PATH"
+bool listen_is_well_formed(const char *listen); /* else it is refused with LISTEN_FORM */
 bool listen_is_loopback(const char *listen); /* loopback address or Unix socket */
 void listen_close(int fd, const char *listen); /* removes the socket file that listen_open made; fd < 0: nothing */
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "server/http_internal.h"
 
@@ -51,12 +52,20 @@ static void send_response(http_request *request, int status, const char *content
     }
     request->status = status;
     request->answered = true;
+    http_waits(request, false);
+    http_deadline(request, HTTP_BLOCKED_SECONDS + (double)atomic_load(&request->bytes_sent) / HTTP_READ_BYTES_PER_SECOND);
     request->queued = MHD_queue_response(request->connection, (unsigned)status, response);
     MHD_destroy_response(response);
 }
 
 void http_answer(http_request *request, int status, const char *content_type, char *bytes, size_t count)
 {
+    if (!http_hold(request, count)) {
+        free(bytes);
+        http_add_header(request, "Retry-After", "5");
+        http_refuse(request, API_QUEUE_FULL, "too many large answers are under way");
+        return;
+    }
     atomic_store(&request->bytes_sent, count);
     struct MHD_Response *response = MHD_create_response_from_buffer(count, bytes, MHD_RESPMEM_MUST_FREE);
     if (response == NULL) {
@@ -134,6 +143,8 @@ static ssize_t read_stream(void *payload, uint64_t position, char *out, size_t r
     if (count > 0) {
         atomic_fetch_add(&s->request->bytes_sent, (uint64_t)count);
     }
+    /* What it was given is out of our hands when the reader is called again: until then the client has time. */
+    http_deadline(s->request, count == 0 ? 0.0 : HTTP_BLOCKED_SECONDS);
     return count < 0 ? MHD_CONTENT_READER_END_OF_STREAM : count;
 }
 
@@ -145,9 +156,14 @@ void http_answer_stream(http_request *request, int status, const char *content_t
         return;
     }
     *s = (stream){request, reader, payload};
+    if (request->link != NULL) {
+        int bytes = HTTP_STREAM_SEND_BYTES;
+        setsockopt(request->link->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    }
     struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, read_stream, s, free);
     if (response == NULL) {
         free(s);
     }
     send_response(request, status, content_type, response);
+    http_waits(request, true);
 }

@@ -18,7 +18,7 @@ void http_deadline(http_request *request, double seconds)
         return;
     }
     pthread_mutex_lock(&server->lock);
-    request->link->deadline = seconds > 0.0 ? dn_now_seconds() + seconds : 0.0;
+    request->link->deadline = seconds > 0.0 ? dn_now_seconds() + seconds * server->patience : 0.0;
     pthread_mutex_unlock(&server->lock);
 }
 
@@ -94,6 +94,7 @@ static void *clock_main(void *payload)
     while (!atomic_load(&server->stopping)) {
         double now = dn_now_seconds();
         close_overdue(server, now);
+        http_make_room(server);
         wake_due(server, now);
         if (++tick % HTTP_GONE_TICKS == 0) {
             wake_gone(server);

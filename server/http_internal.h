@@ -6,13 +6,21 @@
 
 #include "server/http.h"
 
+/* How long a client may take, all of them times the server's patience. */
 #define HTTP_HEADER_SECONDS 10.0 /* a request's head, from its first byte or the connection's start */
 #define HTTP_BODY_SECONDS 30.0
-#define HTTP_IDLE_SECONDS 75.0 /* between requests of one connection */
-#define HTTP_BLOCKED_SECONDS 30u /* a reader that takes nothing */
+#define HTTP_IDLE_SECONDS 30.0 /* between requests of one connection */
+#define HTTP_BLOCKED_SECONDS 30u /* a reader that takes nothing; what an answer may take besides its bytes */
+#define HTTP_READ_BYTES_PER_SECOND 8192.0 /* the slowest reader of an answer that is let finish */
 #define HTTP_CONNECTIONS_MAX 1536u /* and as many as there may be event streams */
+#define HTTP_CONNECTIONS_FULL 1024u /* and the streams: from here on who waits for nothing of ours makes room (http_connections.c) */
 #define HTTP_CONNECTION_BYTES 32768u /* request line and headers */
 #define HTTP_STOP_SECONDS 1.0 /* at the end, for answers that are on their way */
+#define HTTP_ARGUMENTS_MAX 64u /* of a query: libmicrohttpd keeps each in those bytes, and is mute when they do not fit */
+#define HTTP_HELD_BYTES_MAX (512u << 20) /* large bodies and answers of all connections in memory */
+#define HTTP_HELD_FREE_BYTES 65536u /* those that are always let in */
+#define HTTP_STREAM_SEND_BYTES 65536 /* the kernel's buffer of a stream: a reader that stops is noticed, and costs no more */
+#define HTTP_LOG_PATH_BYTES 256 /* of a path in the log */
 #define HTTP_CLOCK_MS 100
 #define HTTP_GONE_TICKS 10 /* of the clock, between two looks for clients that left */
 
@@ -27,10 +35,13 @@ struct http {
     pthread_t clock;
     bool clock_running;
     atomic_bool stopping;
-    pthread_mutex_t lock; /* guards the two lists, deadlines, wake_at and active */
+    double patience;
+    atomic_size_t held_bytes;
+    pthread_mutex_t lock; /* guards the two lists, what their members say of waiting, and active */
     unsigned active; /* requests inside a handler, or suspended by one until something answers */
     pthread_cond_t clock_wake;
-    http_connection *connections;
+    http_connection *connections; /* the newest first */
+    unsigned connection_count;
     http_request *requests;
     struct pollfd *polled; /* of the clock: suspended requests, in the order of the list */
     size_t polled_room;
@@ -40,6 +51,14 @@ struct http {
 dn_status http_clock_start(http *server, dn_error *error);
 void http_clock_stop(http *server);
 void http_deadline(http_request *request, double seconds); /* of its connection; <= 0: none */
+
+/* http_connections.c: who is connected, and who goes when it becomes crowded. */
+void http_on_connection(void *server, struct MHD_Connection *connection, void **link, enum MHD_ConnectionNotificationCode code);
+void http_waits(http_request *request, bool for_us); /* whether its connection waits for the daemon now, or for the client */
+void http_make_room(http *server); /* under the lock */
+void http_refuse_mute(http_request *request); /* answers by hand, and ends the connection */
+bool http_hold(http_request *request, size_t bytes); /* counts bytes in memory until the request is over; false: there are too many */
+void http_let_go(http_request *request);
 
 /* http_answer.c: the request's reserved headers and its one answer. */
 void http_request_done(http_request *request); /* frees it */

@@ -45,8 +45,15 @@ bool listen_is_loopback(const char *listen)
     if (strncmp(listen, "unix:", 5) == 0) {
         return true;
     }
-    return split_address(listen, host, port) &&
-           (strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0);
+    struct in_addr address; /* numbers alone: a name may begin with 127 and mean anything */
+    return split_address(listen, host, port) && (strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0 ||
+                                                 (inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127));
+}
+
+bool listen_is_well_formed(const char *listen)
+{
+    char host[256], port[6];
+    return strncmp(listen, "unix:", 5) == 0 || split_address(listen, host, port);
 }
 
 /* A socket file left by a killed daemon is removed; one that answers belongs to somebody. */
@@ -112,7 +119,7 @@ static dn_status open_tcp(int *out, char url[160], const char *listen_text, dn_e
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *list = NULL;
     if (!split_address(listen_text, host, port)) {
-        return dn_fail(error, DN_INVALID, "--listen must be ADDRESS:PORT, [IPv6]:PORT or unix:PATH");
+        return dn_fail(error, DN_INVALID, LISTEN_FORM);
     }
     int found = getaddrinfo(host, port, &hints, &list);
     if (found != 0) {

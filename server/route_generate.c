@@ -366,10 +366,10 @@ static bool stored(http_request *request, generate_state *g)
         return false;
     }
     unsigned seconds = g->waits ? g->wait_seconds : g->form == API_FORM_PNG ? API_WAIT_PNG_SECONDS : 0;
-    if (g->waits) {
+    g->waiting = waiter_begin(&g->waiter, s, request, enqueue->ids, enqueue->id_count, seconds);
+    if (g->waits && g->waiting) {
         http_add_header(request, "Preference-Applied", "wait=%u", seconds);
     }
-    g->waiting = waiter_begin(&g->waiter, s, request, enqueue->ids, enqueue->id_count, seconds);
     if (!g->waiting) {
         answer(request, g, false);
     }

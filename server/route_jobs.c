@@ -132,10 +132,11 @@ void route_job_get(http_request *request)
         }
         http_add_header(request, "Vary", "Accept, Prefer");
         bool asked = api_prefer_wait(http_header(request, "Prefer"), &seconds) == 1;
-        if (asked) {
+        bool ended_already = api_state_ended(held.job.state), waits = asked && !ended_already && begin_wait(request, seconds);
+        if (asked && (waits || ended_already)) {
             http_add_header(request, "Preference-Applied", "wait=%u", seconds);
         }
-        if (!asked || api_state_ended(held.job.state) || !begin_wait(request, seconds)) {
+        if (!waits) {
             if (!api_state_ended(held.job.state)) {
                 http_add_header(request, "Retry-After", "%u", job_retry_after(&held));
             }

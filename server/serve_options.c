@@ -95,9 +95,9 @@ static bool has_database(const serve_options *o)
 static int check_options(serve_options *o)
 {
     size_t base = strlen(o->base_path);
-    char *end = NULL;
-    o->socket_mode = (unsigned)strtoul(o->socket_mode_text, &end, 8);
-    if (*end != '\0' || o->socket_mode > 0777) {
+    size_t octal = strspn(o->socket_mode_text, "01234567");
+    o->socket_mode = (unsigned)strtoul(o->socket_mode_text, NULL, 8);
+    if (octal < 3 || octal > 4 || o->socket_mode_text[octal] != '\0' || o->socket_mode > 0777) {
         return refuse_option("--socket-mode must be an octal mode such as 0660");
     }
     if (base > 0 && (o->base_path[0] != '/' || o->base_path[base - 1] == '/' ||
@@ -119,6 +119,9 @@ static int check_options(serve_options *o)
     }
     if (!parse_public_host(o)) {
         return refuse_option("--public-url must be http://HOST[:PORT] or https://HOST[:PORT]");
+    }
+    if (!listen_is_well_formed(o->listen)) {
+        return refuse_option(LISTEN_FORM);
     }
     dn_error unguarded;
     if (serve_options_guarded(o, o->api_key_file[0] != '\0' || has_database(o), &unguarded) != DN_OK) {
@@ -158,7 +161,8 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
                          .streams_max = API_STREAMS_MAX,
                          .drain_seconds = 60.0,
                          .snapshot_every = 5.0,
-                         .webhook_pause = 5.0};
+                         .webhook_pause = 5.0,
+                         .patience = 1.0};
     const dn_option table[] = {
         DN_TEXT_OPTION("listen", "ADDR:PORT|unix:PATH", o->listen, "where to listen (127.0.0.1:8080)"),
         DN_TEXT_OPTION("data", "DIR", o->data, "queue, images and snapshots (./data)"),
@@ -184,6 +188,8 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_LIST_OPTION("webhook-allow", "HOST:PORT", o->webhook_list, "a receiver that need be neither public nor https; repeat for more"),
         DN_TEXT_OPTION("webhook-ca-file", "FILE", o->webhook_ca_file, "certificates that receivers are checked with (the system's)"),
         DN_NUMBER_OPTION("webhook-pause", o->webhook_pause, 0.01, 3600.0, "seconds before the second try; then five times as long (5)"),
+        DN_NUMBER_OPTION("patience", o->patience, 0.01, 100.0,
+                         "times the time limits of slow clients: head 10 s, body 30 s, reader 30 s (1)"),
         DN_TEXT_OPTION("socket-mode", "MODE", o->socket_mode_text, "of a Unix socket (0660)"),
     };
     const dn_command_line line = {.command = "serve",

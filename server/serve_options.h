@@ -15,7 +15,7 @@ typedef struct serve_options {
     const char *webhook_secret_file, *webhook_ca_file; /* NULL: none */
     dn_option_list models, host_list, webhook_list;
     uint64_t threads, keep_days, rows_max, streams_max;
-    double drain_seconds, snapshot_every, webhook_pause;
+    double drain_seconds, snapshot_every, webhook_pause, patience;
     bool insecure, preload, vae_tiling;
     const char *precision_text; /* NULL: fp32 */
     /* Made from them by serve_options_parse: */

@@ -27,7 +27,7 @@ typedef struct service {
     const char *base_path;
     const char *version, *build;
     atomic_bool draining;
-    atomic_uint streams;
+    atomic_uint streams, waits;
     unsigned streams_max;
     pthread_mutex_t stream_lock; /* guards the table below: open streams by client */
     struct stream_count {
@@ -80,9 +80,10 @@ typedef struct waiter {
     char (*ids)[27];
     size_t count;
     hub_subscription **subscriptions;
-    bool *ended;
+    bool *ended, counted;
     double until; /* monotonic */
 } waiter;
+/* False: too many wait already, or there is no memory; the caller answers at once, as it does when the time is up. */
 bool waiter_begin(waiter *w, service *s, http_request *request, char (*ids)[27], size_t count, double seconds); /* borrows ids */
 /* True: all ended, the time is up, the client left, or the server stops: answer now. False: the request has been suspended. */
 bool waiter_over(waiter *w, bool *all_ended);

@@ -5,6 +5,8 @@
 #include "base/clock.h"
 #include "server/service.h"
 
+#define WAITS_MAX 1024u /* of all clients; the other connections are for those who come and go: see http_connections.c */
+
 static void wake_request(void *payload)
 {
     http_resume(payload);
@@ -13,6 +15,11 @@ static void wake_request(void *payload)
 bool waiter_begin(waiter *w, service *s, http_request *request, char (*ids)[27], size_t count, double seconds)
 {
     *w = (waiter){.service = s, .request = request, .ids = ids, .count = count, .until = dn_now_seconds() + seconds};
+    w->counted = true;
+    if (atomic_fetch_add(&s->waits, 1) >= WAITS_MAX) {
+        waiter_done(w);
+        return false;
+    }
     w->subscriptions = calloc(count, sizeof *w->subscriptions);
     w->ended = calloc(count, sizeof *w->ended);
     if (w->subscriptions == NULL || w->ended == NULL) {
@@ -60,6 +67,10 @@ void waiter_done(waiter *w)
         if (w->subscriptions[i] != NULL) {
             hub_unsubscribe(w->service->hub, w->subscriptions[i]);
         }
+    }
+    if (w->counted) {
+        atomic_fetch_sub(&w->service->waits, 1);
+        w->counted = false;
     }
     free(w->subscriptions);
     free(w->ended);
