@@ -134,6 +134,19 @@ static void mark_presence(const store *s)
     }
 }
 
+/* What the last run wrote and did not live to sync is read as committed now, and clients may be told of it: so it becomes durable first.
+ * A sync alone would not do where an earlier one has failed, for the system takes what it could not write for written; the checkpoint
+ * writes it anew. On a full disk it gets no further than the sync of the log, which is what most cases need. */
+static dn_status make_durable(store *s, dn_error *error)
+{
+    sql *c = &s->writer;
+    if (!sql_text(c, "PRAGMA wal_checkpoint(PASSIVE)") && (c->code & 0xff) != SQLITE_FULL) {
+        return dn_fail(error, DN_IO, "%s: what the last run wrote cannot be made durable: %s", s->database, c->text);
+    }
+    sql_clear(c);
+    return DN_OK;
+}
+
 static dn_status open_database(store *s, dn_error *error)
 {
     dn_status status = sql_open(&s->writer, s->database, true, error);
@@ -150,6 +163,9 @@ static dn_status open_database(store *s, dn_error *error)
     if (status == DN_OK) {
         mark_presence(s);
         fault_point("boot_marked");
+        status = make_durable(s, error);
+    }
+    if (status == DN_OK) {
         status = store_recover(s, error);
     }
     for (size_t i = 0; status == DN_OK && i < STORE_READERS; i++) {

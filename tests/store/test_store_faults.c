@@ -204,6 +204,41 @@ static void the_power_cut_test_can_fail(void)
     CHECK_MSG(lost > 0, "a disk that lies about syncing lost %d of %u", lost, acked);
 }
 
+/* A daemon that ends between the write of a commit and its sync, as one whose sync fails does: the next one finds the job. */
+static void end_before_the_sync(void)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        char first[27];
+        bool fine = open_store() == DN_OK && enqueue(first, (spec){0}) == STORE_OK;
+        fault_arm(FAULT_SYNC_ERROR, 1, true);
+        store_request *r = fine ? enqueue_request((spec){.key = "k"}) : NULL;
+        _exit(r && store_call(st, r) == STORE_UNKNOWN ? 0 : 1);
+    }
+    int status = 1;
+    waitpid(child, &status, 0);
+    CHECK(status == 0);
+}
+
+static void what_a_start_tells_of_survives_a_power_cut(void)
+{
+    char id[27], again[27], old[64];
+    fault.keep_durable = true;
+    fault.lying = false;
+    CHECK(fresh());
+    close_store();
+    end_before_the_sync();
+    CHECK_OK(open_store(), error);
+    CHECK(enqueue(id, (spec){.key = "k"}) == STORE_REPLAY);
+    memcpy(old, folder, sizeof old);
+    CHECK(make_test_folder() && fault_power_cut(old, folder));
+    close_store();
+    nftw(old, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    fault.keep_durable = false;
+    CHECK_OK(open_store(), error);
+    CHECK_MSG(enqueue(again, (spec){.key = "k"}) == STORE_REPLAY && strcmp(id, again) == 0, "the job that was told of is lost");
+}
+
 /* ---- Errors of the disk */
 static void an_error_of_sync_is_unknown_and_stops_the_store(void)
 {
@@ -380,6 +415,7 @@ int main(void)
     fault_register();
     RUN(a_power_cut_loses_nothing_acknowledged);
     RUN(the_power_cut_test_can_fail);
+    RUN(what_a_start_tells_of_survives_a_power_cut);
     RUN(an_error_of_sync_is_unknown_and_stops_the_store);
     RUN(a_full_disk_at_any_write_refuses_cleanly);
     RUN(an_error_at_any_write_loses_nothing);
