@@ -171,6 +171,14 @@ $(OUT)/libserver.a: $(filter-out $(MAIN_OBJ),$(call obj,$(SERVER_SRC)))
 	@ar rcs $@ $^
 $(OUT)/tests/engine/% $(OUT)/tests/bench/bench_engine%: LINKED = $(OUT)/libdenoised.a
 $(OUT)/tests/api/%: LINKED = $(OUT)/libapi.a $(OUT)/libdenoised.a
+# The simulator runs the store and the dispatcher on a machine of its own making: what they ask of the system goes there (tests/sim).
+SIM_OBJ := $(call obj,$(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c)))
+SIM_WRAPPED := clock_gettime close closedir dirfd eventfd eventfd_read eventfd_write fdopendir flock fstat fsync getrandom kill mkdir \
+  open openat opendir pidfd_open poll posix_fallocate posix_spawn posix_spawn_file_actions_adddup2 pthread_cond_broadcast \
+  pthread_cond_signal pthread_cond_timedwait pthread_cond_wait pthread_create pthread_join pthread_mutex_lock pthread_mutex_unlock pwrite read \
+  readdir recv rename renameat send socketpair stat statfs statvfs unlink unlinkat waitpid write hub_milestone
+$(OUT)/tests/sim/%: LINKED = $(SIM_OBJ) $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
+$(OUT)/tests/sim/%: WRAPS = $(SIM_WRAPPED:%=-Wl,--wrap=%)
 $(OUT)/tests/%: LINKED = $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
 # What the tests of the store share, the contract suite among it.
 $(OUT)/tests/store/libstoretests.a: $(call obj,$(filter-out $(TEST_SRC),$(wildcard tests/store/*.c)))
@@ -179,7 +187,7 @@ $(OUT)/tests/store/libstoretests.a: $(call obj,$(filter-out $(TEST_SRC),$(wildca
 $(OUT)/tests/store/%: LINKED = $(OUT)/tests/store/libstoretests.a $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
 .SECONDEXPANSION:
 $(OUT)/tests/%: $(OUT)/tests/%.o $$(LINKED)
-	@$(CC) $(LINK) -o $@ $< $(LINKED) $(LIBS)
+	@$(CC) $(LINK) $(WRAPS) -o $@ $< $(LINKED) $(LIBS)
 
 # A fuzz entry with the driver that needs no fuzzer (tests/fuzz/replay.c), and with libFuzzer (SANITIZER=fuzz).
 FUZZ_LIBS = $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a

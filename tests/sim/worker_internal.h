@@ -1,0 +1,45 @@
+/* The two halves of the simulated worker: worker.c (the process, what it says of itself) and worker_lanes.c (its lanes). */
+#ifndef DN_TESTS_SIM_WORKER_INTERNAL_H
+#define DN_TESTS_SIM_WORKER_INTERNAL_H
+
+#include "server/protocol.h"
+#include "tests/sim/world.h"
+
+typedef struct lane {
+    bool used, entered, sent, aside, watched; /* sent: its image is on its way, STORED is due */
+    uint64_t id;
+    char job[27];
+    uint32_t index, steps_done, steps_total;
+    int64_t token;
+    char *request;
+    size_t request_bytes;
+    api_request parsed;
+} lane;
+
+typedef struct early {
+    char job[27];
+    unsigned index;
+    int64_t token;
+} early;
+
+typedef struct sim_worker {
+    int pid, status, last_pid;
+    bool alive, draining, frozen, garbage, mid_frame, well;
+    double slow;
+    unsigned refuse, deaths;
+    protocol_pipe pipe;
+    sim_thread *thread;
+    lane lanes[SIM_LANES_MAX];
+    double last_snapshot, last_said;
+    early told_early[SIM_JOBS_MAX];
+    size_t told_count;
+} sim_worker;
+extern sim_worker w;
+
+void worker_end_process(int status);
+bool worker_say(const protocol_message *m); /* false: the daemon is gone */
+bool worker_hear(const protocol_message *m); /* false: the connection is of no use any more */
+bool worker_enter_waiting(void); /* false: one of them was poison, and the process has ended */
+bool worker_tick_once(void);
+
+#endif
