@@ -65,7 +65,7 @@ def a_commit_that_fails(fault):
         disk.sound()
         daemon.start()
         again = daemon.post({"steps": 2, "seed": 9}, Idempotency_Key="doubtful")
-        same(again.status, 202, "the retry")
+        check(again.status in (200, 202), f"the retry: {again.status}")  # 200: it was there, and has ended since the start
         once_more = daemon.post({"steps": 2, "seed": 9}, Idempotency_Key="doubtful")
         same((once_more.json["id"], once_more.headers.get("idempotency-replayed")), (again.json["id"], "true"), "and once more")
         same(daemon.wait(again.json["id"])["state"], "succeeded", "its job")

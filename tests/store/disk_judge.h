@@ -43,7 +43,7 @@ static inline void judge_asks(life_ledger *ledger, size_t until)
         if (ask->acked_at <= until && there != ask->jobs) {
             ledger->lost++;
             judge_say(ledger, "lost: an acknowledged job", ask->ids[0]);
-        } else if (there && (there != ask->jobs || ask->result == STORE_SPACE)) {
+        } else if (there && (there != ask->jobs || ask->result == STORE_SPACE || ask->result == STORE_BUSY)) {
             ledger->unexpected++;
             judge_say(ledger, "unexpected: a part of an ask, or a refused one", ask->ids[0]);
         } else if (there && ask->acked_at > until) {
