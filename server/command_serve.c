@@ -317,7 +317,8 @@ static int run_until_drained(serve_run *run)
                             : "the store has stopped after a failed commit; restart to recover");
             return damaged ? DN_EXIT_CONFIG : DN_EXIT_TEMPORARY;
         }
-        if (status == DN_EXIT_OK && all_models_failed(s)) {
+        /* A daemon that was ready once keeps what is queued and waits for the files to be mended: the worker looks at them again. */
+        if (status == DN_EXIT_OK && !said && all_models_failed(s)) {
             status = DN_EXIT_CONFIG;
             atomic_store(&s->draining, true);
             dispatcher_drain(s->dispatcher, 0.0);

@@ -77,12 +77,12 @@ bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes)
 {
     const char *name = models_name(d->options.models, 0);
     char cause[256] = "";
+    const bool settled = atomic_load(&d->settled); /* before the state: a model that failed in between is none that is ready */
     const model_state state = name ? models_state(d->options.models, name, cause, sizeof cause) : MODEL_FAILED;
     for (size_t i = 1; state == MODEL_READY && d->options.preload && i < models_count(d->options.models); i++)
         if (models_state(d->options.models, models_name(d->options.models, i), NULL, 0) == MODEL_LOADING)
             name = models_name(d->options.models, i); /* the one to be named */
-    const bool up = atomic_load(&d->worker_up),
-               ready = up && atomic_load(&d->settled) && state != MODEL_FAILED && !atomic_load(&d->draining);
+    const bool up = atomic_load(&d->worker_up), ready = up && settled && state != MODEL_FAILED && !atomic_load(&d->draining);
     if (!reason || !reason_bytes)
         return ready;
     if (ready)

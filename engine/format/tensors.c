@@ -3,8 +3,10 @@
  * is a refusal at the read. Immutable once open but for dn_tensors_enter: any number of threads may read. */
 #include "format/tensors.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -59,6 +61,15 @@ dn_status dn_tensors_add_entry(dn_tensors *tensors, const dn_tensor_entry *entry
     return DN_OK;
 }
 
+static dn_status note_time(dn_tensor_file *file, dn_error *error)
+{
+    struct stat info;
+    if (fstat(file->fd, &info) != 0)
+        return dn_fail(error, DN_IO, "%s: cannot stat: %s", file->path, strerror(errno));
+    file->changed = info.st_mtim;
+    return DN_OK;
+}
+
 dn_status dn_tensors_new_file(dn_tensors *tensors, uint32_t *index, const char *path, dn_error *error)
 {
     if (tensors->file_count == FILES_MAX)
@@ -73,7 +84,19 @@ dn_status dn_tensors_new_file(dn_tensors *tensors, uint32_t *index, const char *
     if (status == DN_OK && bytes > DN_WEIGHT_BYTES_MAX)
         status = dn_fail(error, DN_INVALID, "%s: larger than %llu bytes", path, DN_WEIGHT_BYTES_MAX);
     file->bytes = bytes;
-    return status;
+    return status == DN_OK ? note_time(file, error) : status;
+}
+
+dn_status dn_tensors_unchanged(const dn_tensors *tensors, dn_error *error)
+{
+    for (uint32_t i = 0; i < tensors->file_count; i++) {
+        const dn_tensor_file *file = &tensors->files[i];
+        struct stat info;
+        if (fstat(file->fd, &info) != 0 || (uint64_t)info.st_size != file->bytes || info.st_mtim.tv_sec != file->changed.tv_sec ||
+            info.st_mtim.tv_nsec != file->changed.tv_nsec)
+            return dn_fail(error, DN_IO, "%s: the file was changed while it was read", file->path);
+    }
+    return DN_OK;
 }
 
 /* The safetensors reader opens the file itself; its descriptor takes the place of ours. */
@@ -87,6 +110,7 @@ static dn_status add_safetensors(dn_tensors *tensors, uint32_t index, dn_error *
         return status;
     file->fd = file->safetensors->fd;
     file->bytes = file->safetensors->file_bytes;
+    status = note_time(file, error);
     for (size_t i = 0; i < dn_safetensors_count(file->safetensors) && status == DN_OK; i++)
         status = dn_tensors_add_entry(tensors, &(dn_tensor_entry){.info = *dn_safetensors_at(file->safetensors, i), .file = index}, error);
     return status;

@@ -28,6 +28,9 @@ dn_status dn_tensors_read_part_f32(const dn_tensors *tensors, const dn_tensor_in
                                    dn_error *error);
 /* Whether two tensors hold the same type, shape and bytes. */
 dn_status dn_tensors_equal(const dn_tensors *tensors, const dn_tensor_info *a, const dn_tensor_info *b, bool *equal, dn_error *error);
+/* DN_IO when somebody has written to one of its files since they were opened: what was read of it and its hash may be of different
+ * bytes. Another file put in its place by renaming is no change: what is open stays what it was. */
+dn_status dn_tensors_unchanged(const dn_tensors *tensors, dn_error *error);
 /* Over the bytes of all its files, in the order of their names; 65 bytes with the NUL. */
 dn_status dn_tensors_sha256(const dn_tensors *tensors, char out[65], dn_error *error);
 

@@ -2,6 +2,8 @@
 #ifndef DN_FORMAT_TENSORS_FILE_H
 #define DN_FORMAT_TENSORS_FILE_H
 
+#include <time.h>
+
 #include "base/arena.h"
 #include "format/tensors.h"
 #include "format/zip.h"
@@ -10,6 +12,7 @@ typedef struct dn_tensor_file {
     int fd;
     const char *path; /* in the arena */
     uint64_t bytes;
+    struct timespec changed; /* its mtime when it was opened */
     dn_safetensors *safetensors; /* owns fd where there is one */
     dn_zip *zip; /* in the arena: a torch file, whose checksums are checked while it is hashed */
 } dn_tensor_file;

@@ -201,7 +201,9 @@ static dn_status read_weights(dn_model *model, const dn_tensors *tensors, dn_err
     dn_status status = dn_weights_check(model, tensors, error);
     if (status == DN_OK)
         status = dn_tensors_sha256(tensors, model->weights_sha256, error);
-    return status == DN_OK ? dn_weights_read(&model->weights, model, tensors, error) : status;
+    if (status == DN_OK)
+        status = dn_weights_read(&model->weights, model, tensors, error);
+    return status == DN_OK ? dn_tensors_unchanged(tensors, error) : status;
 }
 
 dn_status dn_model_hash_weights(char out[65], const char *folder, dn_error *error)
