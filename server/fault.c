@@ -68,8 +68,8 @@ static void parse_one(char *item, const char *text, const char *fired)
     if (fault_count == FAULTS_MAX || !name || !count || strlen(name) >= NAME_BYTES)
         refuse(text);
     snprintf(f->name, sizeof f->name, "%s", name);
-    f->count = strtoul(count, &end, 10);
-    if (*end || !f->count)
+    f->count = count ? strtoul(count, &end, 10) : 0;
+    if (!f->count || *end)
         refuse(text);
     parse_action(f, action ? action : "kill", text);
     fault_count += f->action == FAULT_SLOW || !has_fired(fired, f->name);

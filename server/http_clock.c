@@ -53,10 +53,13 @@ static bool make_room(http *server, size_t count)
 {
     if (count > server->polled_room) {
         struct pollfd *grown = realloc(server->polled, 2 * count * sizeof *grown);
-        server->polled = grown != NULL ? grown : server->polled;
-        server->polled_room = grown != NULL ? 2 * count : server->polled_room;
+        if (grown == NULL) {
+            return false;
+        }
+        server->polled = grown;
+        server->polled_room = 2 * count;
     }
-    return count <= server->polled_room;
+    return true;
 }
 
 /* Under the lock: wakes the suspended requests whose client has closed. libmicrohttpd does not look at a suspended connection, so that

@@ -46,13 +46,12 @@ static void read_keys(void)
 {
     dn_error error = {DN_OK, ""};
     auth *keys = NULL;
-    char client[65] = "";
+    auth_identity who;
     dn_status status = auth_open(&keys, files[KEYS].path, &error);
     REQUIRE((status == DN_OK) == (keys != NULL) && (status == DN_OK || strstr(error.message, files[KEYS].path) != NULL));
     if (keys == NULL)
         return;
-    REQUIRE(!auth_check(keys, NULL, client) && !auth_check(keys, "Bearer ", client) &&
-            !auth_check(keys, "Bearer no-such-secret-here", client));
+    REQUIRE(!auth_check(keys, NULL, &who) && !auth_check(keys, "Bearer ", &who) && !auth_check(keys, "Bearer no-such-secret-here", &who));
     auth_free(keys);
 }
 
