@@ -19,7 +19,7 @@
 #define HTTP_ARGUMENTS_MAX 64u /* of a query: libmicrohttpd keeps each in those bytes, and is mute when they do not fit */
 #define HTTP_HELD_BYTES_MAX (512u << 20) /* large bodies and answers of all connections in memory */
 #define HTTP_HELD_FREE_BYTES 65536u /* those that are always let in */
-#define HTTP_STREAM_SEND_BYTES 65536 /* the kernel's buffer of a stream: a reader that stops is noticed, and costs no more */
+#define HTTP_STREAM_SEND_BYTES 16384 /* the kernel's buffer of a stream: a reader that stops is noticed, and costs no more */
 #define HTTP_LOG_PATH_BYTES 256 /* of a path in the log */
 #define HTTP_CLOCK_MS 100
 #define HTTP_GONE_TICKS 10 /* of the clock, between two looks for clients that left */
