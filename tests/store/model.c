@@ -448,6 +448,15 @@ void model_do(model *m, const store_request *r, int64_t now, model_answer *out)
     }
 }
 
+void model_clear(model *m)
+{
+    m->job_count = m->key_count = 0;
+    m->claims = 0;
+    memset(m->served, 0, sizeof m->served);
+    memset(m->level_turn, 0, sizeof m->level_turn);
+    memset(m->client_turn, 0, sizeof m->client_turn);
+}
+
 void model_restart(model *m, int64_t now)
 {
     memset(m->served, 0, sizeof m->served);

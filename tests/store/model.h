@@ -69,6 +69,7 @@ typedef struct model_answer {
 /* What the store must answer to the request if it is the next one. */
 void model_do(model *m, const store_request *r, int64_t now, model_answer *out);
 void model_restart(model *m, int64_t now);
+void model_clear(model *m); /* as new, but for its clients and limits */
 
 int model_find(const model *m, const char *id); /* -1: no such job (any more) */
 char model_event_letter(const char *name); /* of a milestone */
