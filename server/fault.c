@@ -65,11 +65,13 @@ static void parse_one(char *item, const char *text, const char *fired)
     char *rest = NULL, *end = NULL;
     fault *f = &faults[fault_count];
     const char *name = strtok_r(item, ":", &rest), *count = strtok_r(NULL, ":", &rest), *action = strtok_r(NULL, ":", &rest);
-    if (fault_count == FAULTS_MAX || !name || !count || strlen(name) >= NAME_BYTES)
+    if (fault_count == FAULTS_MAX || !name || !count || strlen(name) >= NAME_BYTES) {
         refuse(text);
+        return;
+    }
     snprintf(f->name, sizeof f->name, "%s", name);
-    f->count = count ? strtoul(count, &end, 10) : 0;
-    if (!f->count || *end)
+    f->count = strtoul(count, &end, 10);
+    if (*end || !f->count)
         refuse(text);
     parse_action(f, action ? action : "kill", text);
     fault_count += f->action == FAULT_SLOW || !has_fired(fired, f->name);
