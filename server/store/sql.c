@@ -43,15 +43,23 @@ bool sql_text(sql *c, const char *text)
     return !c->code;
 }
 
-/* journal_mode answers with the mode that holds: a file system that cannot do WAL says something else. */
-dn_status sql_use_wal(sql *c, const char *path, dn_error *error)
+/* Whether the answer to this question of the journal's mode is "wal", to its end without an error. */
+static bool answers_wal(sqlite3 *db, const char *question)
 {
     sqlite3_stmt *statement = NULL;
-    bool wal = sqlite3_prepare_v2(c->db, "PRAGMA journal_mode=WAL", -1, &statement, NULL) == SQLITE_OK &&
-               sqlite3_step(statement) == SQLITE_ROW && strcmp(sql_column(statement, 0), "wal") == 0;
-    dn_status status = wal ? DN_OK : dn_fail(error, DN_IO, "%s: no write-ahead log can be kept: %s", path, sqlite3_errmsg(c->db));
-    sqlite3_finalize(statement);
-    return status;
+    bool wal = sqlite3_prepare_v2(db, question, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW &&
+               strcmp(sql_column(statement, 0), "wal") == 0;
+    return sqlite3_finalize(statement) == SQLITE_OK && wal;
+}
+
+/* journal_mode answers with the mode that holds: a file system that cannot do WAL says something else. After an error of the disk it
+ * has been seen to answer "wal" although the old mode holds: so it is asked again. */
+dn_status sql_use_wal(sql *c, const char *path, dn_error *error)
+{
+    if (answers_wal(c->db, "PRAGMA journal_mode=WAL") && answers_wal(c->db, "PRAGMA journal_mode")) {
+        return DN_OK;
+    }
+    return dn_fail(error, DN_IO, "%s: no write-ahead log can be kept: %s", path, sqlite3_errmsg(c->db));
 }
 
 static void limit(sqlite3 *db)

@@ -56,33 +56,41 @@ static bool disk_believed(const disk_entry *entry, int lie)
     return entry->kind == DISK_SYNC ? lie != DISK_NO_SYNC && !(lie == DISK_NO_IMAGE_SYNC && image) : lie != DISK_NO_FOLDER_SYNC || !image;
 }
 
-/* Which operations before `end` are certain: out[i] is true if entry i must be there after the cut. */
-static void disk_certain(bool *out, size_t end, int lie)
+typedef enum disk_fate { DISK_OPEN_FATE, DISK_CERTAIN, DISK_LOST } disk_fate;
+
+/* Whether a sync speaks of an earlier operation: of that file's bytes, or of that folder's names. */
+static bool disk_covers(const disk_entry *sync, const disk_entry *earlier)
+{
+    bool names =
+        earlier->kind == DISK_CREATE || earlier->kind == DISK_RENAME || earlier->kind == DISK_UNLINK || earlier->kind == DISK_MKDIR;
+    bool bytes = earlier->kind == DISK_WRITE || earlier->kind == DISK_TRUNCATE;
+    if (sync->kind == DISK_SYNC || sync->kind == DISK_SYNC_FAILED) {
+        return bytes && earlier->node == sync->node;
+    }
+    const char *slash = strrchr(earlier->path, '/');
+    size_t parent = slash ? (size_t)(slash - earlier->path) : 0;
+    return names && parent == strlen(sync->path) && strncmp(earlier->path, sync->path, parent) == 0;
+}
+
+/* What became of the operations before `end`. A sync makes certain; one that failed has thrown the bytes away, and a later one that
+ * succeeds does not bring them back. */
+static void disk_fates(disk_fate *out, size_t end, int lie)
 {
     for (size_t i = 0; i < end; i++) {
         const disk_entry *entry = &disk.entries[i];
-        if ((entry->kind != DISK_SYNC && entry->kind != DISK_SYNC_FOLDER) || !disk_believed(entry, lie)) {
-            continue;
-        }
-        size_t length = strlen(entry->path);
-        for (size_t j = 0; j < i; j++) {
-            const disk_entry *earlier = &disk.entries[j];
-            bool names =
-                earlier->kind == DISK_CREATE || earlier->kind == DISK_RENAME || earlier->kind == DISK_UNLINK || earlier->kind == DISK_MKDIR;
-            if (entry->kind == DISK_SYNC) {
-                out[j] |= !names && earlier->node == entry->node;
-            } else if (names) {
-                const char *slash = strrchr(earlier->path, '/');
-                size_t parent = slash ? (size_t)(slash - earlier->path) : 0;
-                out[j] |= parent == length && strncmp(earlier->path, entry->path, length) == 0;
+        bool failed = entry->kind == DISK_SYNC_FAILED;
+        bool synced = (entry->kind == DISK_SYNC || entry->kind == DISK_SYNC_FOLDER) && disk_believed(entry, lie);
+        for (size_t j = 0; (failed || synced) && j < i; j++) {
+            if (out[j] == DISK_OPEN_FATE && disk_covers(entry, &disk.entries[j])) {
+                out[j] = failed ? DISK_LOST : DISK_CERTAIN;
             }
         }
     }
 }
 
-static void disk_apply_content(disk_content *files, const disk_entry *entry, bool certain, bool strict)
+static void disk_apply_content(disk_content *files, const disk_entry *entry, disk_fate fate, bool strict)
 {
-    unsigned luck = certain ? 0 : strict ? 2 : disk_chance(3);
+    unsigned luck = fate == DISK_CERTAIN ? 0 : fate == DISK_LOST || strict ? 2 : disk_chance(3);
     if (luck == 2 || (entry->kind != DISK_WRITE && entry->kind != DISK_TRUNCATE)) {
         return;
     }
@@ -158,14 +166,14 @@ static bool disk_store_files(const disk_names *names, const disk_content *files,
  * order of names: once one is left out, so are all later ones of the same folder that are not certain. */
 static inline bool disk_power_cut(const char *root, size_t end, bool strict, int lie)
 {
-    bool *certain = calloc(end + 1, sizeof *certain);
+    disk_fate *fates = calloc(end + 1, sizeof *fates);
     disk_content *files = calloc((size_t)disk.nodes + 1, sizeof *files);
     disk_names *names = calloc(1, sizeof *names);
-    disk_certain(certain, end, lie);
+    disk_fates(fates, end, lie);
     size_t names_until = strict ? 0 : disk_chance((unsigned)end + 1);
     for (size_t i = 0; i < end; i++) {
-        disk_apply_content(files, &disk.entries[i], certain[i], strict);
-        if (certain[i] || i < names_until) {
+        disk_apply_content(files, &disk.entries[i], fates[i], strict);
+        if (fates[i] == DISK_CERTAIN || i < names_until) {
             disk_apply_name(names, root, &disk.entries[i]);
         }
     }
@@ -175,7 +183,7 @@ static inline bool disk_power_cut(const char *root, size_t end, bool strict, int
     }
     free(names);
     free(files);
-    free(certain);
+    free(fates);
     return fine;
 }
 

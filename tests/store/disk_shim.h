@@ -31,7 +31,9 @@ typedef enum disk_kind {
     DISK_RENAME,
     DISK_UNLINK,
     DISK_MKDIR,
-    DISK_KINDS
+    DISK_KINDS,
+    DISK_SYNC_FAILED = DISK_KINDS, /* recorded only */
+    DISK_SYNC_FOLDER_FAILED
 } disk_kind;
 
 static const char *const disk_kind_names[DISK_KINDS] = {"open", "create",      "write",  "truncate", "allocate",
@@ -393,9 +395,9 @@ static int disk_sync(int fd)
         bool folder = fstat(fd, &info) == 0 && S_ISDIR(info.st_mode);
         disk_kind kind = folder ? DISK_SYNC_FOLDER : DISK_SYNC;
         result = disk_hits(kind, path) ? -1 : 0;
-        if (result == 0) {
-            disk_note(kind, disk.open_node[fd], path, NULL, 0, NULL, 0);
-        }
+        int code = errno;
+        disk_note(result == 0 ? kind : folder ? DISK_SYNC_FOLDER_FAILED : DISK_SYNC_FAILED, disk.open_node[fd], path, NULL, 0, NULL, 0);
+        errno = code;
     }
     pthread_mutex_unlock(&disk.mutex);
     return result;
