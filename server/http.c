@@ -106,6 +106,7 @@ static void on_completed(void *payload, struct MHD_Connection *connection, void 
     http_waits(request, false);
     http_deadline(request, HTTP_IDLE_SECONDS);
     pthread_mutex_lock(&server->lock);
+    http_timer_clear(request);
     if (request->prev != NULL) {
         request->prev->next = request->next;
     } else {

@@ -64,7 +64,8 @@ struct http_request {
     _Atomic uint64_t bytes_sent;
     atomic_bool gone; /* its client left while it was suspended: it was woken, and nobody reads the answer */
     _Atomic int suspended; /* RUNNING, SUSPENDED or PENDING: see http_clock.c */
-    double wake_at; /* of the timer; 0: none; guarded by the server's lock */
+    double wake_at; /* of the timer; 0: none; guarded by the server's lock, as its place in the clock's wheel */
+    http_request *timer_next, **timer_link;
     enum MHD_Result queued;
     http_request *prev, *next; /* the server's list, guarded by its lock */
 };

@@ -1,5 +1,6 @@
 /* The clock of http: libmicrohttpd's time-out is one of inactivity, so a client that sends a byte a second would hold a
  * connection for ever, and a suspended connection never times out at all. This one thread ends both kinds of waiting. */
+#include <math.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -33,15 +34,67 @@ static void close_overdue(http *server, double now)
     }
 }
 
-static void wake_due(http *server, double now)
+/* ---- Timers: a wheel of ticks, since two thousand streams that look once a second would make a list be walked all the time. */
+
+static void timer_set(http_request *request, double at)
 {
-    for (http_request *r = server->requests; r != NULL; r = r->next) {
-        if (r->wake_at > 0.0 && now >= r->wake_at && atomic_load(&r->suspended) == SUSPENDED) {
-            r->wake_at = 0.0;
-            r->deadline_passed = true;
-            http_resume(r);
+    http *server = request->server;
+    uint64_t tick = (uint64_t)ceil(at / HTTP_TICK_SECONDS);
+    tick = tick > server->wheel_tick ? tick : server->wheel_tick + 1;
+    http_request **slot = &server->wheel[tick % HTTP_WHEEL_SLOTS];
+    http_timer_clear(request);
+    request->wake_at = at;
+    request->timer_next = *slot;
+    request->timer_link = slot;
+    if (*slot != NULL) {
+        (*slot)->timer_link = &request->timer_next;
+    }
+    *slot = request;
+}
+
+void http_timer_clear(http_request *request)
+{
+    if (request->timer_link != NULL) {
+        *request->timer_link = request->timer_next;
+        if (request->timer_next != NULL) {
+            request->timer_next->timer_link = request->timer_link;
         }
     }
+    request->timer_next = NULL;
+    request->timer_link = NULL;
+    request->wake_at = 0.0;
+}
+
+/* Those of a slot that are due; the others come in a later round of the wheel. */
+static void wake_slot(const http *server, uint64_t tick, double now)
+{
+    for (http_request *r = server->wheel[tick % HTTP_WHEEL_SLOTS], *next; r != NULL; r = next) {
+        next = r->timer_next;
+        if (r->wake_at <= now) {
+            http_timer_clear(r);
+            if (atomic_load(&r->suspended) == SUSPENDED) {
+                r->deadline_passed = true;
+                http_resume(r);
+            }
+        }
+    }
+}
+
+/* Under the lock: wakes what is due. Returns for how many ticks the clock may sleep. */
+static unsigned wake_due(http *server, double now)
+{
+    uint64_t tick = (uint64_t)(now / HTTP_TICK_SECONDS);
+    if (tick - server->wheel_tick > HTTP_WHEEL_SLOTS) {
+        server->wheel_tick = tick - HTTP_WHEEL_SLOTS; /* every slot once is all of them */
+    }
+    while (server->wheel_tick < tick) {
+        wake_slot(server, ++server->wheel_tick, now);
+    }
+    unsigned pause = 1;
+    while (pause < HTTP_CLOCK_TICKS && server->wheel[(tick + pause) % HTTP_WHEEL_SLOTS] == NULL) {
+        pause++;
+    }
+    return pause;
 }
 
 static bool asleep(const http_request *r)
@@ -92,19 +145,23 @@ static void wake_gone(http *server)
 static void *clock_main(void *payload)
 {
     http *server = payload;
-    unsigned tick = 0;
+    double gone_at = 0.0, overdue_at = 0.0;
     pthread_mutex_lock(&server->lock);
     while (!atomic_load(&server->stopping)) {
         double now = dn_now_seconds();
-        close_overdue(server, now);
-        http_make_room(server);
-        wake_due(server, now);
-        if (++tick % HTTP_GONE_TICKS == 0) {
+        if (now >= overdue_at) {
+            overdue_at = now + HTTP_TICK_SECONDS * HTTP_CLOCK_TICKS;
+            close_overdue(server, now);
+            http_make_room(server);
+        }
+        unsigned pause = wake_due(server, now);
+        if (now >= gone_at) {
+            gone_at = now + HTTP_GONE_SECONDS;
             wake_gone(server);
         }
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += HTTP_CLOCK_MS * 1000000L;
+        until.tv_nsec += (long)(1e9 * HTTP_TICK_SECONDS) * pause;
         if (until.tv_nsec >= 1000000000L) {
             until.tv_nsec -= 1000000000L;
             until.tv_sec++;
@@ -149,7 +206,11 @@ void http_suspend(http_request *request, double seconds)
     pthread_mutex_lock(&server->lock);
     request->deadline_passed = false;
     request->held = seconds < 0.0;
-    request->wake_at = seconds >= 0.0 ? dn_now_seconds() + seconds : 0.0;
+    if (seconds >= 0.0) {
+        timer_set(request, dn_now_seconds() + seconds);
+    } else {
+        http_timer_clear(request);
+    }
     bool asleep = request->held;
     if (asleep) {
         atomic_store(&request->suspended, SUSPENDED); /* whatever woke it before knew nothing of what it now waits for */
@@ -157,7 +218,7 @@ void http_suspend(http_request *request, double seconds)
         asleep = !atomic_load(&server->stopping) && atomic_compare_exchange_strong(&request->suspended, &expected, SUSPENDED);
     }
     if (!asleep) {
-        request->wake_at = 0.0;
+        http_timer_clear(request);
         atomic_store(&request->suspended, RUNNING);
     }
     pthread_mutex_unlock(&server->lock);

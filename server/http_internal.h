@@ -21,8 +21,10 @@
 #define HTTP_HELD_FREE_BYTES 65536u /* those that are always let in */
 #define HTTP_STREAM_SEND_BYTES 16384 /* the kernel's buffer of a stream: a reader that stops is noticed, and costs no more */
 #define HTTP_LOG_PATH_BYTES 256 /* of a path in the log */
-#define HTTP_CLOCK_MS 100
-#define HTTP_GONE_TICKS 10 /* of the clock, between two looks for clients that left */
+#define HTTP_TICK_SECONDS 0.01 /* of the clock's wheel: how late a suspended request is woken */
+#define HTTP_WHEEL_SLOTS 1024u
+#define HTTP_CLOCK_TICKS 10u /* at most, between two looks for overdue connections */
+#define HTTP_GONE_SECONDS 1.0 /* between two looks for clients that left */
 
 struct http {
     struct MHD_Daemon *daemon;
@@ -43,6 +45,8 @@ struct http {
     http_connection *connections; /* the newest first */
     unsigned connection_count;
     http_request *requests;
+    http_request *wheel[HTTP_WHEEL_SLOTS]; /* suspended requests by the tick of their wake_at */
+    uint64_t wheel_tick; /* the last one that was gone through */
     struct pollfd *polled; /* of the clock: suspended requests, in the order of the list */
     size_t polled_room;
 };
@@ -51,6 +55,7 @@ struct http {
 dn_status http_clock_start(http *server, dn_error *error);
 void http_clock_stop(http *server);
 void http_deadline(http_request *request, double seconds); /* of its connection; <= 0: none */
+void http_timer_clear(http_request *request); /* under the lock: it is woken by nobody but its own */
 
 /* http_connections.c: who is connected, and who goes when it becomes crowded. */
 void http_on_connection(void *server, struct MHD_Connection *connection, void **link, enum MHD_ConnectionNotificationCode code);

@@ -27,12 +27,12 @@ typedef struct hub_preview_slot {
 
 typedef struct hub_entry {
     struct hub_entry *bucket_next;
-    struct hub_entry *previous, *next; /* all entries, for hub_queue_moved */
+    struct hub_entry *previous, *next; /* all entries */
     char id[API_ID_BYTES + 1];
     unsigned pins; /* walks that stand on this entry */
     hub_subscription *subscriptions;
     unsigned preview_subscribers;
-    bool known, running; /* running: progress was heard since the last milestone */
+    bool known;
     hub_live live;
     double eta_at; /* monotonic: when live.eta_seconds was told */
     hub_preview_slot *previews; /* one per image index */
@@ -222,7 +222,6 @@ void hub_milestone(hub *h, const char *job_id, int64_t seq, bool ended)
     hub_entry *entry = entry_find_or_make(h, job_id);
     if (entry) {
         entry->known = true;
-        entry->running = false;
         if (seq > entry->live.seq)
             entry->live.seq = seq;
         entry->live.ended |= ended;
@@ -237,7 +236,6 @@ void hub_progress(hub *h, const char *job_id, uint64_t done, uint64_t total, uin
     hub_entry *entry = entry_find_or_make(h, job_id);
     if (entry) {
         entry->known = true;
-        entry->running = true;
         entry->live.done = done;
         entry->live.total = total;
         entry->live.images_done = images_done;
@@ -296,16 +294,6 @@ void hub_queue_moved(hub *h)
 {
     pthread_mutex_lock(&h->lock);
     h->queue_version++;
-    hub_entry *entry = h->entries;
-    while (entry) {
-        entry->pins++;
-        if (!entry->running && !entry->live.ended)
-            entry_wake(h, entry, false);
-        hub_entry *next = entry->next;
-        entry->pins--;
-        entry_release(h, entry);
-        entry = next;
-    }
     pthread_mutex_unlock(&h->lock);
 }
 

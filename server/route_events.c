@@ -1,6 +1,7 @@
 /* GET /jobs/{id}/events: server-sent events. Milestones come from the store, verbatim, with ids; position, progress and
  * previews come from the hub, the latest only, without ids. The reader never blocks: when there is nothing to say it
  * suspends the connection until the hub wakes it or a ping is due. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +11,8 @@
 
 #define PING_SECONDS 15.0
 #define PROGRESS_SECONDS 0.1 /* at most 10 a second */
-#define POSITION_SECONDS 1.0 /* each is counted out of the queue, for everybody who waits */
+#define POSITION_SECONDS 1.0 /* each is counted out of the queue, for everybody who waits; streams take turns within it */
+#define POSITION_TURNS 32
 #define PREVIEW_SECONDS 0.125 /* at most 8 a second a stream */
 
 typedef struct event_stream {
@@ -19,10 +21,12 @@ typedef struct event_stream {
     char id[27];
     char client[65];
     hub_subscription *subscription;
-    bool counted, previews, greeted, replayed, ended;
+    bool counted, previews, greeted, replayed, ended, queued; /* queued: as far as it was told */
     int64_t after;
     uint64_t progress_version, queue_version, preview_version;
     int64_t position; /* last told; -1: none since the last milestone */
+    api_job_view running; /* as it was stored at the last milestone, without what it points to; total 0: not read since */
+    double turn; /* of POSITION_SECONDS: when it looks for its place */
     double wrote_at, progress_at, preview_at;
     char *text; /* being sent */
     size_t used, sent, room;
@@ -157,25 +161,48 @@ static void append_milestones(event_stream *e)
         events[i].data = NULL;
         e->after = events[i].seq;
         e->position = -1;
+        e->running.total = 0;
+        e->queued = strcmp(events[i].name, "queued") == 0 || strcmp(events[i].name, "requeued") == 0;
         e->ended |= ends(events[i].name);
     }
     store_events_free(events, count);
 }
 
-static void append_progress(event_stream *e)
+/* Between two milestones a running job changes in what the hub knows alone; the store need not be asked ten times a second by every
+ * stream. False: it must be. */
+static bool append_live_progress(event_stream *e, const hub_live *live)
+{
+    if (e->running.total == 0 || !live->known || live->total != e->running.total || live->eta_seconds < 0) {
+        return false;
+    }
+    api_job_view view = e->running;
+    view.done = live->done > view.done ? live->done : view.done;
+    view.eta_seconds = live->eta_seconds;
+    append_event(e, -1, "progress", api_event_progress(&view));
+    return true;
+}
+
+static void append_progress(event_stream *e, const hub_live *live)
 {
     job_view held;
+    if (append_live_progress(e, live)) {
+        return;
+    }
     if (job_view_get(&held, e->service, NULL, e->id) != STORE_OK) {
         e->ended = true;
         return;
     }
-    if (held.job.state == API_STATE_QUEUED) {
+    e->queued = held.job.state == API_STATE_QUEUED;
+    if (e->queued) {
         if (held.view.queue_position >= 0 && held.view.queue_position != e->position) {
             e->position = held.view.queue_position;
             append_event(e, -1, "position", api_event_position(held.view.queue_position, held.view.eta_seconds));
         }
     } else if (held.job.state == API_STATE_RUNNING) {
         append_event(e, -1, "progress", api_event_progress(&held.view));
+        e->running = held.view;
+        e->running.images = NULL;
+        e->running.request_json = e->running.error_code = e->running.error_detail = NULL;
     }
     job_view_done(&held);
 }
@@ -191,6 +218,20 @@ static void append_preview(event_stream *e, double now)
     append_event(e, -1, "preview",
                  api_event_preview(preview.index, preview.done, preview.total, preview.width, preview.height, preview.png, preview.bytes));
     free(preview.png);
+}
+
+/* When to look for progress or the place in the queue: `now` or before it is at once. Nobody wakes those who wait when the queue moves: they
+ * look every second, each at its own time of it, as two thousand places counted at once would hold up everybody else. */
+static double next_look(const event_stream *e, const hub_live *live, double now)
+{
+    if (e->progress_at <= 0) {
+        return now;
+    }
+    if (e->queued) {
+        const double turn = floor((e->progress_at - e->turn) / POSITION_SECONDS + 1) * POSITION_SECONDS + e->turn;
+        return turn > now || live->queue_version != e->queue_version ? turn : now + POSITION_SECONDS;
+    }
+    return live->version != e->progress_version ? e->progress_at + PROGRESS_SECONDS : now + PING_SECONDS;
 }
 
 /* What is new since the last look; how long it may sleep when there is nothing. */
@@ -211,17 +252,13 @@ static double fill(event_stream *e)
     if (e->ended) {
         return sleep;
     }
-    if (live.version != e->progress_version || live.queue_version != e->queue_version) {
-        const double pace = e->position >= 0 ? POSITION_SECONDS : PROGRESS_SECONDS;
-        if (now - e->progress_at >= pace) {
-            e->progress_version = live.version;
-            e->queue_version = live.queue_version;
-            e->progress_at = now;
-            append_progress(e);
-        } else if (pace - (now - e->progress_at) < sleep) {
-            sleep = pace - (now - e->progress_at);
-        }
+    if (next_look(e, &live, now) <= now) {
+        e->progress_version = live.version;
+        e->queue_version = live.queue_version;
+        e->progress_at = now;
+        append_progress(e, &live);
     }
+    sleep = fmin(sleep, next_look(e, &live, now) - now);
     if (e->previews && live.preview_version > e->preview_version) {
         if (now - e->preview_at >= PREVIEW_SECONDS) {
             append_preview(e, now);
@@ -270,8 +307,13 @@ void route_stream(http_request *request, const char *job_id, int64_t after_seq, 
         http_refuse(request, API_INTERNAL, "out of memory");
         return;
     }
-    *e = (event_stream){
-        .service = s, .request = request, .previews = previews, .after = after_seq, .position = -1, .wrote_at = dn_now_seconds()};
+    *e = (event_stream){.service = s,
+                        .request = request,
+                        .previews = previews,
+                        .after = after_seq,
+                        .position = -1,
+                        .queued = true,
+                        .wrote_at = dn_now_seconds()};
     snprintf(e->id, sizeof e->id, "%s", job_id);
     snprintf(e->client, sizeof e->client, "%s", request->client);
     request->state = e;
@@ -283,6 +325,7 @@ void route_stream(http_request *request, const char *job_id, int64_t after_seq, 
         return;
     }
     e->counted = true;
+    e->turn = POSITION_SECONDS / POSITION_TURNS * (atomic_fetch_add(&s->stream_turn, 1) % POSITION_TURNS);
     e->subscription = hub_subscribe(s->hub, e->id, previews, wake_request, request);
     if (e->subscription == NULL) {
         http_refuse(request, API_INTERNAL, "out of memory");

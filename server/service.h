@@ -28,12 +28,13 @@ typedef struct service {
     const char *version, *build;
     atomic_bool draining;
     atomic_uint streams, waits;
+    atomic_uint stream_turn; /* counts streams, so that they take turns */
     unsigned streams_max;
     pthread_mutex_t stream_lock; /* guards the table below: open streams by client */
     struct stream_count {
         char client[65];
         unsigned count;
-    } *stream_counts; /* streams_max of them */
+    } * stream_counts; /* streams_max of them */
 } service;
 
 /* The route table, ended by method NULL. Every handler's application pointer is the service. */

@@ -76,22 +76,18 @@ static void previews_go_to_those_who_asked(void)
     hub_free(h);
 }
 
-static void moving_queue_wakes_the_waiting(void)
+static void a_moving_queue_is_seen_and_wakes_nobody(void)
 {
     hub *h = NULL;
     CHECK(hub_create(&h, NULL) == DN_OK);
-    atomic_int waiting = 0, running = 0;
+    atomic_int waiting = 0;
     hub_subscription *a = hub_subscribe(h, job, false, count_wake, &waiting);
-    hub_subscription *b = hub_subscribe(h, other, false, count_wake, &running);
-    hub_progress(h, other, 1, 2, 0, -1);
-    running = 0;
     hub_live before, after;
     hub_read(h, job, &before);
     hub_queue_moved(h);
     hub_read(h, job, &after);
-    CHECK(after.queue_version != before.queue_version && waiting == 1 && running == 0);
+    CHECK(after.queue_version != before.queue_version && waiting == 0);
     hub_unsubscribe(h, a);
-    hub_unsubscribe(h, b);
     hub_free(h);
 }
 
@@ -161,7 +157,7 @@ int main(void)
 {
     RUN(progress_latest_wins);
     RUN(previews_go_to_those_who_asked);
-    RUN(moving_queue_wakes_the_waiting);
+    RUN(a_moving_queue_is_seen_and_wakes_nobody);
     RUN(unsubscribed_owners_are_left_alone);
     return test_end();
 }
