@@ -17,6 +17,8 @@ endif
 
 WARN := -Wall -Wextra -Wpedantic -Wshadow -Wformat=2 -Wconversion -Wno-sign-conversion -Wstrict-prototypes -Wmissing-prototypes \
         -Wvla -Wdouble-promotion -Wimplicit-fallthrough -Wnull-dereference -Wtrampolines -Wbidi-chars=any
+# All of the OpenSSF guide that gcc 12 has: -fstrict-flex-arrays, -fzero-init-padding-bits and -fhardened came later. -Wno-sign-conversion: sizes
+# and counts meet in every loop. Kernels leave out what costs them in their inner loops (KERNEL below): they have no buffers on the stack.
 HARD := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-clash-protection -fstack-protector-strong -fno-delete-null-pointer-checks \
         -fno-strict-overflow -fno-strict-aliasing -ftrivial-auto-var-init=zero -fexceptions -fno-common -fPIE
 ERROR := -Werror=format-security -Werror=implicit -Werror=incompatible-pointer-types -Werror=int-conversion
@@ -37,7 +39,8 @@ endif
 # Contraction is off everywhere (noise and samplers must agree between machines); kernel files turn it on themselves.
 CFLAGS ?= -O2 -g
 BASE := -std=c11 -D_GNU_SOURCE -DDN_COMMIT=\"$(COMMIT)\" -I. -Iengine $(WARN) $(ERROR) -ffp-contract=off -ffile-prefix-map=$(CURDIR)=. -MMD -MP -pthread $(EXTRA_CFLAGS)
-LINK := -pthread -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-z,separate-code -Wl,--as-needed -Wl,--build-id=sha1
+LINK := -pthread -pie -Wl,-z,relro -Wl,-z,now -Wl,-z,noexecstack -Wl,-z,separate-code -Wl,--as-needed -Wl,--no-copy-dt-needed-entries \
+        -Wl,--build-id=sha1
 ifeq ($(SANITIZER),)
 BASE += $(HARD)
 else ifeq ($(SANITIZER),fuzz)

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "server/commands.h"
@@ -27,16 +26,14 @@ static int add_models(worker_options *options, const dn_option_list *models)
     return DN_OPTIONS_GO_ON;
 }
 
-/* Ends with the daemon whatever becomes of it; leaves no core (weights and pictures are private); is deaf to the terminal and
- * to a service manager's signal to the whole group, because the daemon lets it finish first. */
+/* Ends with the daemon whatever becomes of it; gives up what it never needs; is deaf to the terminal and to a service manager's signal to
+ * the whole group, because the daemon lets it finish first. */
 static void isolate(uint64_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (parent && (uint64_t)getppid() != parent)
         _exit(DN_EXIT_UNAVAILABLE);
-    const struct rlimit none = {0, 0};
-    setrlimit(RLIMIT_CORE, &none);
-    prctl(PR_SET_DUMPABLE, 0);
+    worker_confine();
     signal(SIGINT, SIG_IGN);
     signal(SIGTERM, SIG_IGN);
     signal(SIGHUP, SIG_IGN);

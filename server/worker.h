@@ -53,4 +53,7 @@ dn_status worker_run(const worker_options *options, dn_error *error);
  * a worker: dies with its parent, leaves no core, ignores the terminal. Returns DN_OPTIONS_GO_ON or an exit status. */
 int worker_prepare(worker_options *options, int argc, char **argv);
 
+/* server/worker_confine.c: no core, no other programs, no network, no new privileges, for the rest of the process. Before any thread. */
+void worker_confine(void);
+
 #endif

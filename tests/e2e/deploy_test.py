@@ -87,6 +87,43 @@ def the_unit_is_tight():
 
 
 @test
+def the_compose_file_is_tight():
+    services = compose()["services"]
+    same(sorted(services), ["denoised", "proxy"], "services")
+    for name, service in services.items():
+        same((service["read_only"], service["cap_drop"]), (True, ["ALL"]), f"{name}: root file system and capabilities")
+        check("no-new-privileges:true" in service["security_opt"], f"{name}: new privileges")
+        check(not any("unconfined" in option for option in service["security_opt"]), f"{name}: its system call filter is off")
+        check(re.fullmatch(r"\d+:\d+", service["user"]) and not service["user"].startswith("0:"), f"{name}: user {service['user']}")
+        check(not {"privileged", "cap_add", "devices", "pid", "ipc", "network_mode"} & set(service), f"{name}: more than it needs")
+        for mount in service["tmpfs"]:
+            check(all(word in mount.split(":", 1)[1].split(",") for word in ("noexec", "nosuid", "nodev", "mode=0700")), f"{name}: {mount}")
+    daemon, proxy = services["denoised"], services["proxy"]
+    same(daemon["user"], "10001:10001", "user of the daemon")
+    same((daemon["pids_limit"], daemon["ulimits"], daemon["init"]), (512, {"nofile": 65536, "core": 0}, True), "limits")
+    check(daemon["mem_limit"] and daemon["restart"] == "on-failure:5", "memory and restarts")
+    same([name for name, service in services.items() if "ports" in service], ["proxy"], "who publishes a port")
+    check(not set(daemon["networks"]) & set(proxy["networks"]), "the daemon is on the proxy's network")
+    check(all(compose()["networks"][name]["internal"] for name in daemon["networks"]), "the daemon reaches the world")
+
+
+@test
+def a_worker_gives_up_what_it_never_needs():
+    with Daemon() as daemon:
+        daemon.make(steps=1)
+        workers = daemon.worker_pids()
+        same(len(workers), 1, "workers")
+        with open(f"/proc/{workers[0]}/status", encoding="ascii") as status:
+            said = dict(line.split(":\t", 1) for line in status.read().splitlines() if ":\t" in line)
+        if said.get("Seccomp") is None:
+            raise Skip("this kernel tells nothing of privileges")
+        same((said["NoNewPrivs"], said["Seccomp"]), ("1", "2"), "new privileges and the filter of calls")
+        limits = text_of(f"/proc/{workers[0]}/limits")
+        check(re.search(r"Max core file size +0 +0 ", limits), "a core may be left")
+        check(re.search(rf"Max file size +{4 << 30} +{4 << 30} ", limits), "files of any size may be written")
+
+
+@test
 def limits_and_times_agree():
     limits = dict(re.findall(r"#define (API_\w+) (\d+)", text_of("api/limits.h")))
     conf = text_of("deploy/nginx.conf")
