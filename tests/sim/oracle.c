@@ -5,12 +5,17 @@
 
 #include "tests/sim/world.h"
 
-typedef enum question { ASK_RUNNING, ASK_IMAGE, ASK_EVENT, ASK_COUNTS, QUESTIONS } question;
+typedef enum question { ASK_RUNNING, ASK_IMAGE, ASK_EVENT, ASK_COUNTS, ASK_FIRST, ASK_BEFORE, QUESTIONS } question;
 
 static const char *const texts[QUESTIONS] = {
     [ASK_RUNNING] = "SELECT token FROM job WHERE id=?1 AND state=1",
     [ASK_IMAGE] = "SELECT 1 FROM image JOIN job ON job.row=image.job WHERE id=?1 AND number=?2",
     [ASK_EVENT] = "SELECT expired OR EXISTS(SELECT 1 FROM event WHERE event.job=job.row AND seq=?2) FROM job WHERE id=?1",
+    [ASK_FIRST] = "SELECT state=0 AND token=0 AND turn<=(SELECT turn FROM level WHERE level.priority=j.priority)"
+                  " AND 1=(SELECT count(*) FROM job o WHERE o.client=j.client AND o.state<2) FROM job j WHERE id=?1 AND ?2=0",
+    [ASK_BEFORE] =
+        "SELECT coalesce(max(n),0) FROM (SELECT count(*) n FROM job b,job o WHERE b.id=?1 AND ?2=0 AND o.state=0 AND o.token=0"
+        " AND o.client!=b.client AND o.priority=b.priority AND o.model=b.model AND (o.turn,o.row)<(b.turn,b.row) GROUP BY o.client)",
     [ASK_COUNTS] = "SELECT count(*) FILTER(WHERE state=2),count(*) FILTER(WHERE state=3),count(*) FILTER(WHERE state=4),"
                    "coalesce(sum(images_done),0),count(*) FILTER(WHERE state<2) FROM job",
 };
@@ -88,6 +93,15 @@ bool oracle_has_image(const char *job, unsigned index, bool *known)
 bool oracle_has_event(const char *job, int64_t seq, bool *known)
 {
     return answer(ASK_EVENT, job, seq, 0, known);
+}
+
+int64_t oracle_goes_before(const char *job)
+{
+    bool known;
+    if (!answer(ASK_FIRST, job, 0, 0, &known))
+        return 0;
+    sim_count_one(COUNT_FIRST_OF_CLIENT);
+    return answer(ASK_BEFORE, job, 0, 0, &known);
 }
 
 bool oracle_count(oracle_counts *out)

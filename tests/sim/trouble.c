@@ -117,7 +117,9 @@ static void make_trouble(void)
         starve();
     else if (kind < 58)
         jump();
-    else if (kind < 62)
+    else if (kind < 61)
+        late_results();
+    else if (kind < 64)
         sim_worker_refuse(1 + sim_below(3));
     else
         sim_worker_trouble((sim_trouble)sim_below(TROUBLE_KINDS));

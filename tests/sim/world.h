@@ -67,7 +67,11 @@ ledger_job *ledger_find(const char *id);
 void ledger_reset(void);
 void clients_start(void);
 bool clients_over(void);
-void clients_hurry(void); /* no more operations: only wait for the end of what was posted */
+/* Inside the daemon: waits for one, and returns its life; true: it lived to answer; a write, waited for. */
+unsigned client_enter(void);
+bool client_leave(unsigned life);
+store_result client_call(store_request *request);
+void late_results(void); /* late.c: what an earlier claim's owner might still say */
 
 /* ---- Trouble (trouble.c) */
 typedef enum sim_end { END_OF_LIFE_NONE, END_OF_LIFE_KILL, END_OF_LIFE_POWER } sim_end;
@@ -84,6 +88,8 @@ void oracle_close(void);
 int64_t oracle_running(const char *job);
 bool oracle_has_image(const char *job, unsigned index, bool *known);
 bool oracle_has_event(const char *job, int64_t seq, bool *known);
+/* How many jobs of some other client go before this one, which is the first of its own; 0 where the question makes no sense. */
+int64_t oracle_goes_before(const char *job);
 typedef struct oracle_counts {
     int64_t succeeded, failed, canceled, images, pending;
 } oracle_counts;
