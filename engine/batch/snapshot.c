@@ -223,6 +223,36 @@ static dn_status check_origin(dn_cursor *c, const dn_engine *engine, dn_error *e
     return DN_OK;
 }
 
+static bool same_state(const dn_sampler_state *a, const dn_sampler_state *b)
+{
+    return a->step == b->step && a->stage == b->stage && a->history == b->history && a->live == b->live &&
+           a->evaluations == b->evaluations && memcmp(a->scalar, b->scalar, sizeof a->scalar) == 0;
+}
+
+/* A sampler's states do not depend on the image, but for an adaptive one's, which judges them itself: those of this lane are walked
+ * through from its first, and the one that was read must be among them. So no index that a sampler makes of its state is out of range. */
+static bool is_on_the_way(const dn_lane *lane)
+{
+    const dn_sampler *sampler = lane->context.sampler;
+    dn_sampler_state state = {.step = lane->context.first_step};
+    dn_evaluation evaluation;
+    dn_ops ops;
+    uint32_t pass = 0;
+    if (sampler->possible != NULL)
+        return sampler->possible(&lane->context, &lane->sampler);
+    while (!same_state(&state, &lane->sampler) || pass != lane->pass) {
+        const uint32_t step = state.step;
+        if (state.evaluations >= lane->sampler.evaluations || !sampler->next(&lane->context, &state, &evaluation))
+            return false;
+        ops.count = 0;
+        sampler->feed(&lane->context, &state, &ops);
+        if (state.step > step)
+            dn_conditioning_step(&lane->conditioning, &lane->context, &state, &pass, &ops);
+        state.evaluations++;
+    }
+    return true;
+}
+
 /* Whether a lane of this spec can be in the state that was read, with these registers alive. */
 static dn_status check_state(dn_lane *lane, uint64_t live, dn_error *error)
 {
@@ -235,7 +265,7 @@ static dn_status check_state(dn_lane *lane, uint64_t live, dn_error *error)
     bool possible = state->step >= lane->context.first_step && (lane->context.sampler->adaptive || state->step <= steps) &&
                     state->stage < DN_STAGES_MAX && state->history < DN_STAGES_MAX && (state->live & ~history) == 0 &&
                     live == dn_lane_live_registers(lane) && lane->pass < lane->conditioning.resample &&
-                    (!lane->moving || lane->guidance.method == DN_GUIDE_APG);
+                    (!lane->moving || lane->guidance.method == DN_GUIDE_APG) && is_on_the_way(lane);
     if (!possible)
         return dn_fail(error, DN_INVALID, "the snapshot holds a state that no lane of its spec can be in");
     if (!lane->context.sampler->next(&lane->context, state, &following) || lane->context.first_step == steps)

@@ -95,6 +95,8 @@ typedef struct dn_sampler {
     void (*settle)(const dn_sampler_context *context, dn_sampler_state *state, const double *scalars);
     /* How far the image is, 0 to 1. NULL: steps finished of all steps. */
     double (*fraction)(const dn_sampler_context *context, const dn_sampler_state *state);
+    /* Whether it can be in this state, which was read from somewhere. NULL: when its feeds lead there from the first state. */
+    bool (*possible)(const dn_sampler_context *context, const dn_sampler_state *state);
     /* Why `next` has answered false although the image is not done. NULL: it never does. */
     const char *(*failure)(const dn_sampler_context *context, const dn_sampler_state *state);
 } dn_sampler;

@@ -172,6 +172,26 @@ static void settle(const dn_sampler_context *context, dn_sampler_state *state, c
         state->live = 0;
 }
 
+static bool is_whole(double value, double most)
+{
+    return value >= 0.0 && value <= most && value == trunc(value);
+}
+
+static bool possible(const dn_sampler_context *context, const dn_sampler_state *state)
+{
+    const double *scalar = state->scalar, start = start_time(context), end = end_time(context);
+    for (uint32_t i = REFUSED + 1; i < DN_SAMPLER_SCALARS_MAX; i++)
+        if (scalar[i] != 0.0)
+            return false;
+    if (state->stage >= DN_RK45_STAGES || state->history > 1 || !is_whole(scalar[EVALUATIONS], DN_RK45_EVALUATIONS_MAX) ||
+        !is_whole(scalar[OUTCOME], TOO_SHORT) || !is_whole(scalar[REFUSED], 1.0))
+        return false;
+    if (state->history == 0) /* the first step of all is under way */
+        return scalar[EVALUATIONS] == state->stage && scalar[AT] == 0.0 && scalar[LENGTH] == 0.0 && scalar[OUTCOME] == RUNNING;
+    return state->stage > 0 && scalar[AT] >= end - DN_RK45_STEP_MIN && scalar[AT] <= start && scalar[LENGTH] <= start - end &&
+           (scalar[OUTCOME] != RUNNING || scalar[LENGTH] >= DN_RK45_STEP_MIN);
+}
+
 static double fraction(const dn_sampler_context *context, const dn_sampler_state *state)
 {
     double start = start_time(context);
@@ -207,5 +227,6 @@ const dn_sampler dn_sampler_rk45 = {
     .prepare = prepare,
     .settle = settle,
     .fraction = fraction,
+    .possible = possible,
     .failure = failure,
 };
