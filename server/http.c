@@ -89,22 +89,13 @@ void http_request_done(http_request *request)
     free(request);
 }
 
-static void on_completed(void *payload, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode code)
+void http_request_end(http_request *request)
 {
-    http *server = payload;
-    http_request *request = *context;
-    (void)connection;
-    (void)code;
-    if (request == NULL) {
-        return;
-    }
-    *context = NULL;
+    http *server = request->server;
     if (request->state_free != NULL) {
         request->state_free(request->state);
     }
     http_let_go(request);
-    http_waits(request, false);
-    http_deadline(request, HTTP_IDLE_SECONDS);
     pthread_mutex_lock(&server->lock);
     http_timer_clear(request);
     if (request->prev != NULL) {
@@ -122,6 +113,23 @@ static void on_completed(void *payload, struct MHD_Connection *connection, void 
                         dn_now_seconds() - request->began);
     }
     http_request_done(request);
+}
+
+static void on_completed(void *payload, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode code)
+{
+    http_request *request = *context;
+    (void)payload;
+    (void)connection;
+    (void)code;
+    if (request == NULL) {
+        return;
+    }
+    *context = NULL;
+    http_waits(request, false);
+    http_deadline(request, HTTP_IDLE_SECONDS);
+    if (!request->entered || http_abandon(request)) {
+        http_request_end(request);
+    }
 }
 
 /* ---- Routing */
@@ -372,12 +380,12 @@ static enum MHD_Result on_request(void *payload, struct MHD_Connection *connecti
 
 const char *http_header(const http_request *request, const char *name)
 {
-    return MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name);
+    return request->connection != NULL ? MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND, name) : NULL;
 }
 
 const char *http_query(const http_request *request, const char *name)
 {
-    return MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name);
+    return request->connection != NULL ? MHD_lookup_connection_value(request->connection, MHD_GET_ARGUMENT_KIND, name) : NULL;
 }
 
 /* ---- The server's life */

@@ -54,7 +54,9 @@ static void send_response(http_request *request, int status, const char *content
     request->answered = true;
     http_waits(request, false);
     http_deadline(request, HTTP_BLOCKED_SECONDS + (double)atomic_load(&request->bytes_sent) / HTTP_READ_BYTES_PER_SECOND);
-    request->queued = MHD_queue_response(request->connection, (unsigned)status, response);
+    if (request->connection != NULL) {
+        request->queued = MHD_queue_response(request->connection, (unsigned)status, response);
+    }
     MHD_destroy_response(response);
 }
 

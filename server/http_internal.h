@@ -55,6 +55,9 @@ struct http {
 dn_status http_clock_start(http *server, dn_error *error);
 void http_clock_stop(http *server);
 void http_deadline(http_request *request, double seconds); /* of its connection; <= 0: none */
+/* The connection of a request is gone while its handler waits for something that always answers. True: it has answered, the handler has
+ * been called for the last time, and the request is to be ended. False: that is done when it answers. */
+bool http_abandon(http_request *request);
 void http_timer_clear(http_request *request); /* under the lock: it is woken by nobody but its own */
 
 /* http_connections.c: who is connected, and who goes when it becomes crowded. */
@@ -64,6 +67,9 @@ void http_make_room(http *server); /* under the lock */
 void http_refuse_mute(http_request *request); /* answers by hand, and ends the connection */
 bool http_hold(http_request *request, size_t bytes); /* counts bytes in memory until the request is over; false: there are too many */
 void http_let_go(http_request *request);
+
+/* http.c: takes it out of the list, writes its line in the log, frees it. */
+void http_request_end(http_request *request);
 
 /* http_answer.c: the request's reserved headers and its one answer. */
 void http_request_done(http_request *request); /* frees it */

@@ -12,6 +12,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -20,6 +21,8 @@
 #include "server/store/sqlite_store.h"
 
 #define STORE_PAGE_BYTES 4096
+#define LOCK_PATIENCE_MS 1000
+#define LOCK_PAUSE_MS 10
 #define STORE_HEAP_BYTES (256ll << 20) /* all of SQLite's memory in this process */
 
 char *store_path(const store *s, const char *folder, const char *name)
@@ -94,6 +97,20 @@ static dn_status make_folders(const store *s, dn_error *error)
     return status == DN_OK ? check_file_system(s->folder, error) : status;
 }
 
+/* A daemon that was killed while it started its worker leaves, for a moment, a child that has not come to exec and still holds all its
+ * descriptors, the lock among them: its successor is patient. */
+static bool lock_patiently(int fd)
+{
+    const struct timespec pause = {.tv_nsec = LOCK_PAUSE_MS * 1000000L};
+    for (int waited = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; waited += LOCK_PAUSE_MS) {
+        if (waited >= LOCK_PATIENCE_MS) {
+            return false;
+        }
+        nanosleep(&pause, NULL);
+    }
+    return true;
+}
+
 static dn_status take_lock(store *s, dn_error *error)
 {
     char *path = store_path(s, "", "denoised.lock");
@@ -104,7 +121,7 @@ static dn_status take_lock(store *s, dn_error *error)
     s->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (s->lock_fd < 0) {
         status = dn_fail(error, DN_IO, "%s: %s", path, strerror(errno));
-    } else if (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+    } else if (!lock_patiently(s->lock_fd)) {
         status = dn_fail(error, DN_IO, "%s is in use by another denoised", s->folder);
     }
     free(path);

@@ -4,6 +4,7 @@ import http.client
 import random
 import shutil
 import socket
+import struct
 import threading
 import time
 
@@ -11,7 +12,7 @@ from harness import Daemon, ROOT, SLOW, check, eventually, json, os, run, same, 
 from kills_chapter import Chapter, Totals
 from kills_points import POINTS
 from kills_victim import FAULTY, PATIENCE, Victim
-from kills_workload import SHORT, undisturbed
+from kills_workload import SHORT, VERY_LONG, undisturbed
 
 APPLICATION_ID = 0x646e7364
 _pictures = {}
@@ -332,6 +333,52 @@ def killed_between_commit_and_answer_the_key_has_its_job():
             same(victim.ask("SELECT count(*) FROM job")[0][0], number + 1, "jobs")
             victim.all_ended()
             victim.kill()
+    finally:
+        victim.remove()
+
+
+@test
+def what_a_client_that_vanished_asked_for_is_done_and_the_drain_ends():
+    """Connections that are reset while their request waits for the commit: it takes its course, and nothing waits for them afterwards."""
+    victim = Victim(listen="127.0.0.1:0")
+    try:
+        victim.start("before_commit:1:slow300,cancel_before_commit:1:slow300,step_k:1:slow20")
+        victim.wait_ready()
+        port = int(victim.address.rsplit(":", 1)[1])
+
+        def vanish(request):
+            with socket.create_connection(("127.0.0.1", port)) as link:
+                link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                link.sendall(request)
+                time.sleep(0.1)
+
+        def vanish_until(request, came):
+            """Again where the reset overtook the request, which a loaded machine may let happen."""
+            end = time.monotonic() + PATIENCE
+            while not came():
+                check(time.monotonic() < end, "a request is never heard")
+                vanish(request)
+                again = time.monotonic() + 2
+                while not came() and time.monotonic() < again:
+                    time.sleep(0.02)
+
+        def post(spec):
+            text, before = json.dumps(spec).encode(), victim.ask("SELECT count(*) FROM job")[0][0]
+            vanish_until(b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text),
+                         lambda: victim.ask("SELECT count(*) FROM job")[0][0] > before)
+
+        def state(job_id):
+            return victim.ask("SELECT state FROM job WHERE id=?", job_id)[0][0]
+
+        post(VERY_LONG)
+        job_id = victim.ask("SELECT id FROM job")[0][0]
+        eventually(lambda: state(job_id) == 1, 60, "its start")
+        vanish_until(f"DELETE /jobs/{job_id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), lambda: state(job_id) == 4)
+        same(victim.ask("SELECT images_done FROM job WHERE id=?", job_id)[0][0], 0, "pictures of the job whose cancel nobody waited for")
+        for _ in range(4):
+            post(SHORT[0])
+        victim.all_ended()
+        same(victim.terminate(), 0, "status")
     finally:
         victim.remove()
 

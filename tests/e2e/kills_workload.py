@@ -121,7 +121,8 @@ class Workload:
             self.next_key += 1
             ask = self.ledger.ask([spec], f"key-{self.next_key}")
         while not ask.ids:
-            self._answered(ask, *self._call("POST", "/generate", json.dumps(spec), Idempotency_Key=ask.key))
+            asked = time.monotonic()
+            self._answered(ask, *self._call("POST", "/generate", json.dumps(spec), Idempotency_Key=ask.key), asked)
         return ask.ids[0]
 
     def purge(self, job_id):
@@ -209,7 +210,8 @@ class Workload:
                 self._shout(body, headers)
                 raise ConnectionError("closed before the answer")
             else:
-                self._answered(ask, *self._call("POST", "/generate", body, **headers))
+                asked = time.monotonic()
+                self._answered(ask, *self._call("POST", "/generate", body, **headers), asked)
             answered = ask.ids is not None or ask.no
         finally:
             with self.lock:
@@ -224,7 +226,7 @@ class Workload:
         connection.request("POST", "/generate", body, {**headers, "Content-Type": "application/json"})
         connection.close()
 
-    def _answered(self, ask, status, headers, body):
+    def _answered(self, ask, status, headers, body, asked):
         problem = headers.get("content-type", "").startswith("application/problem+json")
         code = json.loads(body)["code"] if problem else ""
         ids = None
@@ -233,7 +235,7 @@ class Workload:
             told = told if isinstance(told, list) else told.get("jobs", [told])
             ids = [job["id"] for job in told]
             for job in told:
-                self._saw(job)
+                self._saw(job, asked)
         elif "location" in headers and status in (200, 202, 409, 500):
             ids = [headers["location"].rsplit("/", 1)[1]]
         elif code in ("loading", "draining"):
@@ -249,12 +251,16 @@ class Workload:
             for job_id in ids:
                 self.jobs.setdefault(job_id, {"ended": False, "gone": False})
 
-    def _saw(self, job):
+    def _saw(self, job, asked):
+        """A state that an answer told; asked: when its question was sent. What was under way then may have ended before the answer is read."""
         with self.lock:
-            if not self.ledger.saw(job["id"], job["state"]):
-                raise Trouble(f"job {job['id']} had {self.ledger.ends[job['id']]}, now it is {job['state']}")
             known = self.jobs.setdefault(job["id"], {"ended": False, "gone": False})
-            known["ended"] |= job["state"] in ("succeeded", "failed", "canceled")
+            ended = job["state"] in ("succeeded", "failed", "canceled")
+            overtaken = not ended and known.get("ended_at", asked) >= asked
+            if not overtaken and not self.ledger.saw(job["id"], job["state"]):
+                raise Trouble(f"job {job['id']} had {self.ledger.ends[job['id']]}, now it is {job['state']}")
+            if ended and not known["ended"]:
+                known["ended"], known["ended_at"] = True, time.monotonic()
 
     # ---- asking about
 
@@ -271,20 +277,21 @@ class Workload:
         job_id = self._pick(rng, pending=True if rng.random() < 0.8 else None)
         if not job_id:
             return
-        headers = {"Prefer": "wait=1"} if rng.random() < 0.3 else {}
+        headers, asked = {"Prefer": "wait=1"} if rng.random() < 0.3 else {}, time.monotonic()
         status, _, body = self._call("GET", f"/jobs/{job_id}", **headers)
         if status in (200, 202):
-            self._saw(json.loads(body))
+            self._saw(json.loads(body), asked)
         elif not self._gone(job_id):
             raise Trouble(f"GET of job {job_id}, which was acknowledged: {status}")
 
     def _list(self, rng):
+        asked = time.monotonic()
         status, _, body = self._call("GET", f"/jobs?limit={rng.randint(1, 100)}")
         if status != 200:
             raise Trouble(f"the list was answered {status}")
         for job in json.loads(body)["jobs"]:
             if job["id"] in self.jobs:
-                self._saw(job)
+                self._saw(job, asked)
 
     def _picture(self, rng):
         """A picture that was told of stays, with the same bytes."""
@@ -309,6 +316,7 @@ class Workload:
             return
         with self.lock:
             self.ledger.cancel(job_id)
+        asked = time.monotonic()
         status, _, body = self._call("DELETE", f"/jobs/{job_id}")
         if status not in (200, 202):
             if not self._gone(job_id) and b"outcome-unknown" not in body:
@@ -317,7 +325,7 @@ class Workload:
         job = json.loads(body)
         with self.lock:
             self.ledger.cancel(job_id, status == 202 or job["state"] == "canceled")
-        self._saw(job)
+        self._saw(job, asked)
 
     def _purge(self, rng):
         job_id = self._pick(rng)
@@ -347,7 +355,7 @@ class Workload:
                      rng.randint(1, 8))
 
     def _stream(self, method, path, body, headers, ask, job_id=None, after=0, most=4):
-        connection = UnixConnection(self.path, PATIENCE_SECONDS * SLOW)
+        connection, asked = UnixConnection(self.path, PATIENCE_SECONDS * SLOW), time.monotonic()
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, {**headers, **({"Content-Type": "application/json"} if body else {})})
         heard = []
@@ -361,7 +369,7 @@ class Workload:
         answer = _Peek(connection)
         if ask is not None:
             if answer.status != 200:
-                self._answered(ask, answer.status, answer.headers_lower, answer.read())
+                self._answered(ask, answer.status, answer.headers_lower, answer.read(), asked)
                 connection.close()
                 return
             job_id = answer.headers_lower["location"].rsplit("/", 1)[1]
