@@ -222,7 +222,13 @@ run: deps
 
 # Objects of tests are kept: a change compiles what it changed.
 .SECONDARY: $(call obj,$(TEST_SRC) $(BENCH_SRC))
-tests-build: $(TESTS) $(OUT)/denoised $(OUT)/denoised-faults build/denoised $(OUT)/examples/generate
+# Libraries that tests load before the program.
+SHIMS := $(patsubst %.c,$(OUT)/%.so,$(sort $(wildcard tests/shims/*.c)))
+$(OUT)/tests/shims/%.so: tests/shims/%.c
+	@mkdir -p $(@D)
+	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -fPIC -shared $(WARN) -o $@ $<
+
+tests-build: $(TESTS) $(SHIMS) $(OUT)/denoised $(OUT)/denoised-faults build/denoised $(OUT)/examples/generate
 
 SCRIPTS := $(sort $(shell find tests -name '*_test.py' -o -name '*_test.sh' 2>/dev/null))
 # Under a sanitizer the first error ends the program, and leaks count.

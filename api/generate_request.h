@@ -69,6 +69,8 @@ bool api_fingerprint(unsigned char out[32], const char *route, const char *body,
 /* The request as stored and shown (JOB's "request"), and back. Seeds are strings. malloc'd. */
 char *api_request_json(const api_request *request);
 bool api_request_from_json(api_request *out, const char *json, size_t bytes);
+/* The same where it matters why: DN_INVALID: no such request; DN_NO_MEMORY: another try may read it. */
+dn_status api_request_read(api_request *out, const char *json, size_t bytes);
 
 /* Rows of the network, guide and classifier that one evaluation of an image takes at most: 1 to 3. */
 uint32_t api_request_rows(const api_request *request);

@@ -177,14 +177,15 @@ static bool read_seeds(const cJSON *root, api_request *out)
     return read_seed(root, "seed", &out->seed) && (!out->has_variation || read_seed(root, "variation_seed", &out->variation_seed));
 }
 
-bool api_request_from_json(api_request *out, const char *json, size_t bytes)
+dn_status api_request_read(api_request *out, const char *json, size_t bytes)
 {
     const dn_json_limits limits = {.bytes_max = REQUEST_JSON_BYTES_MAX};
     api_request request = {.model = ""};
     cJSON *root = NULL;
     double steps = 0, n = 0, priority = 0, deadline_ms = 0;
     bool ok = false;
-    if (dn_json_parse(&root, json, bytes, &limits, NULL, NULL) != DN_OK || !cJSON_IsObject(root)) {
+    const dn_status parsed = dn_json_parse(&root, json, bytes, &limits, NULL, NULL);
+    if (parsed != DN_OK || !cJSON_IsObject(root)) {
         goto done;
     }
     const cJSON *guidance = cJSON_GetObjectItemCaseSensitive(root, "guidance_scale");
@@ -206,7 +207,12 @@ bool api_request_from_json(api_request *out, const char *json, size_t bytes)
     }
 done:
     cJSON_Delete(root);
-    return ok;
+    return ok ? DN_OK : parsed == DN_NO_MEMORY ? DN_NO_MEMORY : DN_INVALID;
+}
+
+bool api_request_from_json(api_request *out, const char *json, size_t bytes)
+{
+    return api_request_read(out, json, bytes) == DN_OK;
 }
 
 /* ---- Cost */

@@ -138,16 +138,20 @@ static size_t model_index_of(const dispatcher *d, const char *name)
     return i;
 }
 
+/* NULL: out of memory. */
 static running_job *make_job(dispatcher *d, store_claimed *claimed)
 {
     running_job *job = calloc(1, sizeof *job);
     job_lane *lanes = calloc(claimed->job.n ? claimed->job.n : 1, sizeof *lanes);
-    if (!job || !lanes) {
+    const char *json = claimed->job.request_json ? claimed->job.request_json : "";
+    const dn_status read = job ? api_request_read(&job->request, json, strlen(json)) : DN_NO_MEMORY;
+    if (!job || !lanes || read == DN_NO_MEMORY) {
         free(job);
         free(lanes);
         return NULL;
     }
     job->job = claimed->job;
+    job->readable = read == DN_OK;
     claimed->job = (store_job){0};
     job->n = job->job.n;
     job->lanes = lanes;
@@ -164,13 +168,12 @@ static running_job *make_job(dispatcher *d, store_claimed *claimed)
     return job;
 }
 
-/* Understands the stored request; what cannot run ends at once. May free the job. */
+/* What cannot run ends at once. May free the job. */
 static void begin_job(dispatcher *d, running_job *job)
 {
     job->model_index = model_index_of(d, job->job.model);
-    const char *json = job->job.request_json ? job->job.request_json : "";
     const bool known = job->model_index < models_count(d->options.models);
-    if (!known || !api_request_from_json(&job->request, json, strlen(json))) {
+    if (!known || !job->readable) {
         job->model_index = 0;
         job_end_with(d, job, END_FAILED, known ? "engine" : "model-load",
                      known ? "the stored request cannot be read" : "the model is not configured");

@@ -106,6 +106,7 @@ typedef struct running_job {
     struct running_job *next; /* in order of claim, but for those that outrank others */
     store_job job;
     api_request request;
+    bool readable; /* the stored request was understood: *request is it */
     const api_model *model;
     size_t model_index;
     uint32_t n, rows; /* rows: of one lane in one tick, as far as can be told from here */

@@ -44,11 +44,11 @@ bool sql_text(sql *c, const char *text)
 }
 
 /* Whether the answer to this question of the journal's mode is "wal", to its end without an error. */
-static bool answers_wal(sqlite3 *db, const char *question)
+static bool answers_wal(sql *c, const char *question)
 {
     sqlite3_stmt *statement = NULL;
-    bool wal = sqlite3_prepare_v2(db, question, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW &&
-               strcmp(sql_column(statement, 0), "wal") == 0;
+    bool wal = sqlite3_prepare_v2(c->db, question, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW &&
+               strcmp(sql_column(c, statement, 0), "wal") == 0;
     return sqlite3_finalize(statement) == SQLITE_OK && wal;
 }
 
@@ -56,7 +56,7 @@ static bool answers_wal(sqlite3 *db, const char *question)
  * has been seen to answer "wal" although the old mode holds: so it is asked again. */
 dn_status sql_use_wal(sql *c, const char *path, dn_error *error)
 {
-    if (answers_wal(c->db, "PRAGMA journal_mode=WAL") && answers_wal(c->db, "PRAGMA journal_mode")) {
+    if (answers_wal(c, "PRAGMA journal_mode=WAL") && answers_wal(c, "PRAGMA journal_mode")) {
         return DN_OK;
     }
     return dn_fail(error, DN_IO, "%s: no write-ahead log can be kept: %s", path, sqlite3_errmsg(c->db));
@@ -231,9 +231,13 @@ int64_t sql_integer(sql *c, sql_id id, int64_t otherwise, const char *format, ..
     return value;
 }
 
-const char *sql_column(sqlite3_stmt *statement, int column)
+const char *sql_column(sql *c, sqlite3_stmt *statement, int column)
 {
-    const unsigned char *text = sqlite3_column_text(statement, column);
+    const bool null = sqlite3_column_type(statement, column) == SQLITE_NULL;
+    const unsigned char *text = null ? NULL : sqlite3_column_text(statement, column);
+    if (!null && !text) {
+        sql_fail(c, SQLITE_NOMEM, "out of memory");
+    }
     return text ? (const char *)text : "";
 }
 
@@ -242,7 +246,7 @@ char *sql_column_copy(sql *c, sqlite3_stmt *statement, int column)
     if (sqlite3_column_type(statement, column) == SQLITE_NULL) {
         return NULL;
     }
-    char *copy = strdup(sql_column(statement, column));
+    char *copy = strdup(sql_column(c, statement, column));
     if (!copy) {
         sql_fail(c, SQLITE_NOMEM, "out of memory");
     }

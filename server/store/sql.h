@@ -47,8 +47,8 @@ bool sql_text(sql *c, const char *text); /* unprepared SQL: open and migrations 
 void sql_fail(sql *c, int code, const char *text); /* records an error found outside SQLite (no memory) */
 void sql_clear(sql *c); /* forgets the error */
 
-/* A column as text: "" when null; valid until the statement moves. */
-const char *sql_column(sqlite3_stmt *statement, int column);
+/* A column as text: "" when null, and when out of memory (then sql_fail is called); valid until the statement moves. */
+const char *sql_column(sql *c, sqlite3_stmt *statement, int column);
 /* A copy of the column; NULL when null or out of memory (then sql_fail is called). */
 char *sql_column_copy(sql *c, sqlite3_stmt *statement, int column);
 

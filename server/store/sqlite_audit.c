@@ -47,7 +47,7 @@ static int64_t ask(sql *c, const char *question, char *text, size_t text_bytes)
     }
     if (!c->code && sqlite3_prepare_v2(c->db, question, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
         number = sqlite3_column_int64(statement, 0);
-        snprintf(text, text_bytes, "%s", sql_column(statement, 0));
+        snprintf(text, text_bytes, "%s", sql_column(c, statement, 0));
     }
     int rc = sqlite3_finalize(statement);
     if (rc != SQLITE_OK) {
@@ -63,7 +63,7 @@ static void findings(audit *a, const char *what, const char *question, const cha
     int lines = 0;
     if (!a->c.code && sqlite3_prepare_v2(a->c.db, question, -1, &statement, NULL) == SQLITE_OK) {
         while (lines < AUDIT_LINES_MAX && sqlite3_step(statement) == SQLITE_ROW) {
-            const char *line = sql_column(statement, 0);
+            const char *line = sql_column(&a->c, statement, 0);
             if (strcmp(line, fine) != 0) {
                 tell(a, true, what, line);
                 lines++;
@@ -151,9 +151,9 @@ static size_t read_batch(sql *c, image_row *rows, int64_t job, int64_t number)
         image_row *row = &rows[count];
         row->job = sqlite3_column_int64(statement, 0);
         row->number = sqlite3_column_int64(statement, 1);
-        snprintf(row->file, sizeof row->file, "%s", sql_column(statement, 2));
+        snprintf(row->file, sizeof row->file, "%s", sql_column(c, statement, 2));
         row->bytes = sqlite3_column_int64(statement, 3);
-        snprintf(row->sha256, sizeof row->sha256, "%s", sql_column(statement, 4));
+        snprintf(row->sha256, sizeof row->sha256, "%s", sql_column(c, statement, 4));
     }
     sql_end(statement);
     return count;
@@ -240,7 +240,7 @@ static void check_inputs(audit *a)
     int fd = open_folder(a, "inputs");
     sqlite3_stmt *statement = sql_row(&a->c, SQL_INPUTS_NEEDED, "");
     for (bool more = statement != NULL; more; more = sql_next(&a->c, statement)) {
-        const char *name = sql_column(statement, 0);
+        const char *name = sql_column(&a->c, statement, 0);
         if (fd < 0 || faccessat(fd, name, R_OK, 0) != 0) {
             snprintf(text, sizeof text, "inputs/%s is missing, and its job still waits or runs", name);
             tell(a, true, "input", text);

@@ -102,7 +102,8 @@ static dn_status copy_images(sql *copy, const char *folder, const char *destinat
     sqlite3_stmt *statement = sql_row(copy, SQL_IMAGE_FILES, "");
     for (bool more = statement != NULL; more && status == DN_OK; more = sql_next(copy, statement)) {
         bool gone = false;
-        char *from = join(folder, "images", sql_column(statement, 0)), *to = join(destination, "images", sql_column(statement, 0));
+        char *from = join(folder, "images", sql_column(copy, statement, 0)),
+             *to = join(destination, "images", sql_column(copy, statement, 0));
         status = from && to ? copy_image(from, to, &gone, error) : dn_fail(error, DN_NO_MEMORY, "out of memory");
         fault_point("backup_mid");
         *images += status == DN_OK && !gone;

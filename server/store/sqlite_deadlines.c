@@ -14,7 +14,7 @@ static bool next_late(store *s, int64_t now, store_job *out, int64_t *deadline)
     char id[API_ID_BYTES + 1] = "";
     sqlite3_stmt *statement = sql_row(&s->writer, SQL_DEADLINE_PAST, "i", now);
     if (statement) {
-        snprintf(id, sizeof id, "%s", sql_column(statement, 0));
+        snprintf(id, sizeof id, "%s", sql_column(&s->writer, statement, 0));
         *deadline = sqlite3_column_int64(statement, 1);
     }
     sql_end(statement);

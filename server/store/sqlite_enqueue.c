@@ -34,7 +34,7 @@ static store_result known_key(store *s, store_request *r)
     const void *fingerprint = sqlite3_column_blob(statement, 0);
     if (fingerprint && sqlite3_column_bytes(statement, 0) == sizeof r->fingerprint &&
         memcmp(fingerprint, r->fingerprint, sizeof r->fingerprint) == 0) {
-        const char *ids = sql_column(statement, 1);
+        const char *ids = sql_column(&s->writer, statement, 1);
         result = STORE_REPLAY;
         if (allot_ids(s, r, strlen(ids) / API_ID_BYTES)) {
             for (size_t i = 0; i < r->id_count; i++) {

@@ -9,9 +9,9 @@
 #include "api/generate_request.h"
 #include "server/store/sqlite_store.h"
 
-static void copy_text(char *out, size_t out_bytes, sqlite3_stmt *statement, int column)
+static void copy_text(sql *c, char *out, size_t out_bytes, sqlite3_stmt *statement, int column)
 {
-    snprintf(out, out_bytes, "%s", sql_column(statement, column));
+    snprintf(out, out_bytes, "%s", sql_column(c, statement, column));
 }
 
 bool store_read_job(sql *c, sqlite3_stmt *statement, store_job *out)
@@ -37,17 +37,17 @@ bool store_read_job(sql *c, sqlite3_stmt *statement, store_job *out)
         .error_detail = sql_column_copy(c, statement, 21),
         .run_at_ms = sqlite3_column_int64(statement, 22),
     };
-    copy_text(out->id, sizeof out->id, statement, 1);
-    copy_text(out->client, sizeof out->client, statement, 2);
-    copy_text(out->model, sizeof out->model, statement, 18);
-    copy_text(out->error_code, sizeof out->error_code, statement, 20);
+    copy_text(c, out->id, sizeof out->id, statement, 1);
+    copy_text(c, out->client, sizeof out->client, statement, 2);
+    copy_text(c, out->model, sizeof out->model, statement, 18);
+    copy_text(c, out->error_code, sizeof out->error_code, statement, 20);
     if (c->code) {
         store_job_done(out);
     }
     return !c->code;
 }
 
-static void read_image(sqlite3_stmt *statement, store_image *out)
+static void read_image(sql *c, sqlite3_stmt *statement, store_image *out)
 {
     *out = (store_image){
         .index = (uint32_t)sqlite3_column_int(statement, 0),
@@ -57,11 +57,11 @@ static void read_image(sqlite3_stmt *statement, store_image *out)
         .view.height = (uint32_t)sqlite3_column_int(statement, 4),
         .view.bytes = (uint64_t)sqlite3_column_int64(statement, 5),
     };
-    copy_text(out->file, sizeof out->file, statement, 1);
-    copy_text(out->view.sha256, sizeof out->view.sha256, statement, 6);
-    copy_text(out->view.pixels_sha256, sizeof out->view.pixels_sha256, statement, 7);
-    copy_text(out->view.device, sizeof out->view.device, statement, 8);
-    copy_text(out->view.build, sizeof out->view.build, statement, 9);
+    copy_text(c, out->file, sizeof out->file, statement, 1);
+    copy_text(c, out->view.sha256, sizeof out->view.sha256, statement, 6);
+    copy_text(c, out->view.pixels_sha256, sizeof out->view.pixels_sha256, statement, 7);
+    copy_text(c, out->view.device, sizeof out->view.device, statement, 8);
+    copy_text(c, out->view.build, sizeof out->view.build, statement, 9);
     out->view.evaluations = (uint32_t)sqlite3_column_int(statement, 10);
 }
 
@@ -77,7 +77,7 @@ bool store_read_images(sql *c, int64_t row, store_image **out, size_t *count)
             break;
         }
         images = grown;
-        read_image(statement, &images[used++]);
+        read_image(c, statement, &images[used++]);
     }
     sql_end(statement);
     if (c->code) {

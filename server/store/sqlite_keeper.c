@@ -39,7 +39,7 @@ static void look_through(sql *c, char text[200])
     snprintf(text, 200, "no answer");
     if (sqlite3_prepare_v2(c->db, "PRAGMA integrity_check(1)", -1, &statement, NULL) == SQLITE_OK &&
         sqlite3_step(statement) == SQLITE_ROW) {
-        const char *line = sql_column(statement, 0);
+        const char *line = sql_column(c, statement, 0);
         bool heading = strncmp(line, "***", 3) == 0 && strchr(line, '\n'); /* "*** in database main ***" */
         snprintf(text, 200, "%s", heading ? strchr(line, '\n') + 1 : line);
         text[strcspn(text, "\n")] = 0;

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "server/store/sqlite_store.h"
 
-static void read_key(sqlite3_stmt *statement, store_key *out)
+static void read_key(sql *c, sqlite3_stmt *statement, store_key *out)
 {
     *out = (store_key){.created_ms = sqlite3_column_int64(statement, 3),
                        .revoked_ms = sqlite3_column_int64(statement, 4),
@@ -16,8 +16,8 @@ static void read_key(sqlite3_stmt *statement, store_key *out)
                        .rate = sqlite3_column_double(statement, 6),
                        .pending_jobs = (uint64_t)sqlite3_column_int64(statement, 7),
                        .budget = sqlite3_column_double(statement, 8)};
-    snprintf(out->number, sizeof out->number, "%s", sql_column(statement, 0));
-    snprintf(out->client, sizeof out->client, "%s", sql_column(statement, 2));
+    snprintf(out->number, sizeof out->number, "%s", sql_column(c, statement, 0));
+    snprintf(out->client, sizeof out->client, "%s", sql_column(c, statement, 2));
     if (sqlite3_column_bytes(statement, 1) == (int)sizeof out->hash) {
         memcpy(out->hash, sqlite3_column_blob(statement, 1), sizeof out->hash);
     }
@@ -36,7 +36,7 @@ static bool read_keys(sql *c, store_key **out, size_t *count)
             break;
         }
         keys = grown;
-        read_key(statement, &keys[used++]);
+        read_key(c, statement, &keys[used++]);
     }
     sql_end(statement);
     if (c->code) {

@@ -47,7 +47,7 @@ static int ask(sql *c, const char *question, char *text, size_t text_bytes)
     text[0] = 0;
     if (sqlite3_prepare_v2(c->db, question, -1, &statement, NULL) == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
         number = sqlite3_column_int(statement, 0);
-        snprintf(text, text_bytes, "%s", sql_column(statement, 0));
+        snprintf(text, text_bytes, "%s", sql_column(c, statement, 0));
     }
     int rc = sqlite3_finalize(statement);
     if (rc != SQLITE_OK) {

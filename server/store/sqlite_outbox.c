@@ -13,7 +13,14 @@ void store_outbox_add(store *s, const store_job *ended)
 {
     api_request request;
     const char *json = ended->request_json;
-    if (!json || !strstr(json, "\"webhook\":") || !api_request_from_json(&request, json, strlen(json)) || !request.webhook[0]) {
+    if (!json || !strstr(json, "\"webhook\":")) {
+        return;
+    }
+    const dn_status read = api_request_read(&request, json, strlen(json));
+    if (read == DN_NO_MEMORY) {
+        sql_fail(&s->writer, SQLITE_NOMEM, "out of memory"); /* the job ends another time: it must not end untold */
+    }
+    if (read != DN_OK || !request.webhook[0]) {
         return;
     }
     sql_run(&s->writer, SQL_OUTBOX_ADD, "iti", ended->row, request.webhook, store_now(s));
@@ -51,7 +58,7 @@ static bool read_delivery(sql *c, sqlite3_stmt *statement, store_delivery *out)
         .attempt = (uint32_t)sqlite3_column_int(statement, 5),
         .finished_ms = sqlite3_column_int64(statement, 6),
     };
-    strncat(out->id, sql_column(statement, 1), sizeof out->id - 1);
+    strncat(out->id, sql_column(c, statement, 1), sizeof out->id - 1);
     return out->url && out->event && out->data;
 }
 
@@ -91,7 +98,7 @@ store_result store_delivery_of(store *s, const char *id, store_delivery_state *o
         out->attempts = (uint32_t)sqlite3_column_int(statement, 0);
         out->delivered = sqlite3_column_int(statement, 1);
         out->given_up = !out->delivered && sqlite3_column_int64(statement, 2) == NEVER_MS;
-        strncat(out->error, sql_column(statement, 3), sizeof out->error - 1);
+        strncat(out->error, sql_column(c, statement, 3), sizeof out->error - 1);
     }
     sql_end(statement);
     if (!store_give_back(s, c)) {

@@ -155,7 +155,7 @@ static bool read_event(sql *c, sqlite3_stmt *statement, store_event **events, si
     *events = grown;
     store_event *event = &grown[*count];
     *event = (store_event){.seq = sqlite3_column_int64(statement, 0), .data = sql_column_copy(c, statement, 2)};
-    strncat(event->name, sql_column(statement, 1), sizeof event->name - 1);
+    strncat(event->name, sql_column(c, statement, 1), sizeof event->name - 1);
     (*count)++;
     return !c->code;
 }

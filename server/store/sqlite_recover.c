@@ -49,7 +49,7 @@ static int compare(const void *a, const void *b)
 static bool read_names(sql *c, names *list, sqlite3_stmt *statement)
 {
     for (bool more = statement != NULL; more; more = sql_next(c, statement)) {
-        if (!names_add(list, sql_column(statement, 0))) {
+        if (!names_add(list, sql_column(c, statement, 0))) {
             sql_fail(c, SQLITE_NOMEM, "out of memory");
             break;
         }

@@ -9,7 +9,7 @@ void store_expire(store *s, store_request *r, int64_t row)
     sql *c = &s->writer;
     sqlite3_stmt *statement = sql_row(c, SQL_FILES_OF, "i", row);
     for (bool more = statement != NULL; more; more = sql_next(c, statement)) {
-        if (!store_add_file(r, c, sql_column(statement, 0))) {
+        if (!store_add_file(r, c, sql_column(c, statement, 0))) {
             break;
         }
     }

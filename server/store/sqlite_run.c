@@ -50,7 +50,7 @@ static store_result add_image(store *s, const store_request *r, const store_job 
     int64_t number = r->image.index;
     sqlite3_stmt *statement = sql_row(c, SQL_IMAGE_FILE, "ii", job->row, number);
     if (statement) {
-        *again = strcmp(sql_column(statement, 0), r->image.file) == 0;
+        *again = strcmp(sql_column(c, statement, 0), r->image.file) == 0;
         sql_end(statement);
         return *again ? STORE_OK : STORE_STALE;
     }
