@@ -56,6 +56,7 @@ int contract_lists(const char *only);
 int contract_forget(const char *only);
 int contract_restart(const char *only);
 int contract_memory(const char *only);
+int contract_outbox(const char *only);
 
 /* ---- The store under test */
 extern store *st;

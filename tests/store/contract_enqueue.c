@@ -342,6 +342,49 @@ static void a_requeue_is_never_refused(void)
     CHECK(requeue_job(id, c.token, "shutdown", false).result == STORE_OK && position(id) == 0 && position(more) == 1);
 }
 
+/* A client that may start nothing new is still answered about what it has started. */
+static void only_known_keys_pass_where_nothing_new_may(void)
+{
+    char id[27];
+    CHECK(fresh() && enqueue(id, (spec){.key = "k", .print = 1}) == STORE_OK);
+    static const struct {
+        const char *key;
+        unsigned char print;
+        store_result result;
+    } rows[] = {{"k", 1, STORE_REPLAY}, {"k", 2, STORE_MISMATCH}, {"new", 1, STORE_QUOTA}, {"", 1, STORE_QUOTA}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        store_request *r = enqueue_request((spec){.key = rows[i].key, .print = rows[i].print});
+        r->known_only = true;
+        const store_result result = store_call(st, r);
+        const bool same = result != STORE_REPLAY || (r->id_count == 1 && strcmp(r->ids[0], id) == 0);
+        store_request_free(r);
+        CHECK_MSG(result == rows[i].result && same, "row %zu: %d", i, (int)result);
+    }
+    store_stats stats;
+    CHECK(store_get_stats(st, &stats) == STORE_OK && stats.jobs[API_STATE_QUEUED] == 1);
+}
+
+static store_result enqueue_capped(const char *client, uint64_t most)
+{
+    store_request *r = enqueue_request((spec){.client = client});
+    r->pending_jobs_max = most;
+    const store_result result = store_call(st, r);
+    store_request_free(r);
+    return result;
+}
+
+static void a_clients_own_limit_holds_where_it_is_lower(void)
+{
+    CHECK(fresh());
+    CHECK(enqueue_capped("alice", 2) == STORE_OK && enqueue_capped("alice", 2) == STORE_OK && enqueue_capped("alice", 2) == STORE_QUOTA);
+    CHECK(enqueue_capped("alice", 3) == STORE_OK && enqueue_capped("bob", 1) == STORE_OK && enqueue_capped("bob", 1) == STORE_QUOTA);
+    CHECK(enqueue_capped("bob", 0) == STORE_OK);
+    options.client_jobs_max = 4;
+    CHECK_OK(open_store(), error);
+    CHECK(enqueue_capped("alice", 100) == STORE_OK && enqueue_capped("alice", 100) == STORE_QUOTA &&
+          enqueue_capped("alice", 0) == STORE_QUOTA);
+}
+
 static const contract_case CASES[] = {
     CASE(stored_as_given),
     CASE(others_do_not_see_it),
@@ -367,5 +410,7 @@ static const contract_case CASES[] = {
     CASE(a_canceled_or_purged_job_replays_too),
     CASE(limits_make_room_as_jobs_leave),
     CASE(a_requeue_is_never_refused),
+    CASE(only_known_keys_pass_where_nothing_new_may),
+    CASE(a_clients_own_limit_holds_where_it_is_lower),
 };
 CONTRACT_GROUP(contract_enqueue, CASES)

@@ -284,6 +284,24 @@ static void a_purge_outlives_a_restart(void)
     CHECK(job_of(id).state == API_STATE_CANCELED && retain(0, 0).files == 1 && job_of(id).expired);
 }
 
+static void a_purge_tells_what_it_took(void)
+{
+    CHECK(fresh());
+    const claim c = ended_job(1);
+    store_request *r = job_request(STORE_PURGE, c.id, 0);
+    bool told = store_call(st, r) == STORE_OK && r->job_body && strstr(r->job_body, c.id) && strstr(r->job_body, "\"succeeded\"") &&
+                strstr(r->job_body, "\"sha256\"");
+    store_request_free(r);
+    CHECK(told);
+    char id[27];
+    CHECK(enqueue(id, (spec){.n = 1}) == STORE_OK);
+    claim_one();
+    r = job_request(STORE_PURGE, id, 0);
+    told = store_call(st, r) == STORE_OK && !r->job_body; /* it has yet to end */
+    store_request_free(r);
+    CHECK(told);
+}
+
 static const contract_case CASES[] = {
     CASE(results_expire_by_age),
     CASE(tombstones_go_after_a_month),
@@ -302,5 +320,6 @@ static const contract_case CASES[] = {
     CASE(no_retention_keeps_everything),
     CASE(a_purged_run_that_succeeds_goes_all_the_same),
     CASE(a_purge_outlives_a_restart),
+    CASE(a_purge_tells_what_it_took),
 };
 CONTRACT_GROUP(contract_forget, CASES)

@@ -97,10 +97,54 @@ static void purge_names_the_inputs(void)
     CHECK(fine);
 }
 
+/* ---- API keys: written beside the open store, as another process would */
+static bool add_key(const char *number, const char *client, unsigned char hash)
+{
+    store_key key = {.scopes = STORE_SCOPE_SUBMIT | STORE_SCOPE_READ, .rate = 2.5, .pending_jobs = 7, .budget = 0.25};
+    snprintf(key.number, sizeof key.number, "%s", number);
+    snprintf(key.client, sizeof key.client, "%s", client);
+    memset(key.hash, hash, sizeof key.hash);
+    return store_key_add(options.folder, &key, &error) == DN_OK;
+}
+
+static void keys_are_seen_while_the_store_is_open(void)
+{
+    store_key *keys = NULL;
+    size_t count = 9;
+    CHECK(fresh());
+    CHECK(store_keys(st, &keys, &count) == STORE_OK && count == 0);
+    free(keys);
+    CHECK(add_key("zz", "alice", 1) && add_key("aa", "bob", 2));
+    CHECK(store_keys(st, &keys, &count) == STORE_OK && count == 2);
+    const store_key *alice = &keys[strcmp(keys[0].number, "zz") != 0], *bob = &keys[strcmp(keys[0].number, "zz") == 0];
+    const bool whole = strcmp(alice->number, "zz") == 0 && strcmp(alice->client, "alice") == 0 && strcmp(bob->client, "bob") == 0 &&
+                       bob->hash[0] == 2 && bob->hash[31] == 2 && alice->scopes == (STORE_SCOPE_SUBMIT | STORE_SCOPE_READ) &&
+                       alice->rate == 2.5 && alice->pending_jobs == 7 && alice->budget == 0.25 && alice->revoked_ms == 0;
+    free(keys);
+    CHECK(whole);
+    char id[27];
+    CHECK(enqueue(id, (spec){0}) == STORE_OK); /* and the store writes on */
+}
+
+static void a_revoked_key_stays_revoked(void)
+{
+    store_key *keys = NULL;
+    size_t count = 0;
+    bool found = false;
+    CHECK(fresh() && add_key("k1", "alice", 1));
+    CHECK(store_key_revoke(options.folder, "k2", &found, &error) == DN_OK && !found);
+    CHECK(store_key_revoke(options.folder, "k1", &found, &error) == DN_OK && found);
+    CHECK(store_key_revoke(options.folder, "k1", &found, &error) == DN_OK && !found); /* it was not good any more */
+    CHECK(!add_key("k1", "mallory", 3)); /* its number is not given out again */
+    CHECK_OK(open_store(), error);
+    CHECK(store_keys(st, &keys, &count) == STORE_OK && count == 1);
+    const bool revoked = keys[0].revoked_ms > 0 && strcmp(keys[0].client, "alice") == 0;
+    free(keys);
+    CHECK(revoked);
+}
+
 static const contract_case CASES[] = {
-    CASE(models_are_remembered),
-    CASE(models_of_queued_jobs_are_told_once),
-    CASE(inputs_go_with_the_end_of_their_job),
-    CASE(purge_names_the_inputs),
+    CASE(models_are_remembered),  CASE(models_of_queued_jobs_are_told_once),   CASE(inputs_go_with_the_end_of_their_job),
+    CASE(purge_names_the_inputs), CASE(keys_are_seen_while_the_store_is_open), CASE(a_revoked_key_stays_revoked),
 };
 CONTRACT_GROUP(contract_memory, CASES)

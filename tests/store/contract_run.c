@@ -260,6 +260,25 @@ static void milestones_after_a_number(void)
     CHECK(store_events(st, "aaaaaaaaaaaaaaaaaaaaaaaaaa", 0, &events, &count) == STORE_NONE);
 }
 
+static void the_last_crash_says_why(void)
+{
+    claim c = running(1);
+    for (int crash = 1; crash <= 3; crash++) {
+        store_request *r = job_request(STORE_REQUEUE, c.id, c.token);
+        r->crashed_alone = true;
+        snprintf(r->reason, sizeof r->reason, "worker-crashed");
+        snprintf(r->error_detail, sizeof r->error_detail, "signal %d", 10 + crash);
+        CHECK(finish_call(r).ended == (crash == 3));
+        clock_ms += 4000;
+        c = crash < 3 ? claim_one() : c;
+    }
+    store_job job;
+    CHECK(store_get(st, NULL, c.id, &job) == STORE_OK);
+    const bool told = job.error_detail && strstr(job.error_detail, "signal 13");
+    CHECK_MSG(told, "%.200s", job.error_detail ? job.error_detail : "nothing");
+    store_job_done(&job);
+}
+
 static const contract_case CASES[] = {
     CASE(the_last_image_ends_the_job),
     CASE(images_come_in_any_order),
@@ -280,5 +299,6 @@ static const contract_case CASES[] = {
     CASE(the_end_shows_the_job_as_it_is_read),
     CASE(milestones_replay_byte_for_byte),
     CASE(milestones_after_a_number),
+    CASE(the_last_crash_says_why),
 };
 CONTRACT_GROUP(contract_run, CASES)

@@ -1,5 +1,5 @@
 /* The outbox: what is to be delivered about ends of jobs, from the transaction that ends one to the last try. */
-#include "tests/store/store_harness.h"
+#include "tests/store/contract.h"
 
 #define WEBHOOK_JSON                                                                                                                       \
     "{\"model\":\"m\",\"class_label\":null,\"class_name\":null,\"guidance_scale\":1.0,\"steps\":20,\"sampler\":\"ddim\","                  \
@@ -141,15 +141,9 @@ static void the_longest_due_come_first(void)
     store_deliveries_free(list, count);
 }
 
-int main(void)
-{
-    RUN(an_end_is_due_at_once);
-    RUN(every_kind_of_end_is_due);
-    RUN(a_stale_end_is_not_told);
-    RUN(a_delivered_one_is_done_with);
-    RUN(a_failed_one_waits_for_its_time);
-    RUN(an_expired_job_is_not_told);
-    RUN(the_longest_due_come_first);
-    end_store_tests();
-    return test_end();
-}
+static const contract_case CASES[] = {
+    CASE(an_end_is_due_at_once),        CASE(every_kind_of_end_is_due),        CASE(a_stale_end_is_not_told),
+    CASE(a_delivered_one_is_done_with), CASE(a_failed_one_waits_for_its_time), CASE(an_expired_job_is_not_told),
+    CASE(the_longest_due_come_first),
+};
+CONTRACT_GROUP(contract_outbox, CASES)
