@@ -74,8 +74,9 @@ static void log_request(const http_request *request)
     gmtime_r(&now, &utc);
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
     fprintf(stderr, "%s %s %s %.*s %d %llu %.1f ms %s\n", when, request->id, request->method[0] != '\0' ? request->method : "-",
-            HTTP_LOG_PATH_BYTES, request->path != NULL && !request->uri_refused ? request->path : "-", request->status,
-            (unsigned long long)atomic_load(&request->bytes_sent), 1e3 * (dn_now_seconds() - request->began), request->client);
+            HTTP_LOG_PATH_BYTES, request->path != NULL && request->path[0] != '\0' && !request->uri_refused ? request->path : "-",
+            request->status, (unsigned long long)atomic_load(&request->bytes_sent), 1e3 * (dn_now_seconds() - request->began),
+            request->client);
 }
 
 void http_request_done(http_request *request)

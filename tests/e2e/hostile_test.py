@@ -164,6 +164,9 @@ def check_log(daemon):
     with open(daemon.log_path, "rb") as log:
         text = log.read()
     check(re.search(rb"[^\n -~]", text) is None, "a byte that is not printable ASCII is in the log")
+    # A line of a request is one: what a client chose of it has no space, and stands in its place.
+    for line in text.decode("ascii").splitlines():
+        check(not re.match(r"\d{4}-", line) or re.fullmatch(r"\S+Z [0-9a-f]{32} [A-Za-z_-]{1,16} (-|[!-~]{1,256}) \d{1,3} \d+ [0-9.]+ ms \S+", line), line)
     check(http_cases.KEY not in text and b"DROP TABLE" not in text and b"passwd HTTP" not in text, "what a client sent is in the log")
 
 
@@ -211,6 +214,31 @@ def hostile_bodies_get_their_answers(proxied):
 def hostile_ids_and_queries_get_their_answers(proxied):
     with start(proxied, "--api-key-file", key_file()) as daemon:
         run_paths(daemon, proxied)
+
+
+@test
+def nothing_that_a_client_sends_is_logged():
+    mark = "mark0f7c"
+    with Daemon("--api-key-file", key_file()) as daemon:
+        fields = ["class_label", "sampler", "model", "seed", "init_image", "steps", "guidance_method", mark]
+        bodies = [json.dumps({field: mark}) for field in fields] + [mark, f'{{"{mark}', f'"{mark}"', f'[{{"steps": "{mark}"}}]']
+        for body in bodies:
+            daemon.call("POST", "/generate", body, Authorization=KEY)
+        daemon.call("POST", "/generate", '{"steps": 1}', Authorization=KEY, Idempotency_Key=mark, Prefer=mark, Accept="a/" + mark, Cookie=mark)
+        made = daemon.call("POST", "/generate", '{"steps": 1}', Authorization=KEY, Idempotency_Key=mark, X_Request_Id=mark, Referer=mark,
+                           User_Agent=mark).json["id"]
+        eventually(lambda: daemon.get(f"/jobs/{made}", Authorization=KEY).json["state"] == "succeeded", 60, "the job's end")
+        for path in (f"/jobs?limit={mark}", f"/jobs?cursor={mark}", f"/jobs?state={mark}", f"/jobs?model={mark}", f"/jobs?{mark}", f"/jobs/{made}?{mark}=1"):
+            daemon.get(path, Authorization=KEY)
+        daemon.get("/jobs", Authorization="Bearer " + mark)
+        daemon.get(f"/jobs/{made}/events", Authorization=KEY, Last_Event_ID=mark)
+        daemon.raw(f"GET /jobs HTTP/1.1\r\nHost: {mark}\r\nConnection: close\r\n\r\n".encode())
+        daemon.raw(f"{mark} {mark}\r\n{mark}\r\n\r\n".encode(), half_close=True)
+        same(daemon.stop(), 0, "exit status")
+        with open(daemon.log_path, "rb") as log:
+            text = log.read() + b"".join(daemon.said)
+        check(mark.encode() not in text and http_cases.KEY not in text, "a client's text is in the log")
+        check_log(daemon)
 
 
 # ---- Command lines
