@@ -1,6 +1,6 @@
 /* One seed: chance, the trace, the plan, lives of the daemon one after another until trouble and clients are done, then the last look.
  *
- * The history ends with everything in order: no trouble any more, every accepted job ended, the daemon drained; after one in four it starts
+ * The history ends with everything in order: no trouble any more, every accepted job ended, the daemon drained; after one in eight it starts
  * once more. */
 #include "tests/sim/seed.h"
 
@@ -109,8 +109,8 @@ static void make_plan(uint64_t seed)
     plan = (sim_plan){.seed = seed, .calm = seed % 16 == 7};
     plan.models = 1 + sim_below(SIM_MODELS_MAX);
     plan.clients = seed % 32 == 7 ? 1 : 1 + sim_below(3);
-    plan.operations = 2 + sim_below(7);
-    plan.troubles = plan.calm ? 0 : 1 + sim_below(4);
+    plan.operations = 1 + sim_below(7);
+    plan.troubles = plan.calm ? 0 : 1 + sim_below(3);
     plan.credit = 2 + sim_below(SIM_LANES_MAX - 2);
     plan.rows = 1 + sim_below(8);
     plan.tick = 0.004 * (1 + sim_below(10));
@@ -252,7 +252,7 @@ bool sim_run_seed(uint64_t seed, uint64_t *hash)
     lives();
     if (!own.failed)
         orderly_end();
-    if (!own.failed && (seed % 4 == 0 || plan.fresh))
+    if (!own.failed && (seed % 8 == 0 || plan.fresh))
         last_look();
     *hash = own.hash;
     return !own.failed;

@@ -12,7 +12,7 @@
 #include "tests/sim/seed.h"
 #include "tests/test.h"
 
-enum { PROCESSES = 2, CHUNK = 500, SEEDS = 10000, TWICE_EVERY = 50, FAILURES_SHOWN = 5 };
+enum { PROCESSES = 2, CHUNK = 500, SEEDS = 10000, TWICE_EVERY = 100, FAILURES_SHOWN = 5 };
 
 pid_t __real_waitpid(pid_t pid, int *status, int options);
 

@@ -4,6 +4,8 @@
 
 #include <stddef.h>
 
+#define CALM_SECONDS 400.0 /* after the last trouble, at most, until everything has ended */
+
 static bool over;
 static sim_end wanted;
 
@@ -143,8 +145,12 @@ static void *run(void *payload)
     sim_disk_heal();
     sim_disk_room(1ull << 30);
     sim_worker_well(true);
-    while (!all_ended(NULL))
+    const double until = sim_now() + CALM_SECONDS;
+    while (!all_ended(NULL)) {
         sim_sleep(0.2);
+        if (sim_now() > until)
+            sim_wrong("there is no trouble any more, and jobs do not end");
+    }
     over = true;
     return NULL;
 }
