@@ -345,7 +345,7 @@ static int run_until_drained(serve_run *run)
 
 static int exit_status(dn_status status)
 {
-    return status == DN_IO ? DN_EXIT_TEMPORARY : DN_EXIT_CONFIG;
+    return status == DN_IO || status == DN_NO_MEMORY ? DN_EXIT_TEMPORARY : DN_EXIT_CONFIG;
 }
 
 /* Signals are taken by sigtimedwait alone: blocked here, before any thread starts, and so in all of them. */
