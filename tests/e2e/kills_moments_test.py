@@ -86,6 +86,7 @@ def terminated_at(scene, point):
             victim.kill()
         clients.join()
     same(status, 0, f"status after SIGTERM at {point}; log: {victim.tail()}")
+    same(scene.work.troubles, [], f"what clients heard around SIGTERM at {point}")
     return point in victim.fired()
 
 
