@@ -1,5 +1,5 @@
 #!/bin/bash
-# 1,000,000 executions over all fuzz entries, with sanitizers, from the corpora of the repository and a fixed seed: `make fuzz-test`.
+# 1,000,000 executions (FUZZ_EXECUTIONS) over all fuzz entries, with sanitizers, from the corpora of the repository and a fixed seed: `make fuzz-test`.
 set -u
 clang=${CLANG:-clang}
 if ! echo 'int LLVMFuzzerTestOneInput(const char *d, long n) { return d == 0 && n; }' |
@@ -11,7 +11,7 @@ make --no-print-directory fuzz-build CLANG="$clang" >/dev/null || { echo "FAIL f
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 targets=$(cd tests/fuzz && ls fuzz_*.c | sed 's/^fuzz_//;s/\.c$//')
-runs=$((1000000 / $(echo "$targets" | wc -l) + 1))
+runs=$((${FUZZ_EXECUTIONS:-1000000} / $(echo "$targets" | wc -l) + 1))
 one() {
     mkdir -p "$work/$1"
     FUZZ_CORPUS="$work/$1" tests/fuzz/run.sh "$1" -seed=1 -runs=$runs >"$work/$1.log" 2>&1 && touch "$work/$1.fine"
