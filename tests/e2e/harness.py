@@ -111,7 +111,16 @@ class Answer:
         return json.loads(self.body)
 
 
-class UnixConnection(http.client.HTTPConnection):
+# DENOISED_BASE_PATH=/v1: every daemon of a test has this base path, which is put in front of what a test asks for.
+BASE_PATH = os.environ.get("DENOISED_BASE_PATH", "")
+
+
+class Connection(http.client.HTTPConnection):
+    def putrequest(self, method, url, *more, **rest):
+        super().putrequest(method, url if url.startswith(BASE_PATH + "/") else BASE_PATH + url, *more, **rest)
+
+
+class UnixConnection(Connection):
     def __init__(self, path, timeout):
         super().__init__("localhost", timeout=timeout)
         self.socket_path = path
@@ -134,7 +143,7 @@ class Daemon:
         self.start(ready)
 
     def command(self):
-        return [PROGRAM, "serve", "--listen", self.listen, "--data", self.data, "--model", f"tiny={self.model}", "--threads", "1", *self.options]
+        return [PROGRAM, "serve", "--listen", self.listen, "--data", self.data, "--model", f"tiny={self.model}", "--threads", "1", *(["--base-path", BASE_PATH] if BASE_PATH else []), *self.options]
 
     def start(self, ready=True):
         self.log = open(self.log_path, "ab")
@@ -187,7 +196,7 @@ class Daemon:
     def connect(self, timeout=60):
         if self.address.startswith("unix:"):
             return UnixConnection(self.address[5:], timeout * SLOW)
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW)
+        return Connection("127.0.0.1", self.port, timeout=timeout * SLOW)
 
     def call(self, method, path, body=None, **headers):
         headers = {k.replace("_", "-"): v for k, v in headers.items()}

@@ -267,17 +267,17 @@ def a_daemon_drains_and_comes_back_behind_it():
         same(daemon.wait(job, 90)["state"], "succeeded", "the job that was drained")
 
 
-def api_tests(name):
-    """Every test of a file, its daemon behind nginx. The limits stand as they are: the tests stay below them."""
+def api_tests(name, proxied="1", base_path=""):
+    """Every test of a file, its daemon behind nginx, under a base path, or both. The limits stand as they are: the tests stay below them."""
     if SLOW > 1:
         raise Skip("the release build's run shows it")
-    environment = dict(os.environ, DENOISED_PROXY="1")
+    environment = dict(os.environ, DENOISED_PROXY=proxied, DENOISED_BASE_PATH=base_path)
     done = subprocess.run([sys.executable, os.path.join(ROOT, "tests/e2e", name)], env=environment, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     failed = [line for line in lines if line.startswith("FAIL ")]
     passed = sum(line.startswith("PASS ") for line in lines)
     check(done.returncode == 0 and not failed and passed > 0, f"{passed} passed; {failed or done.stderr[-500:]}")
-    print(f"     {passed} tests of {name} pass through nginx")
+    print(f"     {passed} tests of {name} pass{' through nginx' if proxied else ''}{f' under {base_path}' if base_path else ''}")
 
 
 @needs_nginx
@@ -288,6 +288,16 @@ def the_refusals_pass_through_it():
 @needs_nginx
 def the_api_tests_pass_through_it():
     api_tests("generate_test.py")
+
+
+@needs_nginx
+def the_api_tests_pass_through_it_under_a_base_path():
+    api_tests("generate_test.py", base_path="/v1/api")
+
+
+@test
+def the_api_tests_pass_under_a_base_path():
+    api_tests("generate_test.py", proxied="", base_path="/v1/api")
 
 
 run(__name__)
