@@ -23,6 +23,8 @@ model=${DENOISED_BENCH_MODEL:-models/fashion-mnist}
     [ -x "$out/tests/bench/bench_store" ] && { echo "== store"; "$out/tests/bench/bench_store" "$out"; }
     echo "== serving"
     python3 tests/bench/bench_serving.py --out "$out" --model "$model"
+    echo "== durability"
+    python3 tests/bench/bench_durability.py --out "$out"
     echo "== batching"
     python3 tests/bench/bench_batching.py --out "$out" --model "$model"
 } 2>&1 | tee "$out/bench.txt"

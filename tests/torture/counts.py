@@ -1,11 +1,18 @@
 """The counts file of the torture: one line for each round, only ever added to, so that many runs add up and an interrupted one costs a round.
 
 Columns, separated by tabs: date (UTC), commit, key, seed, done, failed.
+
+    counts.py FOLDER COMMIT <LOG
+
+adds the TORTURE lines of a part that was run by hand.
 """
 import fcntl
 import os
+import re
+import sys
 import time
 
+LINE = re.compile(r"^TORTURE key=(\S+) seed=(\d+) done=(\d+) failed=(\d+)\s*$")
 COLUMNS = ("date", "commit", "key", "seed", "done", "failed")
 
 
@@ -56,3 +63,8 @@ def add(folder, commit, key, seed, done, failed):
         out.write((text + "\t".join((date, commit, key, str(seed), str(done), str(failed))) + "\n").encode())
         out.flush()
         os.fsync(out.fileno())
+
+
+if __name__ == "__main__":
+    for match in filter(None, map(LINE.match, sys.stdin)):
+        add(sys.argv[1], sys.argv[2], match.group(1), *map(int, match.group(2, 3, 4)))

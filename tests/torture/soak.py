@@ -44,6 +44,7 @@ def arguments():
     parser.add_argument("--faults", default="")
     parser.add_argument("--warm-up", type=float, default=120)
     parser.add_argument("--load", type=float, default=0.5, help="of the capacity")
+    parser.add_argument("--fill", type=int, default=10000, help="jobs made before the run, so that caches are full")
     parser.add_argument("--short", action="store_true")
     return parser.parse_args()
 
@@ -100,6 +101,13 @@ class Soak:
         if number == signal.SIGTERM and status != 0:
             self.broken.append(f"a drain ended with status {status}: {self.daemon.tail()[-300:]}")
         self.daemon.start()
+        self.warm()
+
+    def warm(self):
+        """What a daemon fills once and keeps: its readers' caches, and the heap of the most connections."""
+        if not options.short:
+            self.load.read_all(100)
+            FAULTS["client_cuts"](self)
 
     def watch_daemon(self):
         """A daemon that ended by itself is started again; only status 75 (start me again) is allowed."""
@@ -111,6 +119,7 @@ class Soak:
         if status != 75:
             self.broken.append(f"the daemon ended with status {status}: {self.daemon.tail()[-500:]}")
         self.daemon.start()
+        self.warm()
 
     # ---- Samples
 
@@ -164,6 +173,9 @@ class Soak:
         self.pause(until - time.monotonic())
 
     def run(self):
+        if not options.short:
+            self.load.fill(options.fill)
+            self.warm()
         rate = self.load.capacity(2 if options.short else 10)
         self.began = time.monotonic()
         share = min(options.load * rate, SHORT_JOBS) if options.short else options.load * rate
@@ -262,4 +274,5 @@ class Soak:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with the file system unmounted and the daemon ended
     sys.exit(Soak().run())

@@ -75,7 +75,8 @@ def connections(soak, text):
 @fault
 def client_cuts(soak):
     """Clients that leave within a head, within a body, and while they wait for an answer or an event."""
-    job = soak.load.ledger.asks[-1].ids
+    asks = soak.load.ledger.asks
+    job = asks[-1].ids if asks else None
     path = f"/jobs/{job[0]}" if job else "/jobs"
     host = "Host: localhost\r\n"
     for text in ("GET /jobs HTTP/1.1\r\nHost: local",

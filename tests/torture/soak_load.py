@@ -160,3 +160,25 @@ class Load:
             ask.accept([one["id"] for one in answer.json["jobs"]])
             ends += len(jobs)
         return ends / (time.monotonic() - began)
+
+    def fill(self, count):
+        """So many quick jobs first: a database larger than its readers' caches, so that these are full before anything is measured."""
+        for _ in range(0, count, 64):
+            jobs = [{**self.job(), "steps": 1, "n": 1} for _ in range(64)]
+            ask = self.ledger.ask(jobs)
+            ask.accept([one["id"] for one in self.daemon.post(jobs, Prefer="wait=300").json["jobs"]])
+
+    def read_all(self, pages):
+        """Lists from the newest on, on several connections at once, as each reader of the store has a cache of its own."""
+        def read():
+            cursor = ""
+            for _ in range(pages):
+                answer = self.call("GET", "/jobs?limit=100" + (f"&cursor={cursor}" if cursor else ""))
+                cursor = answer.json["next_cursor"] if answer and answer.status == 200 else None
+                if not cursor:
+                    break
+        threads = [threading.Thread(target=self.guarded, args=(read,)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()

@@ -3,7 +3,8 @@
     torture.py --out build/release [--dir torture] [--minutes 60] [--only kills,simulator] [--jobs 1] [--round 60]
 
 Resumable: seeds go on where the last run ended (counts.py). The part that has had the least time is next; a round is sized to take --round
-seconds by what the rounds before it took. A part that fails stops, with its replay command; the others go on; the exit status is 1 then. One that did nothing is left out.
+seconds by what the rounds before it took. A part that fails stops, with its replay command; the others go on; the exit status is 1 then. One that did
+nothing is left out.
 --parts: a JSON list of [key, [words], goal or null, first count] instead of the project's own parts.
 """
 import argparse
@@ -22,7 +23,6 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import counts  # noqa: E402
 import parts as project  # noqa: E402
 
-LINE = re.compile(r"^TORTURE key=(\S+) seed=(\d+) done=(\d+) failed=(\d+)\s*$")
 COUNT_MAX = 10 ** 9  # of one round
 GROWTH = 4  # a round is at most so many times the one before
 PATIENCE = 20  # times the round's length, and then it hangs
@@ -101,7 +101,7 @@ class Runner:
         took = time.monotonic() - began
         if self.stopping:
             return False
-        lines = [line for line in map(LINE.match, output.splitlines()) if line and line.group(1) == part.key]
+        lines = [line for line in map(counts.LINE.match, output.splitlines()) if line and line.group(1) == part.key]
         done, failed = (int(lines[-1].group(3)), int(lines[-1].group(4))) if lines else (0, 0)
         why = None if status == 0 and lines and not failed else \
             "hung" if status is None else f"exit status {status}" if not failed and lines else f"{failed} failed" if lines else \
@@ -129,7 +129,7 @@ class Runner:
 
     def fail(self, part, seed, count, why, output):
         """Where the part has named a seed of its own, that one is repeated."""
-        named = [number for line in output.splitlines() if not LINE.match(line) for number in re.findall(r"\bseed=(\d+)", line)]
+        named = [number for line in output.splitlines() if not counts.LINE.match(line) for number in re.findall(r"\bseed=(\d+)", line)]
         replay = shlex.join([*part.command, named[-1] if named else str(seed), "1" if named else str(count)])
         logs = os.path.join(self.options.dir, "failures")
         os.makedirs(logs, exist_ok=True)

@@ -112,6 +112,10 @@ def a_cut_line_is_left_out():
     with open(counts.path_in(where), "a", encoding="utf8") as out:
         out.write("2026-01-01T00:00:00Z\tabc\tone\t11\t9")
     counts.add(where, "abc", "one", 11, 10, 2)
+    by_hand = ["python3", os.path.join(ROOT, "tests/torture/counts.py"), where, "abc"]
+    subprocess.run(by_hand, input="some line\nTORTURE key=two seed=7 done=3 failed=1\n", text=True, check=True)
+    other = counts.sums(where)["two"]
+    same((other.done, other.failed, other.next_seed), (3, 1, 10), "a line of a part run by hand")
     total = counts.sums(where)["one"]
     same((total.done, total.failed, total.next_seed, total.rounds), (20, 2, 21, 2), "sums")
 
