@@ -1,9 +1,9 @@
 /* The keeper: a thread beside the store that looks through the whole database after each start, and sweeps image files that no row knows.
  *
  * Both take as long as there are rows, and a daemon must be ready within two seconds however many there are. So a start waits for the
- * check for a second: a database of usual size is known to be sound before anything is done with it. A larger one is looked through
+ * check where it is short: a database of usual size is known to be sound before anything is done with it. A larger one is looked through
  * while the daemon works; if it is damaged then, the store stops at once and the daemon ends as it would have at the start. Until then
- * no damaged page can do harm: SQLite checks each page's cells as it reads it, and a served image is checked against its row.
+ * little harm can come of it: SQLite checks each page's cells as it reads it, and a served image is checked against its row.
  * Its connection is its own, and writes nothing. */
 #include <dirent.h>
 #include <stdio.h>

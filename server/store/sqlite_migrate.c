@@ -114,8 +114,11 @@ dn_status store_migrate(store *s, dn_error *error)
     int version = ask(&s->writer, "PRAGMA user_version", text, sizeof text);
     dn_status status = check_owner(s, version, error);
     ask(&s->writer, "PRAGMA journal_mode", text, sizeof text);
-    /* A restored backup (without a log) and what is about to be changed are looked through to the end first. */
-    bool patient = strcmp(text, "wal") != 0 || version < store_schema_newest();
+    /* A restored backup (without a log), what is about to be changed and what is small are looked through to the end first. */
+    char pages[32];
+    int64_t bytes = (int64_t)ask(&s->writer, "PRAGMA page_count", pages, sizeof pages) * STORE_PAGE_BYTES;
+    bool small = bytes <= STORE_CHECK_WAIT_BYTES && s->options.check_wait_ms == 0;
+    bool patient = strcmp(text, "wal") != 0 || version < store_schema_newest() || small;
     if (status == DN_OK) {
         status = sql_use_wal(&s->writer, s->database, error);
     }

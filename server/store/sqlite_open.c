@@ -20,7 +20,6 @@
 #include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
-#define STORE_PAGE_BYTES 4096
 #define LOCK_PATIENCE_MS 1000
 #define LOCK_PAUSE_MS 10
 #define STORE_HEAP_BYTES (256ll << 20) /* all of SQLite's memory in this process */

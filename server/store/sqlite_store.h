@@ -30,7 +30,9 @@
 #define STORE_BALLAST_BYTES (8 << 20) /* given back to let running jobs end on a full disk */
 /* In denoised.lock: this folder has a database, and an empty one must not take the place of one that is missing. */
 #define STORE_PRESENCE_MARK "This folder belongs to denoised, and has its database.\n"
-#define STORE_CHECK_WAIT_MS 1000 /* a start waits so long for the database to be looked through; the rest goes on beside the work */
+#define STORE_CHECK_WAIT_BYTES (8 << 20) /* a database of this size is looked through before anything else is done (some 0.1 s) */
+#define STORE_CHECK_WAIT_MS 500 /* a start on a larger one waits so long; the rest goes on beside the work */
+#define STORE_PAGE_BYTES 4096
 #define STORE_LEVELS (2 * API_PRIORITY_MAX + 1)
 
 typedef struct store_reader {

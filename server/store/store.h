@@ -222,7 +222,7 @@ typedef struct store_options {
     uint64_t queue_jobs_max, queue_cost_max, client_jobs_max;   /* 0: no such limit */
     uint64_t db_bytes_max;          /* 0: no such limit */
     uint64_t space_min_bytes;       /* free space under which enqueue answers STORE_SPACE */
-    int64_t check_wait_ms;          /* how long a start waits for the check of the database; 0: a second; < 0: not at all */
+    int64_t check_wait_ms;          /* how long a start waits for the check of the database; 0: as long as a small one takes; < 0: not at all */
     int64_t keep_ms;                /* how long results are meant to stay: expires_at of jobs that end; 0: not told */
     int64_t (*now_ms)(void *payload);   /* NULL: wall clock; tests inject */
     void *now_payload;

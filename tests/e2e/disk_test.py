@@ -263,7 +263,9 @@ def damage_that_is_found_beside_the_work_ends_the_daemon():
         with contextlib.closing(sqlite3.connect(os.path.join(daemon.data, "denoised.db"))) as db, db:
             db.execute("PRAGMA ignore_check_constraints=ON")
             db.execute("UPDATE job SET attempt=-5 WHERE row=7")
-        disk.faults("read denoised.db 40")  # so slow that the start does not wait for the end of the check
+            for number in range(60):  # more than is looked through before the start
+                db.execute("INSERT INTO model VALUES(?,?,1)", (f"large {number}", "x" * 200000))
+        disk.faults("read denoised.db 2")  # so slow that the start does not wait for the end of the check
         daemon.start()
         same(daemon.get("/healthz").status, 200, "it works meanwhile")
         same(daemon.process.wait(120 * SLOW), 78, "status")

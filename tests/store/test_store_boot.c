@@ -59,7 +59,7 @@ static bool fill_all(void)
     char path[128];
     sqlite3 *db = NULL;
     snprintf(path, sizeof path, "%s/denoised.db", folder);
-    long most = rows - rows / 20;
+    long most = rows - (rows < 200000 ? rows / 20 : 10000);
     return sqlite3_open(path, &db) == SQLITE_OK && run_sql(db, PREPARE) && fill(db, 1, most) &&
            run_sql(db, "PRAGMA wal_checkpoint(TRUNCATE)") && fill(db, most + 1, rows) &&
            sqlite3_exec(db, "SELECT sql FROM kept WHERE name IN ('job_added','image_added')", restore_trigger, db, NULL) == SQLITE_OK;
