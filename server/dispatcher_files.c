@@ -42,14 +42,17 @@ static void snapshot_step(dn_file_step step)
     }
 }
 
-/* On a full disk the ballast is given back, once: a picture that is made must not be lost for want of a few bytes. */
-static bool write_image(files_thread *files, const file_task *task)
+/* 0, or why not. On a full disk the ballast is given back, once: a picture that is made must not be lost for want of a few bytes. */
+static int write_image(files_thread *files, const file_task *task)
 {
     const pending *image = task->image;
-    bool written = dn_file_write_at_steps(files->images_fd, task->name, image->png, image->png_bytes, true, image_step);
-    if (!written && errno == ENOSPC && store_release_ballast(files->d->options.store))
-        written = dn_file_write_at_steps(files->images_fd, task->name, image->png, image->png_bytes, true, image_step);
-    return written;
+    for (bool again = true;; again = false) {
+        if (dn_file_write_at_steps(files->images_fd, task->name, image->png, image->png_bytes, true, image_step))
+            return 0;
+        const int code = errno;
+        if (!again || code != ENOSPC || !store_release_ballast(files->d->options.store))
+            return code;
+    }
 }
 
 static void image_failed(file_task *task, int code)
@@ -61,10 +64,12 @@ static void image_failed(file_task *task, int code)
 
 static void run_task(files_thread *files, file_task *task)
 {
+    int failed = 0;
     switch (task->kind) {
     case FILE_IMAGE:
-        if (!write_image(files, task))
-            image_failed(task, errno);
+        failed = write_image(files, task);
+        if (failed)
+            image_failed(task, failed);
         break;
     case FILE_SNAPSHOT:
         dn_file_write_at_steps(files->snapshots_fd, task->name, task->bytes, task->count, false, snapshot_step);

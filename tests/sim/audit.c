@@ -171,7 +171,7 @@ static int64_t check_images(sqlite3_stmt *statement, int64_t row, const char *id
 /* ---- One job */
 
 typedef struct job_row {
-    const char *id, *request, *code;
+    const char *id, *request, *code, *detail;
     int64_t row, token, attempt, crashes, boots, images;
     int state;
     bool cancel_requested, purge, expired, owned;
@@ -191,7 +191,8 @@ static job_row read_row(sqlite3_stmt *s)
                      .boots = sqlite3_column_int64(s, 9),
                      .images = sqlite3_column_int64(s, 10),
                      .request = text_of(s, 11),
-                     .code = text_of(s, 12)};
+                     .code = text_of(s, 12),
+                     .detail = text_of(s, 13)};
 }
 
 /* What was seen stays so: an end, a token, an attempt, the beginning of the history. */
@@ -257,6 +258,8 @@ static void check_end(const job_row *j, const ledger_job *l, const seen_job *s)
         sim_wrong("job %s missed a deadline that it does not have", j->id);
     if (j->state == 3 && plan.calm)
         sim_wrong("job %s failed (%s) without any trouble", j->id, j->code);
+    if (strstr(j->detail, "No such file"))
+        sim_wrong("job %s failed for a reason that the disk never gave: %s", j->id, j->detail);
     if (s->state >= 2)
         return;
     if (j->state == 2 || j->state == 4)
@@ -307,7 +310,7 @@ static void check_job(const job_row *j, sqlite3_stmt *events, sqlite3_stmt *imag
 static void check_jobs(void)
 {
     sqlite3_stmt *jobs = prepare("SELECT row,id,state,cancel_requested,purge,expired,token,attempt,crashes,boots,images_done,request,"
-                                 "error_code FROM job ORDER BY row");
+                                 "error_code,error_detail FROM job ORDER BY row");
     sqlite3_stmt *events = prepare("SELECT seq,name,data FROM event WHERE job=?1 ORDER BY seq");
     sqlite3_stmt *images = prepare("SELECT number,file,sha256 FROM image WHERE job=?1 ORDER BY number");
     int rc = jobs && events && images ? SQLITE_OK : SQLITE_ERROR;
@@ -337,8 +340,9 @@ static void check_whole(void)
                  " OR cost!=(SELECT coalesce(sum(cost),0) FROM job j WHERE j.state=t.state AND j.priority=t.priority)",
                  "totals differ from a full count");
     must_be_none("SELECT bytes!=(SELECT coalesce(sum(bytes),0) FROM image) FROM image_total", "the total of image bytes is wrong");
-    must_be_none("SELECT count(*) FROM idempotency i WHERE length(jobs)!=26*(SELECT count(*) FROM job WHERE idempotency=i.row)",
-                 "duplicated: a key names other jobs than it has");
+    if (!plan.month_passed) /* then some jobs of a key may be forgotten before the others */
+        must_be_none("SELECT count(*) FROM idempotency i WHERE length(jobs)!=26*(SELECT count(*) FROM job WHERE idempotency=i.row)",
+                     "duplicated: a key names other jobs than it has");
     char question[160];
     snprintf(question, sizeof question, "SELECT coalesce(max(n),0)>%llu FROM (SELECT count(*) n FROM job WHERE state<2 GROUP BY client)",
              (unsigned long long)plan.client_jobs_max);

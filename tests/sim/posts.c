@@ -196,7 +196,7 @@ static void check_prompt(ledger_job *job, bool idle)
         sim_wrong("job %s waits, with nothing before it", job->id);
 }
 
-/* A client's first job waits for one of another's at most (of its own model and priority). */
+/* A client's first job waits for one of another's at most, in its own priority. */
 static void check_fair(const ledger_job *job)
 {
     const int64_t before = oracle_goes_before(job->id);
