@@ -26,7 +26,7 @@ void hub_milestone(hub *h, const char *job_id, int64_t seq, bool ended);
 void hub_progress(hub *h, const char *job_id, uint64_t done, uint64_t total, uint32_t images_done, double eta_seconds);
 void hub_preview(hub *h, const char *job_id, uint32_t index, uint32_t done, uint32_t total, uint32_t width, uint32_t height,
                  const unsigned char *png, size_t bytes);
-void hub_queue_moved(hub *h);                                   /* positions may have changed: wakes nobody, as everybody who waits would be woken; streams look */
+void hub_queue_moved(hub *h);                                   /* positions may have changed; wakes nobody: streams look */
 bool hub_previews_wanted(hub *h, const char *job_id);
 void hub_forget(hub *h, const char *job_id);                    /* the job ended: live state goes once nobody subscribes */
 

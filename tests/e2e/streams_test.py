@@ -95,8 +95,11 @@ def a_stream_that_comes_back_hears_the_rest_once():
 @test
 def clients_that_leave_are_let_go():
     """Streams, waiting answers and requests cut in the middle: their connections are closed long before any wait is over."""
-    with serve() as daemon:
-        job_id = post(daemon, 0, {"class_label": 1, "guidance_scale": 1, "steps": 1000, "n": 64})["id"]
+    with serve("--batching", "single") as daemon:
+        first = [post(daemon, 0, {"class_label": 1, "guidance_scale": 1, "steps": 1000, "n": 64})["id"] for _ in range(10)]
+        eventually(lambda: daemon.get(f"/jobs/{first[0]}", Authorization=f"Bearer {SECRETS[0]}").json["state"] == "running", 60, "a job that runs")
+        # This one waits behind them, so that nothing that it does wakes anybody.
+        job_id = post(daemon, 0, {"class_label": 1, "guidance_scale": 1, "steps": 1000, "n": 64, "priority": -10})["id"]
         daemon.get("/healthz")
         before = descriptors(daemon.process.pid)
         streams = Streams(daemon.port)
@@ -112,9 +115,11 @@ def clients_that_leave_are_let_go():
         streams.stop()
         for connection in sockets:
             connection.close()
-        eventually(lambda: descriptors(daemon.process.pid) <= before + SPARE, 30, "descriptors as before")
+        eventually(lambda: descriptors(daemon.process.pid) <= before + SPARE, 60, "descriptors as before")
         eventually(lambda: b"denoised_event_streams 0\n" in daemon.get("/metrics", Authorization=f"Bearer {SECRETS[0]}").body, 30, "no stream counted")
-        daemon.call("DELETE", f"/jobs/{job_id}", Authorization=f"Bearer {SECRETS[0]}")
+        same(daemon.get(f"/jobs/{job_id}", Authorization=f"Bearer {SECRETS[0]}").json["state"], "queued", "the job that waits")
+        for one in (job_id, *first[::-1]):
+            daemon.call("DELETE", f"/jobs/{one}", Authorization=f"Bearer {SECRETS[0]}")
 
 
 @test
