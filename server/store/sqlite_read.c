@@ -6,6 +6,15 @@
 
 #include "server/store/sqlite_store.h"
 
+/* A read transaction that could not be ended for want of memory sees what was true then: whoever has its connection next ends it, or has
+ * no answer. */
+static void leave_old_transaction(sql *c)
+{
+    if (!sqlite3_get_autocommit(c->db) && sqlite3_exec(c->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK) {
+        sql_fail(c, SQLITE_NOMEM, "an earlier read could not be ended");
+    }
+}
+
 sql *store_borrow(store *s)
 {
     store_reader *found = NULL;
@@ -20,6 +29,7 @@ sql *store_borrow(store *s)
     }
     found->busy = true;
     pthread_mutex_unlock(&s->readers_mutex);
+    leave_old_transaction(&found->connection);
     return &found->connection;
 }
 
