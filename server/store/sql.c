@@ -86,10 +86,11 @@ static int keep_log_short(void *unused, sqlite3 *db, const char *schema, int pag
 
 static dn_status open_with(sql *out, const char *path, int flags, bool writer, dn_error *error)
 {
-    /* 4 MB of pages a connection: the queue's working set is its newest rows, and the daemon's memory must not follow its history. */
+    /* Pages in memory: 4 MB for the writer, 1 MB for a reader. The queue's working set is its newest rows, and the daemon's memory must not
+     * follow its history. */
     static const char settings[] = "PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY;"
-                                   "PRAGMA mmap_size=0; PRAGMA cache_size=-4000;";
-    static const char durable[] = "PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864;";
+                                   "PRAGMA mmap_size=0; PRAGMA cache_size=-1000;";
+    static const char durable[] = "PRAGMA synchronous=FULL; PRAGMA journal_size_limit=67108864; PRAGMA cache_size=-4000;";
     *out = (sql){0};
     if (sqlite3_open_v2(path, &out->db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
         dn_status status = dn_fail(error, DN_IO, "%s: %s", path, out->db ? sqlite3_errmsg(out->db) : "out of memory");
