@@ -84,14 +84,14 @@ static dn_status generate(generation *g, dn_error *error)
 static size_t add_own_options(dn_option *out, generation *g)
 {
     const dn_option own[] = {
-        DN_TEXT_OPTION("model", "DIR", g->model, "a model folder or checkpoint; default: $DENOISED_MODEL, else the built-in one"),
-        DN_TEXT_OPTION("class", "CLASS", g->classes, "a name or number, or a list of them (2,9,...) that the images take in turn"),
+        DN_TEXT_OPTION("model", "DIR", g->model, "folder or checkpoint; default: $DENOISED_MODEL, or the built-in"),
+        DN_TEXT_OPTION("class", "CLASS", g->classes, "a name, a number or a list of them (2,9,...), for images in turn"),
         DN_TEXT_OPTION("mixture", "LIST", g->mixture_text, "instead: several classes in one image by weight (2:0.5,9:0.5)"),
         DN_TEXT_OPTION("negative-class", "CLASS", g->negative_text, "guided away from this one instead of the null class"),
         DN_NUMBER_OPTION("guidance-scale", g->guidance_scale, -DN_GUIDANCE_SCALE_MAX, DN_GUIDANCE_SCALE_MAX,
                          "1 is off, 0 unconditional; default: the model's"),
         DN_COUNT_OPTION("steps", g->steps, 1, DN_STEPS_MAX, "sampler steps; default: the model's"),
-        DN_TEXT_OPTION("sampler", "NAME", g->sampler, "one of --list-samplers, or model (what its scheduler says); default: the model's"),
+        DN_TEXT_OPTION("sampler", "NAME", g->sampler, "of --list-samplers, or model: its scheduler's; default: the model's"),
         DN_COUNT_OPTION("seed", g->seed, 0, UINT64_MAX, "of the first image, the next has one more; default: drawn, and told"),
         DN_TEXT_OPTION("variation-seed", "N", g->variation_text, "start noise between seed's and this one's, by --variation-strength"),
         DN_TEXT_OPTION("init-image", "PNG", g->init_path, "a picture to start from, noised by --strength"),

@@ -40,21 +40,18 @@ int dn_command_inspect(int argc, char **argv)
     const char *precision = NULL;
     bool quick = false, json = false, cpu = false;
     const dn_option options[] = {
-        DN_FLAG_OPTION("cpu", cpu,
-                       "instead of a model: this machine's processor, the kernels it gets, and its peaks, measured in a second"),
+        DN_FLAG_OPTION("cpu", cpu, "instead: the processor, its kernels, and its peaks, in a second"),
         DN_FLAG_OPTION("quick", quick, "read configurations and headers alone; pack and measure nothing"),
         DN_FLAG_OPTION("json", json, "one JSON object; {\"error\":...} where it cannot be loaded"),
         DN_TEXT_OPTION("precision", "NAME", precision, DN_PRECISION_HELP),
         DN_COUNT_OPTION("threads", threads, 0, DN_THREADS_MAX, "0, the default: all available"),
     };
-    const dn_command_line line = {
-        .command = "inspect",
-        .operands = "MODEL | --cpu",
-        .summary = "Says what the model in folder (or file) MODEL is, what it can do, and what it costs to run here; or why it "
-                   "cannot be loaded.",
-        .options = options,
-        .option_count = sizeof options / sizeof options[0],
-        .operand_max = 1};
+    const dn_command_line line = {.command = "inspect",
+                                  .operands = "MODEL | --cpu",
+                                  .summary = "Says what a model is, what it can do and costs here, or why it cannot be loaded.",
+                                  .options = options,
+                                  .option_count = sizeof options / sizeof options[0],
+                                  .operand_max = 1};
     char **operands = NULL;
     int operand_count = 0, status = dn_options_parse(&line, argc, argv, &operands, &operand_count);
     if (status != DN_OPTIONS_GO_ON)

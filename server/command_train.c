@@ -145,11 +145,11 @@ int dn_command_train(int argc, char **argv)
     train_job job = {.terminal = isatty(STDERR_FILENO) == 1};
     const dn_option options[] = {
         DN_NEEDED_OPTION("recipe", "FILE", job.recipe_path, "what to train, and how"),
-        DN_NEEDED_OPTION("data", "DIR", job.data, "folder of an IDX data set (train-images-idx3-ubyte[.gz], ...)"),
+        DN_NEEDED_OPTION("data", "DIR", job.data, "folder of an IDX data set (train-images-idx3-ubyte[.gz])"),
         DN_NEEDED_OPTION("output", "DIR", job.output, "receives the model, train.log and checkpoint/"),
         DN_TEXT_OPTION("init", "DIR", job.init, "start from this model's weights instead of random ones"),
         DN_COUNT_OPTION("threads", job.threads, 0, DN_THREADS_MAX, "processor threads (default: all)"),
-        DN_TEXT_OPTION("isa", "NAME", job.isa, "instruction set, of those that inspect --cpu lists (default: the best)"),
+        DN_TEXT_OPTION("isa", "NAME", job.isa, "instruction set, one that inspect --cpu lists (the best)"),
         DN_FLAG_OPTION("resume", job.resume, "go on from DIR/checkpoint"),
     };
     const dn_command_line line = {.command = "train",

@@ -55,7 +55,7 @@ int worker_prepare(worker_options *options, int argc, char **argv)
         DN_COUNT_OPTION("memory-limit", memory_limit, 0, UINT64_MAX, "bytes of all models in memory; 0: no limit"),
         DN_COUNT_OPTION("preload", preload, 0, 1, "1: every model is loaded at the start, 0: the first"),
         DN_COUNT_OPTION("vae-tiling", vae_tiling, 0, 1, "1: large latents are decoded in tiles"),
-        DN_TEXT_OPTION("batching", "POLICY", policy, "when images enter a running batch: continuous, request, single (continuous)"),
+        DN_TEXT_OPTION("batching", "POLICY", policy, "when images enter a batch: continuous, request, single"),
         DN_TEXT_OPTION("precision", "NAME", precision, DN_PRECISION_HELP),
         DN_TEXT_OPTION("inputs", "DIR", inputs, "pictures that came with requests"),
         DN_LIST_OPTION("model", "NAME=DIR", models, "a model; the first is loaded at the start"),

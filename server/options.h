@@ -91,7 +91,7 @@ typedef struct dn_command_line {
 } dn_command_line;
 
 #define DN_OPTIONS_GO_ON (-1)
-#define DN_PRECISION_HELP "of large products: fp32 (the default), bf16 or fp16 where the CPU is faster so; other bytes"
+#define DN_PRECISION_HELP "of large products: fp32; bf16, fp16 where the CPU gains (fp32)"
 
 /* argv[0] is the command's word. DN_OPTIONS_GO_ON: all is well, *operands are argv's own strings (moved to its front).
  * Otherwise an exit status: --help was printed, or a complaint. */

@@ -173,7 +173,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_FLAG_OPTION("preload", o->preload, "load every model at the start, not the first alone"),
         DN_TEXT_OPTION("precision", "NAME", o->precision_text, DN_PRECISION_HELP),
         DN_FLAG_OPTION("vae-tiling", o->vae_tiling, "decode large latents in tiles: less memory, slightly other pictures"),
-        DN_TEXT_OPTION("batching", "POLICY", o->batching_text, "who joins a running batch: continuous, or request or single to compare"),
+        DN_TEXT_OPTION("batching", "POLICY", o->batching_text, "who joins a batch: continuous; request, single to compare"),
         DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET; clients send Authorization: Bearer SECRET"),
         DN_FLAG_OPTION("insecure", o->insecure, "listen beyond loopback without keys"),
         DN_LIST_OPTION("allowed-host", "HOST", o->host_list, "a Host to answer besides loopback names; * for all"),
@@ -188,8 +188,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_LIST_OPTION("webhook-allow", "HOST:PORT", o->webhook_list, "a receiver that need be neither public nor https; repeat for more"),
         DN_TEXT_OPTION("webhook-ca-file", "FILE", o->webhook_ca_file, "certificates that receivers are checked with (the system's)"),
         DN_NUMBER_OPTION("webhook-pause", o->webhook_pause, 0.01, 3600.0, "seconds before the second try; then five times as long (5)"),
-        DN_NUMBER_OPTION("patience", o->patience, 0.01, 100.0,
-                         "times the time limits of slow clients: head 10 s, body 30 s, reader 30 s (1)"),
+        DN_NUMBER_OPTION("patience", o->patience, 0.01, 100.0, "times the 10 s of a slow head, 30 s of body and reader (1)"),
         DN_TEXT_OPTION("socket-mode", "MODE", o->socket_mode_text, "of a Unix socket (0660)"),
     };
     const dn_command_line line = {.command = "serve",

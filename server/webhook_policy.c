@@ -65,6 +65,8 @@ bool webhook_address_is_public(const struct sockaddr *address)
 
 /* ---- The URL */
 
+#define LABEL_BYTES_MAX 63 /* RFC 1035, 2.3.4 */
+
 /* "example.com" or "[::1]" at the start of authority, in lower case; where it ends. NULL: not a host. */
 static const char *read_host(webhook_url *out, const char *authority)
 {
@@ -77,7 +79,8 @@ static const char *read_host(webhook_url *out, const char *authority)
     for (size_t i = 0; i < bytes; i++)
         out->host[i] = (char)tolower((unsigned char)at[i]);
     out->host[bytes] = 0;
-    return at + bytes + bracket;
+    at += bytes + bracket;
+    return strchr(":/?", *at) ? at : NULL; /* strchr finds the end too */
 }
 
 /* ":8443" or nothing, up to the path; false: neither. */
@@ -108,6 +111,19 @@ static bool ends_with(const char *text, const char *end)
 {
     const size_t bytes = strlen(text), tail = strlen(end);
     return bytes >= tail && strcmp(text + bytes - tail, end) == 0;
+}
+
+/* What DNS can look up: labels of 1 to 63 characters, no hyphen at their ends. */
+static bool has_whole_labels(const char *host)
+{
+    for (const char *label = host;; label++) {
+        const size_t bytes = strcspn(label, ".");
+        if (bytes < 1 || bytes > LABEL_BYTES_MAX || label[0] == '-' || label[bytes - 1] == '-')
+            return false;
+        label += bytes;
+        if (*label == 0)
+            return true;
+    }
 }
 
 /* Names that never mean a public machine (RFC 6761, RFC 6762, RFC 9476), and single labels, which a search list would complete. */
@@ -154,8 +170,8 @@ static const char *host_rule(const webhook_url *url)
         return "must have port 443 or 8443";
     if (strchr(url->host, ':') || looks_numeric(url->host))
         return address_rule(url->host);
-    if (url->host[0] == '.' || url->host[0] == '-' || ends_with(url->host, ".") || strstr(url->host, ".."))
-        return "must have the full name of a host, without a dot at its end";
+    if (!has_whole_labels(url->host))
+        return "must have a host name that DNS can have, without a dot at its end";
     return is_local_name(url->host) ? "must have the full name of a public host" : NULL;
 }
 

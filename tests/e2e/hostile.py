@@ -94,7 +94,7 @@ def ask(connect, data, wanted, follow=FOLLOW):
     count = len(re.match(r"(\d{3} )*", wanted + " ").group(0)) // 4
     with connect() as connection:
         reader = Reader(connection)
-        if wanted.endswith(("silence", "swallow")):
+        if wanted.endswith("silence"):
             connection.settimeout(0.5)
         try:
             connection.sendall(data)
@@ -121,6 +121,8 @@ def ask(connect, data, wanted, follow=FOLLOW):
         if wanted.endswith((" close", " more")):
             ending = after_close(reader)
         else:
+            if wanted.endswith(" swallow"):  # the answer was given all the time it needs
+                connection.settimeout(0.5)
             ending = after_keep(connection, reader, follow)
         return " ".join([*words, ending]), answers
 

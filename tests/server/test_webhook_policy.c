@@ -21,8 +21,10 @@ typedef struct url_case {
 #define RANGE "must have a port from 1 to 65535, or none"
 #define USER "must have no user information"
 #define HOST "must have a host of letters, digits, '.' and '-'; write other names in their xn-- form"
-#define DOT "must have the full name of a host, without a dot at its end"
+#define LABEL "must have a host name that DNS can have, without a dot at its end"
 #define ESCAPE "must be a URL: other characters are written as %XX"
+
+#define SIXTY "abcdefghijklmnopqrstuvwxyz-0123-abcdefghijklmnopqrstuvwxyz-4"
 
 static const url_case urls[] = {
     {"https://example.com/hook", NULL},
@@ -68,15 +70,15 @@ static const url_case urls[] = {
     {"https://example.com:/", RANGE},
     {"https://example.com:443x/", RANGE},
     {"https://example.com:-443/", RANGE},
-    {"https://exam_ple.com/", RANGE},
-    {"https://exa%6dple.com/", RANGE},
+    {"https://exam_ple.com/", HOST},
+    {"https://exa%6dple.com/", HOST},
     {"https://127.0.0.1/", PUBLIC},
     {"https://127.1/", NUMBERS},
     {"https://2130706433/", NUMBERS},
     {"https://0x7f000001/", NUMBERS},
     {"https://0x7f.0.0.1/", NUMBERS},
     {"https://0177.0.0.1/", NUMBERS},
-    {"https://127.0.0.1./", DOT},
+    {"https://127.0.0.1./", LABEL},
     {"https://127.0.0.0x1/", NUMBERS},
     {"https://0/", NUMBERS},
     {"https://0.0.0.0/", PUBLIC},
@@ -104,18 +106,22 @@ static const url_case urls[] = {
     {"https://[::1/", HOST},
     {"https://[]/", HOST},
     {"https://[v1.x]/", HOST},
-    {"https://[::1]x/", RANGE},
+    {"https://[::1]x/", HOST},
     {"https://[12345::1]/", "has an address that is none"},
     {"https://localhost/", NAME},
-    {"https://localhost./", DOT},
+    {"https://localhost./", LABEL},
     {"https://LOCALHOST/", NAME},
     {"https://a.localhost/", NAME},
     {"https://printer.local/", NAME},
     {"https://metadata.google.internal/", NAME},
     {"https://db/", NAME},
-    {"https://a..b.com/", DOT},
-    {"https://.example.com/", DOT},
-    {"https://-example.com/", DOT},
+    {"https://a..b.com/", LABEL},
+    {"https://.example.com/", LABEL},
+    {"https://-example.com/", LABEL},
+    {"https://example-.com/", LABEL},
+    {"https://example.-com/", LABEL},
+    {"https://" SIXTY "abc.com/", NULL},
+    {"https://" SIXTY "abcd.com/", LABEL},
     /* Named by the operator, exactly */
     {"http://hooks.test:9000/x", NULL},
     {"http://HOOKS.test:9000/x", NULL},
