@@ -221,7 +221,7 @@ run: deps
 	exec build/denoised serve --listen 127.0.0.1:$(PORT) --data ./data --model fashion-mnist=models/fashion-mnist
 
 # Objects of tests are kept: a change compiles what it changed.
-.SECONDARY: $(call obj,$(TEST_SRC) $(BENCH_SRC))
+.SECONDARY: $(call obj,$(TEST_SRC) $(BENCH_SRC)) $(SIM_OBJ)
 # Libraries that tests load before the program.
 SHIMS := $(patsubst %.c,$(OUT)/%.so,$(sort $(wildcard tests/shims/*.c)))
 $(OUT)/tests/shims/%.so: tests/shims/%.c

@@ -8,17 +8,18 @@ if [ "${1:-}" = -v ]; then verbose=1; shift; fi
 usual=300
 [ "${TEST_VARIANT:-release}" = release ] || usual=900 # sanitizers slow everything down
 limit=${TEST_TIMEOUT:-$usual}
+TIMEFORMAT='%U %S' # what a test cost says more than how long it took on a machine that others use
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 passed=0; failed=0; skipped=0; skips=()
 for test in "$@"; do
     log="$logs/log"
     began=$SECONDS
-    case "$test" in
-    *.py) timeout -k 10 "$limit" python3 "$test" >"$log" 2>&1 ;;
-    *) timeout -k 10 "$limit" ${TEST_EMULATOR:-} "$test" >"$log" 2>&1 ;;
-    esac
+    runner=${TEST_EMULATOR:-}
+    case "$test" in *.py) runner=python3 ;; esac
+    { time timeout -k 10 "$limit" $runner "$test" >"$log" 2>&1; } 2>"$logs/cpu"
     status=$?
+    cpu=$(awk '{ printf "%d", $1 + $2 + 0.5 }' "$logs/cpu")
     p=$(grep -c '^PASS ' "$log"); f=$(grep -c '^FAIL ' "$log"); s=$(grep -c '^SKIP ' "$log")
     name=${test#build/*tests/}
     if [ $status -ne 0 ] && [ "$f" -eq 0 ]; then
@@ -29,7 +30,7 @@ for test in "$@"; do
     fi
     if [ "$p" -eq 0 ] && [ "$f" -eq 0 ] && [ "$s" -eq 0 ]; then f=1; echo "FAIL $name: it ran no check" >>"$log"; fi
     passed=$((passed + p)); failed=$((failed + f)); skipped=$((skipped + s))
-    printf '%-48s %4d passed %3d failed %3d skipped %4d s\n' "$name" "$p" "$f" "$s" $((SECONDS - began))
+    printf '%-48s %4d passed %3d failed %3d skipped %4d s, %3d s of CPU\n' "$name" "$p" "$f" "$s" $((SECONDS - began)) "$cpu"
     while IFS= read -r line; do skips+=("$line"); done < <(grep '^SKIP ' "$log")
     if [ "$f" -gt 0 ]; then
         grep '^FAIL ' "$log"
