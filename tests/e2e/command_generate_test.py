@@ -192,7 +192,12 @@ def ctrl_c_leaves_no_broken_file():
     folder = scratch("interrupted")
     process = subprocess.Popen([PROGRAM, "generate", "--model", tiny_model(), "-n", "4096", "--steps", "1000", "--output", f"{folder}/x.png"],
                                stderr=subprocess.DEVNULL)
-    time.sleep(0.5 * SLOW)
+
+    def listens():
+        with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+            caught = next(line for line in status if line.startswith("SigCgt:"))
+        return int(caught.split()[1], 16) & 1 << signal.SIGINT - 1
+    eventually(listens, what="a program that takes signals")
     process.send_signal(signal.SIGINT)
     same(process.wait(30 * SLOW), 130, "the exit status")
     same(os.listdir(folder), [], "the folder")

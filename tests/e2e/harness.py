@@ -69,8 +69,8 @@ def same(got, wanted, what="value"):
         raise AssertionError(f"{what}: got {got!r}, wanted {wanted!r}")
 
 
-def eventually(probe, seconds=10.0, what="condition"):
-    """Polls until probe() is truthy; returns its value."""
+def eventually(probe, seconds=60.0, what="condition"):
+    """Polls until probe() is truthy; returns its value. Patience costs nothing where it is not needed: no test depends on how fast a machine is."""
     end = time.monotonic() + seconds * SLOW
     while True:
         value = probe()
@@ -162,7 +162,7 @@ class Daemon:
         line = []
         reader = threading.Thread(target=lambda: line.append(self.process.stdout.readline()), daemon=True)
         reader.start()
-        reader.join(30 * SLOW)
+        reader.join(60 * SLOW)
         return line[0].decode() if line else ""
 
     def tail(self):
