@@ -1,48 +1,18 @@
 """Mixtures, pictures, masks and variations through the daemon and the command line, with the same bytes from both."""
 import re
-import struct
-import zlib
 
 from harness import *  # noqa: F403
+from png import pixels_of, png
 
 daemon = Daemon()
-
-
-def png(width, height, rows, channels=3, colour=None):
-    """rows: bytes of each row. A plain PNG by hand."""
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels] if colour is None else colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))) + chunk(b"IEND", b"")
 
 
 def base64_of(data):
     return base64.b64encode(data).decode()
 
 
-def pixels_of(data):
-    """Undoes the filters of an 8-bit PNG that is not interlaced: (channels, [row of bytes])."""
-    width, height = png_size(data)
-    channels = {0: 1, 2: 3}[data[25]]
-    at, packed = 8, b""
-    while at < len(data):
-        length, kind = int.from_bytes(data[at:at + 4], "big"), data[at + 4:at + 8]
-        packed += data[at + 8:at + 8 + length] if kind == b"IDAT" else b""
-        at += 12 + length
-    raw, stride, above, rows = zlib.decompress(packed), width * channels, bytes(width * channels), []
-    for y in range(height):
-        kind, row = raw[y * (stride + 1)], bytearray(raw[y * (stride + 1) + 1:(y + 1) * (stride + 1)])
-        for i in range(stride):
-            a, b, c = (row[i - channels] if i >= channels else 0), above[i], (above[i - channels] if i >= channels else 0)
-            near = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
-            row[i] = (row[i] + (0, a, b, (a + b) // 2, near)[kind]) % 256
-        above = bytes(row)
-        rows.append(above)
-    return channels, rows
-
-
-INIT = png(8, 8, [bytes((x * 30 + y * 3 + c * 40) % 256 for x in range(8) for c in range(3)) for y in range(8)])
-MASK = png(8, 8, [bytes(255 if x >= 4 else 0 for x in range(8)) for _ in range(8)], channels=1)  # the right half is painted anew
+INIT = png(8, 8, lambda x, y, c: x * 30 + y * 3 + c * 40)
+MASK = png(8, 8, lambda x, y, c: 255 if x >= 4 else 0, colour=0)  # the right half is painted anew
 
 
 def refused(code, field, **body):
@@ -169,7 +139,7 @@ def a_recipe_names_its_pictures_by_hash():
 
 @test
 def pictures_that_cannot_be_are_refused():
-    small, alpha = png(4, 4, [bytes(12)] * 4), png(8, 8, [bytes(32)] * 8, colour=6)
+    small, alpha = (png(side, side, lambda x, y, c: 0, colour) for side, colour in ((4, 2), (8, 6)))
     for data in ("", "x", "!!!!", "/etc/passwd", "http://127.0.0.1/x.png", "data:image/png;base64," + base64_of(INIT), base64_of(b"GIF89a" * 20),
                  base64_of(INIT)[:-1], base64_of(INIT[:20]), base64_of(small), base64_of(alpha), 7, None, [base64_of(INIT)]):
         refused("invalid-field", "/init_image", init_image=data)
@@ -206,11 +176,13 @@ def a_picture_that_was_set_aside_goes_on_with_the_same_bytes():
 
 @test
 def a_deadline_counts_the_steps_that_are_made():
-    small = png(32, 32, [bytes(range(0, 256, 8))] * 32, channels=1)
+    small = png(32, 32, lambda x, y, c: 8 * x, colour=0)
     with Daemon("--model", f"slow={os.path.join(ROOT, 'models/fashion-mnist')}") as other:
         same(other.make(model="slow", class_label=1, steps=20)["state"], "succeeded", "loads")
-        job = other.make(model="slow", class_label=1, steps=1000, init_image=base64_of(small), strength=0.01, deadline_ms=int(1400 * SLOW))
+        spec = {"model": "slow", "class_label": 1, "steps": 1000, "n": 16, "init_image": base64_of(small), "deadline_ms": int(10000 * SLOW)}
+        job = other.make(strength=0.01, **spec)
         same(job["state"], "succeeded", f"ten of a thousand steps: {job['error']}")
+        same(other.make(strength=1, **spec)["error"]["code"], "deadline", "all of them")
 
 
 @test

@@ -3,7 +3,6 @@ from harness import *  # noqa: F403
 import re
 import socket as sockets
 
-FAULTS = os.path.join(os.path.dirname(PROGRAM), "denoised-faults")
 DRAINS = 30 if SLOW == 1 else 5
 LONG = {"steps": 1000, "guidance_scale": 1}
 
@@ -12,10 +11,7 @@ class Slow(Daemon):  # noqa: F405
     """The program with fault points; by default its ticks take 5 ms more, so that jobs stay under way on any machine."""
 
     def __init__(self, *options, fault="step_k:1:slow5", **more):
-        super().__init__("--snapshot-every", "0.05", *options, environment={"DENOISED_FAULT": fault}, **more)
-
-    def command(self):
-        return [FAULTS, *super().command()[1:]]
+        super().__init__("--snapshot-every", "0.05", *options, environment={"DENOISED_FAULT": fault}, program=FAULTS, **more)
 
     def terminate(self, times=1):
         for _ in range(times):

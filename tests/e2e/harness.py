@@ -22,8 +22,10 @@ import traceback
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PROGRAM = os.environ.get("DENOISED", os.path.join(ROOT, "build", "denoised"))
-# The same sources with fault points (server/fault.h).
-FAULTS = os.path.join(os.path.dirname(PROGRAM), "denoised-faults") if "DENOISED" in os.environ else os.path.join(ROOT, "build", "release", "denoised-faults")
+# The same sources with fault points (server/fault.h); build/denoised is a link into build/release.
+FAULTS = os.path.join(os.path.dirname(PROGRAM), "denoised-faults")
+if not os.path.exists(FAULTS):
+    FAULTS = os.path.join(ROOT, "build", "release", "denoised-faults")
 # Sanitizers slow everything down; waits are stretched alike.
 SLOW = {"release": 1.0, "address": 4.0, "undefined": 4.0, "thread": 12.0}.get(os.environ.get("TEST_VARIANT", "release"), 1.0)
 CLASSES = ["T-shirt, top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker, trainer", "Bag", "Ankle boot, trainer"]
@@ -134,7 +136,8 @@ class UnixConnection(Connection):
 class Daemon:
     """A running `denoised serve`. address: what it printed; data: its folder, kept over restarts."""
 
-    def __init__(self, *options, model=None, data=None, listen="127.0.0.1:0", ready=True, environment=None):
+    def __init__(self, *options, model=None, data=None, listen="127.0.0.1:0", ready=True, environment=None, program=PROGRAM):
+        self.program = program
         self.options, self.model, self.listen = list(options), model or tiny_model(), listen
         self.data = data or scratch("data")
         self.environment = environment
@@ -143,7 +146,7 @@ class Daemon:
         self.start(ready)
 
     def command(self):
-        return [PROGRAM, "serve", "--listen", self.listen, "--data", self.data, "--model", f"tiny={self.model}", "--threads", "1", *(["--base-path", BASE_PATH] if BASE_PATH else []), *self.options]
+        return [self.program, "serve", "--listen", self.listen, "--data", self.data, "--model", f"tiny={self.model}", "--threads", "1", *(["--base-path", BASE_PATH] if BASE_PATH else []), *self.options]
 
     def start(self, ready=True):
         self.log = open(self.log_path, "ab")

@@ -6,12 +6,13 @@ import base64
 import struct
 import zlib
 
+from png import END, SIGNATURE, chunk, head
+
 FINE = ("fine", "")
 NO_PNG = (422, "the bytes are none")
 NO_BASE64 = (422, "padded and without line ends or a data: prefix")
 SIZE = (422, "8 pixels wide and 8 high")
 CLEAR = (422, "without transparency")
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def bad(text):
@@ -22,15 +23,6 @@ def base(data):
     return base64.b64encode(data).decode()
 
 
-def chunk(kind, body=b"", crc=None, length=None):
-    total = zlib.crc32(kind + body) if crc is None else crc
-    return struct.pack(">I", len(body) if length is None else length) + kind + body + struct.pack(">I", total)
-
-
-def head(width=8, height=8, depth=8, colour=2, compression=0, filtering=0, interlace=0):
-    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, compression, filtering, interlace))
-
-
 def rows(row_bytes=24, count=8, filtering=0):
     return b"".join(bytes([filtering]) + bytes((y * 29 + x * 7) % 256 for x in range(row_bytes)) for y in range(count))
 
@@ -39,7 +31,6 @@ def data(raw=None, **options):
     return chunk(b"IDAT", zlib.compress(rows() if raw is None else raw), **options)
 
 
-END = chunk(b"IEND")
 GOOD = SIGNATURE + head() + data() + END
 
 

@@ -1,51 +1,20 @@
 """Pictures that come with requests: stored before the job is accepted, read by the worker, gone with the job."""
 from harness import *  # noqa: F403
 import hashlib
-import struct
-import zlib
-
-
-def png(pixels, width, height, colour=2, depth=8):
-    """A PNG of raw rows."""
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-    per_row = len(pixels) // height
-    raw = b"".join(b"\0" + pixels[y * per_row:(y + 1) * per_row] for y in range(height))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+from png import pixels_of, png
 
 
 def base(data):
     return base64.b64encode(data).decode()
 
 
-PICTURE = png(bytes((7 * i) % 256 for i in range(8 * 8 * 3)), 8, 8)
-MASK = png(bytes(255 if i % 8 < 4 else 0 for i in range(64)), 8, 8, colour=0)  # the left half is painted anew
+PICTURE = png(8, 8, lambda x, y, c: 7 * (24 * y + 3 * x + c))
+MASK = png(8, 8, lambda x, y, c: 255 if x < 4 else 0, colour=0)  # the left half is painted anew
 SPEC = {"class_label": 2, "steps": 10, "seed": 5, "sampler": "ddim", "init_image": base(PICTURE), "strength": 0.6}
 
 
 def inputs_of(daemon):
     return sorted(os.listdir(os.path.join(daemon.data, "inputs")))
-
-
-def unpacked(data):
-    """RGB rows of a PNG as the program writes them, by its own decoder elsewhere: zlib and the filters."""
-    at, idat = 8, b""
-    while at < len(data):
-        length, kind = struct.unpack(">I4s", data[at:at + 8])
-        idat += data[at + 8:at + 8 + length] if kind == b"IDAT" else b""
-        at += 12 + length
-    raw, rows, before = zlib.decompress(idat), [], bytes(24)
-    for y in range(8):
-        kind, row = raw[y * 25], bytearray(raw[y * 25 + 1:y * 25 + 25])
-        for i in range(24):
-            left, up, corner = row[i - 3] if i >= 3 else 0, before[i], before[i - 3] if i >= 3 else 0
-            if kind == 4:
-                guess = left + up - corner
-                near = min((abs(guess - left), 0, left), (abs(guess - up), 1, up), (abs(guess - corner), 2, corner))[2]
-            row[i] = (row[i] + (0, left, up, (left + up) // 2, near if kind == 4 else 0)[kind]) % 256
-        before = bytes(row)
-        rows.append(before)
-    return rows
 
 
 @test
@@ -58,10 +27,10 @@ def image_to_image_keeps_the_picture_as_its_strength_says():
         plain = {k: v for k, v in SPEC.items() if k not in ("init_image", "strength")}
         check(daemon.make(**plain)["images"][0]["pixels_sha256"] != job["images"][0]["pixels_sha256"], "the picture matters")
         same(daemon.make(**SPEC)["images"][0]["pixels_sha256"], job["images"][0]["pixels_sha256"], "the same again")
-        original = unpacked(PICTURE)
+        original = pixels_of(PICTURE)[1]
 
         def distance(strength):
-            made = unpacked(daemon.image(daemon.make(**{**SPEC, "strength": strength, "steps": 50})["id"]))
+            made = pixels_of(daemon.image(daemon.make(**{**SPEC, "strength": strength, "steps": 50})["id"]))[1]
             return sum(abs(a - b) for x, y in zip(made, original) for a, b in zip(x, y))
         little, much = distance(0.04), distance(0.9)
         check(little < much, f"distances {little} and {much}")
@@ -73,7 +42,7 @@ def a_mask_keeps_what_it_does_not_paint():
         job = daemon.make(**{**SPEC, "mask_image": base(MASK), "strength": 1.0})
         same(job["state"], "succeeded", f"{job['error']}")
         check(set(inputs_of(daemon)) <= {f"{job['id']}-init.png", f"{job['id']}-mask.png"}, "files")
-        made, original = unpacked(daemon.image(job["id"])), unpacked(PICTURE)
+        made, original = pixels_of(daemon.image(job["id"]))[1], pixels_of(PICTURE)[1]
         same([row[12:] for row in made], [row[12:] for row in original], "the right half")
         check([row[:12] for row in made] != [row[:12] for row in original], "the left half is new")
 
@@ -129,7 +98,7 @@ def a_replayed_request_leaves_no_files():
 @test
 def a_picture_that_cannot_be_decoded_fails_its_job_and_no_other():
     broken = {"cut short": PICTURE[:-30], "bad checksum": PICTURE[:60] + bytes([PICTURE[60] ^ 1]) + PICTURE[61:],
-              "rows missing": png(bytes(8 * 3 * 4), 8, 4)[:16] + PICTURE[16:33] + png(bytes(8 * 3 * 4), 8, 4)[33:]}
+              "rows missing": PICTURE[:33] + png(8, 4, lambda x, y, c: 0)[33:]}
     with Daemon() as daemon:
         for what, data in broken.items():
             answer = daemon.post({**SPEC, "init_image": base(data)})

@@ -7,9 +7,9 @@ import random
 import subprocess
 import time
 
-from harness import check, eventually, os, same, sqlite3
+from harness import FAULTS, check, eventually, os, same, sqlite3
 from kills_points import POINTS
-from kills_victim import FAULTY, PATIENCE, Victim
+from kills_victim import PATIENCE, Victim
 from kills_workload import DRAWN, VERY_LONG, Workload, spec_name
 
 CHAPTER_KILLS = 25
@@ -167,7 +167,7 @@ class Chapter:
         self.victim.wait_ready()
         self.work.run(lambda: self.victim.ask("SELECT count(*) FROM image")[0][0] > 2, "post")
         target = os.path.join(self.victim.folder, f"backup-{self.rng.random()}")
-        command = [FAULTY, "backup", "--data", self.victim.data, target]
+        command = [FAULTS, "backup", "--data", self.victim.data, target]
         done = subprocess.run(command, env=self.victim.environment(self._faults(point)), capture_output=True, text=True, check=False)
         check(done.returncode == -9 and point in self.victim.fired(), f"{point}: the backup ended with {done.returncode}: {done.stderr}")
         self.totals.kills += 1

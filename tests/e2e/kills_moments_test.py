@@ -8,10 +8,10 @@ import struct
 import threading
 import time
 
-from harness import Daemon, ROOT, SLOW, check, eventually, json, os, run, same, signal, sqlite3, subprocess, test
+from harness import Daemon, FAULTS, ROOT, SLOW, check, eventually, json, os, run, same, signal, sqlite3, subprocess, test
 from kills_chapter import Chapter, Totals
 from kills_points import POINTS
-from kills_victim import FAULTY, PATIENCE, Victim
+from kills_victim import PATIENCE, Victim
 from kills_workload import SHORT, VERY_LONG, undisturbed
 
 APPLICATION_ID = 0x646e7364
@@ -228,7 +228,7 @@ def a_backup_is_whole_although_its_daemon_is_killed():
             scene.work.run(lambda: victim.dead() or victim.ready.is_set(), "post")
             slowed = dict(victim.environment(""), DENOISED_FAULT="backup_mid:1:slow3,backup_database_copied:1:slow30")
             victim.fired_path += str(number)  # the daemon keeps the one it has
-            backup = subprocess.Popen([FAULTY, "backup", "--data", victim.data, target], env=slowed, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            backup = subprocess.Popen([FAULTS, "backup", "--data", victim.data, target], env=slowed, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             scene.work.run(lambda: victim.dead(), point)
             same(backup.wait(PATIENCE), 0, f"the backup: {backup.stderr.read()}")
             counts.append(whole(target))

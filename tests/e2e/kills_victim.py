@@ -8,11 +8,8 @@ import subprocess
 import threading
 import time
 
-from harness import PROGRAM, ROOT, SLOW, UnixConnection, check, eventually, json, scratch, tiny_model
+from harness import FAULTS, SLOW, UnixConnection, check, eventually, json, scratch, tiny_model
 
-FAULTY = os.path.join(os.path.dirname(PROGRAM), "denoised-faults")
-if not os.path.exists(FAULTY):
-    FAULTY = os.path.join(ROOT, "build", "release", "denoised-faults")
 PATIENCE = 60 * SLOW  # for what must come sooner or later, on a machine of any speed
 
 
@@ -30,7 +27,7 @@ class Victim:
         self.starts = 0
 
     def command(self):
-        return [FAULTY, "serve", "--listen", self.listen, "--data", self.data, "--model", f"tiny={tiny_model()}", "--threads", "1",
+        return [FAULTS, "serve", "--listen", self.listen, "--data", self.data, "--model", f"tiny={tiny_model()}", "--threads", "1",
                 "--snapshot-every", "0.01", *self.options]
 
     def environment(self, faults):

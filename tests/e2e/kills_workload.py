@@ -12,26 +12,15 @@ import time
 
 from harness import SLOW, UnixConnection, base64, read_events
 from ledger import Ledger
+from png import png
 
 CLIENTS = 3
 PENDING_MAX = 24  # jobs that the clients know not to have ended
 PATIENCE_SECONDS = 60
 
 
-def _png(width, height, body=None):
-    """A small RGB picture; body: its compressed rows where they are to be broken."""
-    import struct
-    import zlib
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    rows = b"".join(b"\0" + bytes((7 * i + 31 * y) % 256 for i in range(3 * width)) for y in range(height))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) +
-            chunk(b"IDAT", body if body is not None else zlib.compress(rows)) + chunk(b"IEND", b""))
-
-
-PICTURE = base64.b64encode(_png(8, 8)).decode()
-BROKEN = base64.b64encode(_png(8, 8, b"\x78\x9c\x01")).decode()  # its rows end at once: only the worker finds out
+PICTURE = base64.b64encode(png(8, 8, lambda x, y, c: 21 * x + 7 * c + 31 * y)).decode()
+BROKEN = base64.b64encode(png(8, 8, lambda x, y, c: 0, packed=b"\x78\x9c\x01")).decode()  # its rows end at once: only the worker finds out
 SHORT = [{"steps": 2 + i, "n": 1 + i % 3, "seed": str(100 + i), "class_label": i, "sampler": ("ddim", "dpmpp_2m", "ddpm")[i % 3]} for i in range(9)]
 LONG = [{"steps": 150, "n": 2, "seed": str(200 + i), "class_label": i, "sampler": ("ddim", "dpmpp_2m")[i % 2]} for i in range(4)]
 VERY_LONG = {"steps": 1000, "n": 2, "seed": "250", "class_label": 4, "sampler": "ddim"}

@@ -9,7 +9,7 @@ import random
 import re
 import shutil
 import struct
-import zlib
+from png import png
 
 LATENT = os.path.join(ROOT, "tests/golden/pipe_dit_ddpm10_cfg4")
 PACE = {"DENOISED_FAULT": "step_k:1:slow3"}  # every tick takes 3 ms more: jobs are under way when they are disturbed, on any machine
@@ -25,27 +25,15 @@ class Slow(Daemon):  # noqa: F405
     """The program with fault points, whose ticks are slow."""
 
     def __init__(self, *options, environment=None, **more):
-        super().__init__("--snapshot-every", "0.01", "--model", f"latent={LATENT}", *options, environment=environment or PACE, **more)
-
-    def command(self):
-        return [FAULTS, *super().command()[1:]]
-
-
-def png(width, height, channels, value):
-    """value(x, y): a byte."""
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-    rows = b"".join(b"\0" + bytes(value(x, y) for x in range(width) for _ in range(channels)) for y in range(height))
-    header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
-    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")).decode()
+        super().__init__("--snapshot-every", "0.01", "--model", f"latent={LATENT}", *options, environment=environment or PACE, program=FAULTS, **more)
 
 
 def picture(side):
-    return png(side, side, 3, lambda x, y: (x * 29 + y * 7) % 256)
+    return base64.b64encode(png(side, side, lambda x, y, c: x * 29 + y * 7)).decode()
 
 
 def mask(side):
-    return png(side, side, 1, lambda x, y: 255 if x >= side // 2 else 0)
+    return base64.b64encode(png(side, side, lambda x, y, c: 255 if x >= side // 2 else 0, colour=0)).decode()
 
 
 def catalogue(samplers):

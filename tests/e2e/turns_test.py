@@ -85,18 +85,11 @@ def ask(daemon, question, *values):
         return db.execute(question, values).fetchone()
 
 
-class Slow(Daemon):
-    """A daemon whose fault points are there."""
-
-    def command(self):
-        return [FAULTS, *super().command()[1:]]
-
-
 @test
 def urgent_jobs_go_at_once():
     slow = {"steps": 100, "n": 8, "guidance_scale": 2, "seed": 5, "sampler": "ddpm", "priority": -2}
     # A tick takes 20 ms at least, on any machine: the crowd is still there when the urgent job has ended.
-    with Slow("--rows-max", "8", environment={"DENOISED_FAULT": "step_k:1:slow20"}) as daemon:
+    with Daemon("--rows-max", "8", program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow20"}) as daemon:
         alone = daemon.make(**slow)
         crowd = [daemon.post(slow).json["id"] for _ in range(2)]
         under_way(daemon, crowd[0])
@@ -118,7 +111,7 @@ def one_clients_flood_delays_another_by_one_job():
     flood, other = {"Authorization": "Bearer the-secret-of-flood"}, {"Authorization": "Bearer the-secret-of-other"}
     job = {"steps": 60, "guidance_scale": 2, "sampler": "ddim"}
     # Four jobs at a time of two rows each, and a tick takes 5 ms at least: 256 of them are there for long on any machine.
-    with Slow("--rows-max", "8", "--api-key-file", keys, environment={"DENOISED_FAULT": "step_k:1:slow5"}) as daemon:
+    with Daemon("--rows-max", "8", "--api-key-file", keys, program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow5"}) as daemon:
         for batch in range(4):
             same(daemon.post([{**job, "seed": 64 * batch + i} for i in range(64)], **flood).status, 202, "status")
         eventually(lambda: ended(daemon) > 4, 60, "the flood is under way")

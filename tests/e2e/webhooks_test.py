@@ -71,19 +71,9 @@ def secret_file(text=SECRET):
     return path
 
 
-class Other(Daemon):
-    """A daemon of another program than the usual one."""
-
-    program = PROGRAM
-
-    def command(self):
-        return [self.program, *super().command()[1:]]
-
-
-def daemon_for(*receivers, more=(), pause="0.05", program=PROGRAM, **options):
+def daemon_for(*receivers, more=(), pause="0.05", **options):
     allowed = [word for r in receivers for word in ("--webhook-allow", f"127.0.0.1:{r.port}")]
-    Other.program = program
-    return Other("--webhook-secret-file", secret_file(), *allowed, "--webhook-pause", pause, *more, **options)
+    return Daemon("--webhook-secret-file", secret_file(), *allowed, "--webhook-pause", pause, *more, **options)
 
 
 def told(daemon, job_id, state="delivered", seconds=60):
