@@ -27,18 +27,19 @@ static void running_and_waiting_jobs_fail_in_time(void)
     CHECK_MSG(start() && wait_until_ready(), "%s", error.message);
     char running[27], waiting[27], patient[27], names[256];
     wanted w = endless;
-    w.deadline_ms = 700;
+    w.steps = 20; /* one lane alone would be done in time on any machine; 64 of them at this pace are not */
+    w.deadline_ms = 3000;
     set_pace(true);
     CHECK(enqueue(running, w));
     CHECK(wait_until_under_way(running));
-    set_pace(false);
-    w.deadline_ms = 300;
+    w.deadline_ms = 1500;
     w.client = "other";
     CHECK(enqueue(waiting, w));
     CHECK(enqueue(patient, (wanted){.sampler = "ddim", .steps = 5, .n = 1, .guidance = 2, .client = "third"}));
     CHECK(failed_late(waiting) && failed_late(running));
+    set_pace(false);
     /* Not before, unless what was left of the time was too little for what was left to do. */
-    CHECK_MSG(seconds_of(running) >= 0.4 && seconds_of(waiting) >= 0.299, "%g and %g s", seconds_of(running), seconds_of(waiting));
+    CHECK_MSG(seconds_of(running) >= 2 && seconds_of(waiting) >= 0.5, "%g and %g s", seconds_of(running), seconds_of(waiting));
     event_names(names, sizeof names, waiting);
     CHECK(wait_until_ended(patient) && state_of(patient, NULL, NULL) == API_STATE_SUCCEEDED);
     CHECK(metric_becomes("denoised_jobs_failed_total", 2) && metric("denoised_worker_restarts_total") == 0);
