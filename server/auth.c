@@ -178,13 +178,13 @@ void auth_free(auth *a)
 
 /* ---- Looking again */
 
-/* The database's good keys take the place of those known; a database that cannot be read leaves them. */
-static void look_at_store(auth *a)
+/* The database's good keys take the place of those known; a database that cannot be read leaves them: false. */
+static bool look_at_store(auth *a)
 {
     store_key *rows = NULL;
     size_t count = 0;
     if (a->store == NULL || store_keys(a->store, &rows, &count) != STORE_OK) {
-        return;
+        return false;
     }
     auth_key *keys = calloc(count + 1, sizeof *keys);
     size_t used = 0;
@@ -206,6 +206,7 @@ static void look_at_store(auth *a)
         a->store_had_keys = count > 0;
         pthread_mutex_unlock(&a->lock);
     }
+    return keys != NULL;
 }
 
 /* A changed file is read within a second of the change, so that a revoked key stops working without a restart. */
@@ -237,10 +238,10 @@ static void look_again(auth *a)
     }
 }
 
-void auth_watch(auth *a, store *s)
+dn_status auth_watch(auth *a, store *s, dn_error *error)
 {
     a->store = s;
-    look_at_store(a);
+    return look_at_store(a) ? DN_OK : dn_fail(error, DN_IO, "the database's keys cannot be read");
 }
 
 /* ---- Asking */

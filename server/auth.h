@@ -38,8 +38,9 @@ typedef struct auth_identity {
 dn_status auth_open(auth **out, const char *path, dn_error *error);
 void auth_free(auth *a);
 dn_status auth_reload(auth *a, dn_error *error); /* the file; a bad one keeps the old keys */
-/* From now on the database's keys count too. Before the first request; the store outlives auth's use. */
-void auth_watch(auth *a, store *s);
+/* From now on the database's keys count too; one whose keys cannot be read is refused, for nobody could say whether a key is needed.
+ * Before the first request; the store outlives auth's use. */
+dn_status auth_watch(auth *a, store *s, dn_error *error);
 /* Whether a key is needed: there is a file, or the database has, or ever had, a key. */
 bool auth_required(auth *a);
 /* authorization: the header's value or NULL. True with *out filled. */

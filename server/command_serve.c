@@ -132,7 +132,9 @@ static dn_status open_parts(serve_run *run, dn_error *error)
         status = store_open(&s->store, &options, error);
     }
     if (status == DN_OK) {
-        auth_watch(s->auth, s->store);
+        status = auth_watch(s->auth, s->store, error);
+    }
+    if (status == DN_OK) {
         status = serve_options_guarded(o, auth_required(s->auth), error);
     }
     if (status == DN_OK) {
@@ -265,6 +267,7 @@ static void start_retention(serve_run *run)
     if (request != NULL) {
         request->keep_ms = (int64_t)run->options.keep_days * DAY_MS;
         request->keep_bytes = run->options.keep_bytes;
+        request->untold_stay = run->service.webhooks != NULL;
         store_submit(run->service.store, request);
     }
 }

@@ -341,6 +341,7 @@ dn_status dispatcher_start(dispatcher **out, const dispatcher_options *options, 
     d->daemon = getpid();
     d->pid_fd = -1;
     d->rows_per_job = 8;
+    atomic_store(&d->freeze_seconds, options->freeze_seconds > 0 ? options->freeze_seconds : DISPATCHER_FREEZE_SECONDS);
     d->files.images_fd = d->files.snapshots_fd = -1;
     d->inbox_tail = &d->inbox;
     pthread_mutex_init(&d->lock, NULL);

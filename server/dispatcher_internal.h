@@ -184,6 +184,7 @@ struct dispatcher {
     uint32_t credit;
     double started, last_heard, last_ping, last_checked, respawn_at, backoff, drain_sent_at;
     double slowest_tick;
+    _Atomic double freeze_seconds; /* of the options; tests change it for the one worker that they freeze */
     worker_side_model *models; /* [models_count] */
     tick_table *tables; /* [models_count]: what the worker says of ticks; kept over workers */
     unsigned starts;

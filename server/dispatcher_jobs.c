@@ -268,21 +268,23 @@ void dispatcher_feed(dispatcher *d)
 void dispatcher_suspect(dispatcher *d)
 {
     running_job *alone = NULL;
-    unsigned count = 0, seen = 0;
+    unsigned there = 0, count = 0, seen = 0; /* one that was already ending may have done it, and will not run again */
     for (running_job *job = d->jobs; job; job = job->next) {
-        if (job->end == END_NONE && job_count_lanes(job, PLACE_SENT)) {
+        if (!job_count_lanes(job, PLACE_SENT))
+            continue;
+        there++;
+        if (job->end == END_NONE) {
             alone = job;
             count++;
         }
     }
-    if (count == 1)
-        alone->crashed_alone = true;
-    else if (count > 1)
+    if (there > 1)
         d->next_group += 2;
     for (running_job *job = d->jobs; job; job = job->next)
-        if (count > 1 && job->end == END_NONE && job_count_lanes(job, PLACE_SENT))
+        if (there > 1 && job->end == END_NONE && job_count_lanes(job, PLACE_SENT))
             job->group = d->next_group - (seen++ < count / 2 ? 1 : 0);
-    if (count == 1) {
+    if (there == 1 && alone) {
+        alone->crashed_alone = true;
         for (uint32_t i = 0; i < alone->n; i++)
             if (alone->lanes[i].place == PLACE_SENT)
                 alone->lanes[i].place = PLACE_WAITING;

@@ -271,7 +271,7 @@ static void check_silence(dispatcher *d, double now)
     if (unheard > 0)
         d->last_heard = d->last_heard + unheard < now ? d->last_heard + unheard : now;
     d->last_checked = now;
-    const double least = d->options.freeze_seconds > 0 ? d->options.freeze_seconds : DISPATCHER_FREEZE_SECONDS;
+    const double least = atomic_load(&d->freeze_seconds);
     const double ticks = DISPATCHER_FREEZE_TICKS * d->slowest_tick;
     if (now - d->last_heard > (ticks > least ? ticks : least)) {
         worker_lost(d, "it has been silent for too long", true);

@@ -128,9 +128,10 @@ static void on_completed(void *payload, struct MHD_Connection *connection, void 
     *context = NULL;
     http_waits(request, false);
     http_deadline(request, HTTP_IDLE_SECONDS);
-    if (!request->entered || http_abandon(request)) {
-        http_request_end(request);
+    if (request->entered) {
+        http_last_word(request);
     }
+    http_request_end(request);
 }
 
 /* ---- Routing */

@@ -10,7 +10,7 @@
 #include "server/http_internal.h"
 
 /* A wake that comes while the request runs is kept (PENDING), so that "nothing to do, so sleep" cannot miss it. */
-enum { RUNNING = 0, SUSPENDED = 1, PENDING = 2, ABANDONED = 3 };
+enum { RUNNING = 0, SUSPENDED = 1, PENDING = 2 };
 
 void http_deadline(http_request *request, double seconds)
 {
@@ -203,7 +203,7 @@ void http_suspend(http_request *request, double seconds)
     http *server = request->server;
     int expected = RUNNING;
     if (request->connection == NULL) {
-        return; /* nobody waits any more: see last_word */
+        return; /* nobody waits any more: see http_last_word */
     }
     MHD_suspend_connection(request->connection);
     pthread_mutex_lock(&server->lock);
@@ -230,11 +230,13 @@ void http_suspend(http_request *request, double seconds)
     }
 }
 
-/* What was committed for a client that left takes its course all the same: the handler is called as if the client were there, without a
- * connection. It finds no headers and no query, its answer goes nowhere, and it cannot sleep again. */
-static void last_word(http_request *request)
+void http_last_word(http_request *request)
 {
     http *server = request->server;
+    pthread_mutex_lock(&server->lock);
+    request->connection = NULL;
+    request->link = NULL;
+    pthread_mutex_unlock(&server->lock);
     request->held = false;
     request->route->handler(request);
     pthread_mutex_lock(&server->lock);
@@ -243,29 +245,13 @@ static void last_word(http_request *request)
     request->entered = false;
 }
 
-bool http_abandon(http_request *request)
-{
-    int seen = SUSPENDED;
-    pthread_mutex_lock(&request->server->lock);
-    request->connection = NULL;
-    request->link = NULL;
-    pthread_mutex_unlock(&request->server->lock);
-    if (atomic_compare_exchange_strong(&request->suspended, &seen, ABANDONED)) {
-        return false;
-    }
-    last_word(request);
-    return true;
-}
-
+/* libmicrohttpd ends no connection that is suspended (it does not look at it), so that between the two lines that wake one nothing can
+ * happen to the request. */
 void http_resume(http_request *request)
 {
     int seen = SUSPENDED;
     if (atomic_compare_exchange_strong(&request->suspended, &seen, RUNNING)) {
         MHD_resume_connection(request->connection);
-    } else if (seen == ABANDONED) {
-        atomic_store(&request->suspended, RUNNING); /* whoever wakes it from now on does so in vain */
-        last_word(request);
-        http_request_end(request);
     } else if (seen == RUNNING && !atomic_compare_exchange_strong(&request->suspended, &seen, PENDING) && seen == SUSPENDED) {
         /* It went to sleep between the two looks. */
         http_resume(request);

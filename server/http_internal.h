@@ -55,9 +55,10 @@ struct http {
 dn_status http_clock_start(http *server, dn_error *error);
 void http_clock_stop(http *server);
 void http_deadline(http_request *request, double seconds); /* of its connection; <= 0: none */
-/* The connection of a request is gone while its handler waits for something that always answers. True: it has answered, the handler has
- * been called for the last time, and the request is to be ended. False: that is done when it answers. */
-bool http_abandon(http_request *request);
+/* The connection of a request went when it had been woken by what always answers. What was committed for a client that left takes its
+ * course all the same: the handler is called as if the client were there, without a connection. It finds no headers and no query, its
+ * answer goes nowhere, and it cannot sleep again. */
+void http_last_word(http_request *request);
 void http_timer_clear(http_request *request); /* under the lock: it is woken by nobody but its own */
 
 /* http_connections.c: who is connected, and who goes when it becomes crowded. */

@@ -1,8 +1,8 @@
 /* The thread that empties the outbox (webhooks.h).
  *
  * Invariant: a row of the outbox is in at most one slot, from the moment it is read until the store has said how its try went; so no
- * row is sent twice at once, though the store names it again and again. Slots belong to the thread, but for `state`, which the store's
- * writer sets back to SLOT_FREE. */
+ * row is sent twice at once, though the store names it again and again; and not twice at all because the store was too busy or too full
+ * to hear of it. Slots belong to the thread, except while SLOT_MARKING, when they are the store's writer's. */
 #include "server/webhooks.h"
 
 #include <inttypes.h>
@@ -23,13 +23,14 @@
 #define RECEIVERS 64u
 #define LOOK_MS 250
 
-typedef enum slot_state { SLOT_FREE, SLOT_SENDING, SLOT_MARKING } slot_state;
+typedef enum slot_state { SLOT_FREE, SLOT_SENDING, SLOT_MARKING, SLOT_REFUSED } slot_state;
 
 typedef struct slot {
     _Atomic slot_state state;
     int64_t row;
     char id[27];
     uint32_t attempt;
+    store_request *mark; /* made before anything is sent, so that how it went can be told; NULL: none, or the store has it */
     webhook_try try;
 } slot;
 
@@ -91,8 +92,28 @@ static void count_outcome(receiver *r, bool delivered, double now)
 static void on_marked(store_request *done)
 {
     slot *s = done->payload;
+    if (done->result == STORE_BUSY || done->result == STORE_SPACE) {
+        s->mark = done;
+        atomic_store(&s->state, SLOT_REFUSED);
+        return;
+    }
     atomic_store(&s->state, SLOT_FREE);
     store_request_free(done);
+}
+
+static void submit_mark(webhooks *w, slot *s)
+{
+    store_request *request = s->mark;
+    s->mark = NULL;
+    atomic_store(&s->state, SLOT_MARKING);
+    store_submit(w->options.store, request);
+}
+
+static void mark_refused(webhooks *w)
+{
+    for (size_t i = 0; i < SLOTS; i++)
+        if (atomic_load(&w->slots[i].state) == SLOT_REFUSED)
+            submit_mark(w, &w->slots[i]);
 }
 
 /* Between 0.5 and 1.5. */
@@ -112,22 +133,17 @@ static int64_t next_try(const webhooks *w, uint32_t tries)
     return dn_wall_ms() + (int64_t)(1000 * pause * jitter());
 }
 
-/* Tells the store how the try went; the slot is free when that is committed. Without memory the row stays due, and is tried again. */
+/* Tells the store how the try went; the slot is free when that is committed. */
 static void mark(webhooks *w, slot *s, webhook_outcome outcome, const char *why, int64_t at_ms)
 {
     fault_point("webhook_sent_before_mark");
-    store_request *request = store_request_create(STORE_DELIVERY, on_marked, s);
+    store_request *request = s->mark;
     webhook_try_done(&s->try);
-    if (!request) {
-        atomic_store(&s->state, SLOT_FREE);
-        return;
-    }
     request->delivery_row = s->row;
     request->delivered = outcome == WEBHOOK_DELIVERED;
     request->next_try_ms = at_ms;
     snprintf(request->error_detail, sizeof request->error_detail, "%s", why);
-    atomic_store(&s->state, SLOT_MARKING);
-    store_submit(w->options.store, request);
+    submit_mark(w, s);
 }
 
 static void finish_try(webhooks *w, slot *s, CURLcode code)
@@ -192,6 +208,9 @@ static void send_one(webhooks *w, slot *s, const store_delivery *d)
     s->row = d->row;
     s->attempt = d->attempt;
     memcpy(s->id, d->id, sizeof s->id);
+    s->mark = store_request_create(STORE_DELIVERY, on_marked, s);
+    if (!s->mark)
+        return; /* the row stays due */
     webhook_try *t = &s->try;
     *t = (webhook_try){.message = {.seconds = dn_wall_ms() / 1000, .body = body_of(d)}};
     snprintf(t->message.id, sizeof t->message.id, "job_%s", d->id);
@@ -208,6 +227,8 @@ static void send_one(webhooks *w, slot *s, const store_delivery *d)
     if (!t->message.body || !webhook_try_begin(t, d->url, &w->secret, w->options.ca_file) ||
         curl_easy_setopt(t->easy, CURLOPT_PRIVATE, s) != CURLE_OK || curl_multi_add_handle(w->multi, t->easy) != CURLM_OK) {
         webhook_try_done(t); /* out of memory; the row stays due */
+        store_request_free(s->mark);
+        s->mark = NULL;
         return;
     }
     atomic_store(&s->state, SLOT_SENDING);
@@ -239,6 +260,7 @@ static void *webhooks_main(void *payload)
         const double now = dn_now_seconds();
         if (now - looked >= LOOK_MS / 1000.0) {
             looked = now;
+            mark_refused(w);
             send_due(w);
         }
         curl_multi_perform(w->multi, &running);
@@ -252,11 +274,13 @@ static void *webhooks_main(void *payload)
 
 static void webhooks_free(webhooks *w)
 {
-    for (size_t i = 0; i < SLOTS; i++)
+    for (size_t i = 0; i < SLOTS; i++) {
         if (w->slots[i].try.easy) {
             curl_multi_remove_handle(w->multi, w->slots[i].try.easy);
             webhook_try_done(&w->slots[i].try);
         }
+        store_request_free(w->slots[i].mark);
+    }
     curl_multi_cleanup(w->multi);
     explicit_bzero(&w->secret, sizeof w->secret);
     free(w);

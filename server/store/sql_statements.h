@@ -8,6 +8,10 @@
     "token,n,images_done,model,request,error_code,error_detail,run_at_ms"
 #define SQL_IMAGE_COLUMNS "number,file,seed,width,height,bytes,sha256,pixels_sha256,device,build,evaluations"
 
+/* Unless its end is still to be told to a webhook, and ?1. */
+#define SQL_NOT_UNTOLD                                                                                                                     \
+    "NOT (?1 AND EXISTS(SELECT 1 FROM outbox WHERE outbox.job=job.row AND delivered_ms IS NULL AND next_ms<9223372036854775807))"
+
 #define SQL_STATEMENTS(X)                                                                                                                  \
     X(SQL_BEGIN, "BEGIN IMMEDIATE")                                                                                                        \
     X(SQL_BEGIN_READ, "BEGIN")                                                                                                             \
@@ -98,8 +102,10 @@
     X(SQL_PENDING_IDS, "SELECT id FROM job WHERE state<2 ORDER BY id")                                                                     \
     /* Retention */                                                                                                                        \
     X(SQL_PURGE_NEXT, "SELECT row FROM job WHERE purge=1 AND expired=0 AND state>=2 LIMIT 1")                                              \
-    X(SQL_ENDED_OLDEST, "SELECT row,finished_ms FROM job WHERE state>=2 AND expired=0 ORDER BY finished_ms,row LIMIT 1")                   \
-    X(SQL_ENDED_WITH_IMAGES, "SELECT row FROM job WHERE state>=2 AND expired=0 AND images_done>0 ORDER BY finished_ms,row LIMIT 1")        \
+    X(SQL_ENDED_OLDEST,                                                                                                                    \
+      "SELECT row,finished_ms FROM job WHERE state>=2 AND expired=0 AND " SQL_NOT_UNTOLD " ORDER BY finished_ms,row LIMIT 1")                   \
+    X(SQL_ENDED_WITH_IMAGES, "SELECT row FROM job WHERE state>=2 AND expired=0 AND images_done>0 AND " SQL_NOT_UNTOLD                      \
+                             " ORDER BY finished_ms,row LIMIT 1")        \
     X(SQL_FILES_OF, "SELECT 'images/'||file FROM image WHERE job=?1"                                                                       \
                     " UNION ALL SELECT 'inputs/'||id||'-init.png' FROM job WHERE row=?1 AND instr(request,'\"init_image\"')"               \
                     " UNION ALL SELECT 'inputs/'||id||'-mask.png' FROM job WHERE row=?1 AND instr(request,'\"mask_image\"')")              \

@@ -24,12 +24,13 @@ void store_expire(store *s, store_request *r, int64_t row)
 static int64_t next_row(store *s, const store_request *r, int64_t now)
 {
     sql *c = &s->writer;
+    const int64_t untold = r->untold_stay;
     int64_t row = sql_integer(c, SQL_PURGE_NEXT, 0, "");
     if (row) {
         return row;
     }
     if (r->keep_ms > 0) {
-        sqlite3_stmt *statement = sql_row(c, SQL_ENDED_OLDEST, "");
+        sqlite3_stmt *statement = sql_row(c, SQL_ENDED_OLDEST, "i", untold);
         if (statement && now - sqlite3_column_int64(statement, 1) >= r->keep_ms) {
             row = sqlite3_column_int64(statement, 0);
         }
@@ -39,7 +40,7 @@ static int64_t next_row(store *s, const store_request *r, int64_t now)
         }
     }
     bool too_much = r->keep_bytes && (uint64_t)sql_integer(c, SQL_IMAGE_BYTES, 0, "") > r->keep_bytes;
-    return too_much ? sql_integer(c, SQL_ENDED_WITH_IMAGES, 0, "") : 0;
+    return too_much ? sql_integer(c, SQL_ENDED_WITH_IMAGES, 0, "i", untold) : 0;
 }
 
 static void forget_tombstones(store *s, store_request *r, int64_t now)

@@ -149,6 +149,7 @@ typedef struct store_request {
     size_t file_count;
     int64_t keep_ms;                /* retention by age of the end; 0: no such limit */
     uint64_t keep_bytes;            /* and by image bytes in all, oldest first; 0: no such limit */
+    bool untold_stay;               /* neither takes a job whose webhook is still to be told of its end: somebody is there to tell it */
     bool more;                      /* out */
     /* STORE_MODEL */
     char model_name[65];

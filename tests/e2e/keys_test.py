@@ -1,5 +1,6 @@
 """API keys: made, listed and revoked beside a running daemon; what each scope may do; rates, pending jobs and budgets."""
 import re
+import sqlite3
 
 from harness import *  # noqa: F403
 
@@ -147,6 +148,21 @@ def nobody_comes_in_from_outside_without_a_key():
         same((daemon.get("/jobs").status, daemon.get("/jobs", Authorization=key).status), (401, 200), "with a key")
         key_command(data, "revoke", number_of(key))
         eventually(lambda: daemon.get("/jobs", Authorization=key).status == 401, 10, "the revoked key's end")
+
+
+@test
+def a_daemon_that_cannot_read_its_keys_opens_nothing():
+    data = scratch("data")
+    with Daemon(data=data) as daemon:
+        add(data, "alice")
+        daemon.stop()
+    with sqlite3.connect(os.path.join(data, "denoised.db")) as db:
+        db.execute("DROP TABLE api_key")
+    db.close()
+    done = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data", data, "--model", f"tiny={tiny_model()}"],
+                          capture_output=True, text=True, timeout=60 * SLOW, check=False)
+    same(done.returncode, 75, "exit status")
+    check("denoised serve: the database's keys cannot be read" in done.stderr, done.stderr)
 
 
 @test

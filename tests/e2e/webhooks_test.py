@@ -2,6 +2,7 @@
 import hashlib
 import hmac
 import http.server
+import sqlite3
 import ssl
 
 from harness import *  # noqa: F403
@@ -96,6 +97,31 @@ def check_message(receiver, number, job, kind):
     digest = hmac.new(SECRET, f"{headers['webhook-id']}.{stamp}.".encode() + body, hashlib.sha256).digest()
     same(headers["webhook-signature"], "v1," + base64.b64encode(digest).decode(), "signature")
     same(headers["Content-Type"], "application/json", "media type")
+
+
+@test
+def what_the_store_is_too_busy_to_hear_is_not_sent_again():
+    """From the receiver's answer on another process holds the database's lock, for longer than the daemon waits for it."""
+    receiver, tried = Receiver(204), []
+    usual = receiver.answer
+    with daemon_for(receiver) as daemon:
+        def answer(handler, word):
+            if not tried:
+                tried.append(sqlite3.connect(os.path.join(daemon.data, "denoised.db"), timeout=60, isolation_level=None, check_same_thread=False))
+                tried[0].execute("BEGIN IMMEDIATE")
+            usual(handler, word)
+
+        receiver.answer = answer
+        job_id = daemon.make(class_label=7, steps=1, seed=1, webhook=f"http://127.0.0.1:{receiver.port}/")["id"]
+        eventually(lambda: len(receiver.received) > 0, 60, "the delivery")
+        # New jobs are refused when the lock has not come for five seconds: so has the mark been, which asked before.
+        same(daemon.post({"class_label": 7, "steps": 1}).status, 503, "a job while the lock is held")
+        time.sleep(1)
+        tried[0].execute("ROLLBACK")
+        same(told(daemon, job_id)["webhook"]["tries"], 1, "tries")
+        same(len(receiver.received), 1, "deliveries")
+        tried[0].close()
+    receiver.close()
 
 
 @test

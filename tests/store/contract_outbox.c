@@ -124,6 +124,32 @@ static void an_expired_job_is_not_told(void)
     CHECK(due(id, 0, "") == 0 && store_delivery_of(st, id, &state) == STORE_NONE);
 }
 
+/* Where somebody is there to tell it: else it would stay for ever. */
+static void retention_passes_over_an_end_that_is_yet_to_be_told(void)
+{
+    char id[27];
+    for (int by_bytes = 0; by_bytes < 2; by_bytes++) {
+        CHECK(fresh() && enqueue_told(id) == STORE_OK);
+        const claim c = claim_one();
+        CHECK(put_image(id, c.token, 0).ended);
+        char other[27];
+        CHECK(enqueue(other, (spec){.n = 1}) == STORE_OK);
+        CHECK(put_image(other, claim_one().token, 0).ended);
+        clock_ms += 10000;
+        store_request *r = store_request_create(STORE_RETENTION, NULL, NULL);
+        r->keep_ms = by_bytes ? 0 : 1000;
+        r->keep_bytes = by_bytes ? 1 : 0;
+        r->untold_stay = true;
+        CHECK(store_call(st, r) == STORE_OK && !job_of(id).expired && job_of(other).expired);
+        const int64_t row = due(id, 0, "succeeded");
+        CHECK(row > 0 && mark(row, false, by_bytes ? 0 : clock_ms + 5000) == STORE_OK);
+        CHECK(store_call(st, r) == STORE_OK && job_of(id).expired == by_bytes); /* given up, or to be tried again */
+        r->untold_stay = false;
+        CHECK(store_call(st, r) == STORE_OK && job_of(id).expired);
+        store_request_free(r);
+    }
+}
+
 static void the_longest_due_come_first(void)
 {
     char ids[3][27];
@@ -142,8 +168,9 @@ static void the_longest_due_come_first(void)
 }
 
 static const contract_case CASES[] = {
-    CASE(an_end_is_due_at_once),        CASE(every_kind_of_end_is_due),        CASE(a_stale_end_is_not_told),
-    CASE(a_delivered_one_is_done_with), CASE(a_failed_one_waits_for_its_time), CASE(an_expired_job_is_not_told),
-    CASE(the_longest_due_come_first),
+    CASE(an_end_is_due_at_once),           CASE(every_kind_of_end_is_due),
+    CASE(a_stale_end_is_not_told),         CASE(a_delivered_one_is_done_with),
+    CASE(a_failed_one_waits_for_its_time), CASE(an_expired_job_is_not_told),
+    CASE(the_longest_due_come_first),      CASE(retention_passes_over_an_end_that_is_yet_to_be_told),
 };
 CONTRACT_GROUP(contract_outbox, CASES)

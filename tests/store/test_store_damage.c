@@ -34,6 +34,7 @@ static bool read_whole(int which)
     char path[160];
     path_of(path, which);
     FILE *in = fopen(path, "rb");
+    free(sound.bytes[which]);
     sound.bytes[which] = malloc(8 << 20);
     sound.count[which] = in ? fread(sound.bytes[which], 1, 8 << 20, in) : 0;
     if (in) {
