@@ -9,7 +9,7 @@ import random
 import re
 import shlex
 import hostile
-from proxy import ProxiedDaemon, have_nginx
+from proxy import UNLIMITED, ProxiedDaemon, have_nginx
 
 sys.path.insert(0, os.path.join(ROOT, "tests", "hostile"))
 import command_cases  # noqa: E402
@@ -18,8 +18,6 @@ import json_cases  # noqa: E402
 import path_cases  # noqa: E402
 
 HTTP = ("LINES", "TARGETS", "HEADERS", "LENGTHS", "MEDIA", "PIPELINES")
-# The rates of nginx have a test of their own; here every request must come through.
-UNLIMITED = [("rate=50r/s", "rate=100000r/s"), ("burst=100", "burst=100000")]
 KEY = "Bearer " + http_cases.KEY.decode()
 OTHER = "Bearer " + "b" * 32
 counted = {}
