@@ -13,10 +13,8 @@ class Slow(Daemon):  # noqa: F405
     def __init__(self, *options, fault="step_k:1:slow5", **more):
         super().__init__("--snapshot-every", "0.05", *options, environment={"DENOISED_FAULT": fault}, program=FAULTS, **more)
 
-    def terminate(self, times=1):
-        for _ in range(times):
-            self.process.send_signal(signal.SIGTERM)
-            time.sleep(0.02)
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
 
     def unended(self):
         return sum(len(self.get(f"/jobs?state={state}&limit=100").json["jobs"]) for state in ("queued", "running"))
@@ -41,7 +39,7 @@ def many_drains_spend_no_attempt():
             same(daemon.process.wait(70 * SLOW), 0, "status")
             longest = max(longest, time.monotonic() - began)
             daemon.start()
-        check(longest < 0.1 + 10 * SLOW, f"a drain took {longest:.1f} s")
+        check(longest < 0.1 + 30 * SLOW, f"a drain took {longest:.1f} s")
         made = {job_id: daemon.wait(job_id, 200) for job_id in jobs}
         same({(job["state"], job["attempt"]) for job in made.values()}, {("succeeded", 1)}, "states and attempts")
         requeued = [event["json"]["reason"] for job_id in jobs for event in daemon.events(f"/jobs/{job_id}/events") if event["event"] == "requeued"]
@@ -149,7 +147,7 @@ def while_the_worker_is_frozen():
         worker = daemon.worker_pids()[0]
         os.kill(worker, signal.SIGSTOP)
         began = time.monotonic()
-        daemon.terminate(2)
+        daemon.terminate_at_once()
         same(gone(daemon, 60), 0, "status")
         check(time.monotonic() - began < 30 * SLOW, "it waited for too long")
         check(not os.path.exists(f"/proc/{worker}"), "the worker is left")

@@ -226,9 +226,7 @@ def a_second_signal_hurries_and_the_job_resumes():
         alone = daemon.post({"steps": 1000, "n": 1, "seed": 77, "class_label": 5}, Accept="image/png", Prefer="wait=200").body
         job = daemon.post({"steps": 1000, "n": MANY, "seed": 77, "class_label": 5}).json["id"]
         eventually(lambda: daemon.get(f"/jobs/{job}").json["progress"]["done"] > 100, what="it has begun")
-        daemon.process.send_signal(signal.SIGTERM)
-        time.sleep(0.05)
-        daemon.process.send_signal(signal.SIGTERM)
+        daemon.terminate_at_once()
         began = time.monotonic()
         same(daemon.process.wait(20 * SLOW), 0, "status")
         check(time.monotonic() - began < 10 * SLOW, "it hurried")
