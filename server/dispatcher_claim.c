@@ -49,12 +49,19 @@ void dispatcher_find_strangers(dispatcher *d)
         dispatcher_forget_strangers(d);
 }
 
+void dispatcher_look_again(dispatcher *d)
+{
+    d->next_claim = 0;
+    for (size_t i = 0; i < models_count(d->options.models); i++)
+        d->models[i].no_jobs_until = 0;
+}
+
 void dispatcher_staged(dispatcher *d, const store_request *request)
 {
     if (request->result != STORE_OK || !request->staged)
         return;
     d->queue_moved = d->claim_urgent = d->claim_again = true;
-    d->next_claim = 0;
+    dispatcher_look_again(d);
     if (!d->strangers)
         dispatcher_find_strangers(d);
 }
@@ -64,7 +71,7 @@ void dispatcher_staged(dispatcher *d, const store_request *request)
 /* Fills claim_models; returns the rows that are free for jobs of this priority, of them all. A model that cannot be loaded is claimed
  * too, beside one that can: its jobs fail with the cause. Where none can, the daemon is about to end, and its jobs wait for a better
  * start. */
-static double choose_models(dispatcher *d, int priority)
+static double choose_models(dispatcher *d, int priority, double now)
 {
     double room = 0;
     unsigned count = 0;
@@ -74,7 +81,7 @@ static double choose_models(dispatcher *d, int priority)
         const uint32_t rows_max = d->models[i].rows_max;
         const double target = d->models[i].failed ? 1 : rows_max + (rows_max / 4 > 2 ? rows_max / 4 : 2);
         const double free_rows = target - rows_before(d, i, priority);
-        if ((!d->models[i].ready && !d->models[i].failed) || free_rows <= 0)
+        if ((!d->models[i].ready && !d->models[i].failed) || free_rows <= 0 || now < d->models[i].no_jobs_until)
             continue;
         d->claim_models[count++] = models_name(d->options.models, i);
         room += free_rows;
@@ -84,11 +91,11 @@ static double choose_models(dispatcher *d, int priority)
 }
 
 /* With all rows taken: the lowest priority for which there is room nevertheless, and its room. */
-static double choose_urgent(dispatcher *d, int *priority)
+static double choose_urgent(dispatcher *d, int *priority, double now)
 {
     double room = 0;
     for (*priority = 1 - API_PRIORITY_MAX; room <= 0 && *priority <= API_PRIORITY_MAX; ++*priority)
-        room = choose_models(d, *priority);
+        room = choose_models(d, *priority, now);
     --*priority;
     return room;
 }
@@ -104,16 +111,16 @@ static bool suspicion(const dispatcher *d)
 void dispatcher_claim(dispatcher *d, double now)
 {
     if (atomic_exchange(&d->kicked, false)) {
-        d->next_claim = 0;
+        dispatcher_look_again(d);
         d->claim_again = d->claim_urgent = true;
         d->queue_moved = true;
     }
     if (d->claiming || now < d->next_claim || !d->hello || suspicion(d))
         return;
     int priority = -API_PRIORITY_MAX;
-    double room = choose_models(d, priority);
+    double room = choose_models(d, priority, now);
     if (room <= 0 && d->claim_urgent)
-        room = choose_urgent(d, &priority);
+        room = choose_urgent(d, &priority, now);
     const bool strange = d->strangers && dispatcher_any_ready(d);
     pending *item = room > 0 || strange ? dispatcher_pending(d, STORE_CLAIM) : NULL;
     if (!item)
@@ -220,6 +227,17 @@ static bool take_claimed(dispatcher *d, pending *item)
     return true;
 }
 
+/* No job waits for the models that were asked for; of the others, which had no room then, this says nothing. */
+static void note_empty(dispatcher *d, const store_request *request)
+{
+    const double until = d->claim_again ? 0 : dn_now_seconds() + DISPATCHER_CLAIM_SECONDS;
+    for (const char *const *name = request->models; name && *name; name++) {
+        const size_t i = model_index_of(d, *name);
+        if (i < models_count(d->options.models))
+            d->models[i].no_jobs_until = until;
+    }
+}
+
 bool dispatcher_claimed(dispatcher *d, pending *item)
 {
     const store_request *request = item->request;
@@ -234,8 +252,12 @@ bool dispatcher_claimed(dispatcher *d, pending *item)
         d->claim_urgent = d->claim_again;
         return true;
     }
-    if (request->result != STORE_OK || !request->claimed_count) {
-        d->next_claim = d->claim_again ? 0 : dn_now_seconds() + (request->result == STORE_OK ? DISPATCHER_CLAIM_SECONDS : 0.1);
+    if (request->result != STORE_OK) {
+        d->next_claim = d->claim_again ? 0 : dn_now_seconds() + 0.1;
+        return true;
+    }
+    if (!request->claimed_count) {
+        note_empty(d, request);
         return true;
     }
     d->queue_moved = true;

@@ -64,7 +64,7 @@ static dn_status model_known(dispatcher *d, size_t index, const protocol_message
     settle(d);
     d->ever_ready = true;
     d->backoff = 0;
-    d->next_claim = 0;
+    dispatcher_look_again(d);
     return DN_OK;
 }
 
@@ -113,7 +113,7 @@ static dn_status hear_model(dispatcher *d, const protocol_message *m, dn_error *
         models_set_state(d->options.models, name, MODEL_FAILED, cause);
         d->models[index] = (worker_side_model){.failed = true};
         settle(d);
-        d->next_claim = 0;
+        dispatcher_look_again(d);
         fprintf(stderr, "denoised: model %s cannot be loaded: %s\n", name, cause);
         return DN_OK;
     default:

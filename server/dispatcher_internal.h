@@ -133,6 +133,7 @@ typedef struct outstanding_lane {
 typedef struct worker_side_model {
     bool ready, failed; /* ready: it takes lanes, whether it is in memory or not */
     uint32_t rows_max;
+    double no_jobs_until; /* no job waited for it when it was last asked for: until then nobody asks, but after a word of new ones */
 } worker_side_model;
 
 /* How far an image had come when its worker was lost. */
@@ -221,6 +222,7 @@ void dispatcher_retry_deferred(dispatcher *d, double now);
 /* dispatcher_claim.c */
 void dispatcher_claim(dispatcher *d, double now);
 bool dispatcher_claimed(dispatcher *d, pending *item); /* false: out of memory for one of its jobs; to be called again */
+void dispatcher_look_again(dispatcher *d); /* something may wait that did not: claims ask at once */
 void dispatcher_staged(dispatcher *d, const store_request *request); /* delayed jobs may be claimed again */
 void dispatcher_find_strangers(dispatcher *d); /* at start, and when jobs come back that were out of sight */
 void dispatcher_forget_strangers(dispatcher *d);

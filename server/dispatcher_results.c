@@ -98,7 +98,7 @@ static void end_result(dispatcher *d, const store_request *request)
             if (request->next_due_ms)
                 dispatcher_deadline(d, request->next_due_ms);
             d->queue_moved = d->claim_urgent = true;
-            d->next_claim = 0;
+            dispatcher_look_again(d);
         }
     }
     /* Where the store could not say how it ended, the next start takes the job up: from its snapshots, which stay. */

@@ -73,7 +73,9 @@ static void eight_jobs_share_ticks(void)
     for (uint32_t i = 0; i < 8; i++)
         CHECK(enqueue(ids[i],
                       (wanted){.sampler = samplers[i], .steps = 100 + i, .n = 1, .class_index = i, .guidance = 1 + i % 2, .seed = i}));
-    CHECK(start());
+    set_pace(true); /* until all of them have been claimed, whatever a commit takes here */
+    CHECK(start() && wait_until_under_way(ids[7]));
+    set_pace(false);
     for (int i = 0; i < 8; i++)
         CHECK(wait_until_ended(ids[i]) && state_of(ids[i], NULL, NULL) == API_STATE_SUCCEEDED);
     const double rows = metric("denoised_tick_rows_sum") / metric("denoised_tick_rows_count");

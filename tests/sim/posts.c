@@ -189,10 +189,10 @@ static bool has_begun(void *payload)
     return oracle_running(job->id) || !oracle_has_event(job->id, 1, &readable) || oracle_has_event(job->id, 2, &readable);
 }
 
-/* Where nothing is in its way, a job begins at once: nobody needs a timer to learn of it. */
-static void check_prompt(ledger_job *job, bool idle)
+/* Where nothing is in its way, a job begins at once: nobody needs a timer to learn of it. The jobs of an array may be in one another's. */
+static void check_prompt(ledger_job *job, bool idle, double seconds)
 {
-    if (idle && !sim_wait(has_begun, job, sim_now() + 0.2))
+    if (idle && !sim_wait(has_begun, job, sim_now() + seconds))
         sim_wrong("job %s waits, with nothing before it", job->id);
 }
 
@@ -237,7 +237,7 @@ void client_post_new(client *c)
     posted outcome = post(c, r, entries, false);
     store_request_free(r);
     if (outcome == POSTED) {
-        check_prompt(entries, idle);
+        check_prompt(entries, idle, count == 1 ? 0.2 : 0.9);
         check_fair(entries);
     }
     for (int tries = 0; outcome == UNKNOWN && key[0] && tries < 20; tries++) {
