@@ -97,6 +97,10 @@ def without_descriptors():
             same(eventually(lambda: attempt(lambda: daemon.get("/healthz").status), 30, "an answer"), 200, "health")
             right(daemon, accepted(daemon, key))
         same(daemon.wait(running, 120)["state"], "succeeded", "what ran")
+        began, used = time.monotonic(), cpu_seconds(daemon.process.pid)
+        time.sleep(1)
+        share = (cpu_seconds(daemon.process.pid) - used) / (time.monotonic() - began)
+        check(share < 0.5, f"with descriptors again the daemon uses {share:.0%} of a core")
         eventually(lambda: descriptors(daemon) <= before + 3, 30, f"descriptors as before ({before})")
 
 

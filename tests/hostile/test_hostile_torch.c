@@ -21,76 +21,76 @@ static void make_honest(void)
 /* One field of an honest file changed: where (from the start of a record), how many bytes, to what. */
 typedef enum record { LOCAL, CENTRAL, DESCRIPTOR, END64, LOCATOR, END } record;
 
+static const struct {
+    record record;
+    size_t at, bytes;
+    uint64_t value;
+    dn_status status;
+    const char *rule;
+} lies[] = {
+    {LOCAL, 0, 4, 0x14034b50, DN_INVALID, "neither a zip as torch.save writes it nor any other known file of weights"},
+    {LOCAL, 6, 2, 0, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
+    {LOCAL, 8, 2, 8, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
+    {LOCAL, 14, 4, 77, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
+    {LOCAL, 18, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
+    {LOCAL, 22, 4, 0xFFFFFFFF, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
+    {LOCAL, 26, 2, 3, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
+    {LOCAL, 28, 2, 12, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
+    {LOCAL, 30, 1, 'A', DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
+    {CENTRAL, 0, 4, 0, DN_INVALID, "zip: the directory breaks off"},
+    {CENTRAL, 8, 2, 0x0809, DN_UNSUPPORTED, "zip entry \"archive/data.pkl\": encrypted"},
+    {CENTRAL, 8, 2, 0x0848, DN_INVALID, "zip entry \"archive/data.pkl\": unknown flags"},
+    {CENTRAL, 8, 2, 0x0800, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
+    {CENTRAL, 10, 2, 8, DN_UNSUPPORTED,
+     "zip entry \"archive/data.pkl\": compressed, as torch.jit.save does and torch.save never; save a state_dict() with torch.save"},
+    {CENTRAL, 16, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its data descriptor differs from the directory"},
+    {CENTRAL, 20, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": stored, but of two sizes"},
+    {CENTRAL, 20, 8, 0x0000000100000001, DN_INVALID, "zip entry \"archive/data.pkl\": no data descriptor between it and the next entry"},
+    {CENTRAL, 20, 8, 0x7FFFFFFF7FFFFFFF, DN_INVALID, "zip entry \"archive/data.pkl\": its data runs into the next entry"},
+    {CENTRAL, 20, 8, 0xFFFFFFFFFFFFFFFF, DN_INVALID, "zip entry \"archive/data.pkl\": its extra fields break their form"},
+    {CENTRAL, 28, 2, 0, DN_INVALID, "zip: an entry's name is empty, too long, not printable, absolute or leads out of the archive"},
+    {CENTRAL, 28, 2, 0xFFFF, DN_INVALID, "zip: the directory breaks off"},
+    {CENTRAL, 34, 2, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its extra fields break their form"},
+    {CENTRAL, 42, 4, 4, DN_INVALID, "zip entry \"archive/data.pkl\": it overlaps another entry, or bytes lie before it"},
+    {CENTRAL, 42, 4, 0x7FFFFFFF, DN_INVALID, "zip entry \"archive/data/0\": it overlaps another entry, or bytes lie before it"},
+    {CENTRAL, 46, 1, '/', DN_INVALID, "zip: an entry's name is empty, too long, not printable, absolute or leads out of the archive"},
+    {CENTRAL, 46, 1, '\n', DN_INVALID, "zip: an entry's name is empty, too long, not printable, absolute or leads out of the archive"},
+    {CENTRAL, 46, 1, '\\', DN_INVALID, "zip: an entry's name is empty, too long, not printable, absolute or leads out of the archive"},
+    {CENTRAL, 46, 8, 0x2F2E2E2F2E2E2F61, DN_INVALID,
+     "zip: an entry's name is empty, too long, not printable, absolute or leads out of the archive"},
+    {DESCRIPTOR, 0, 4, 0, DN_INVALID, "zip entry \"archive/data.pkl\": its data descriptor differs from the directory"},
+    {DESCRIPTOR, 4, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its data descriptor differs from the directory"},
+    {DESCRIPTOR, 8, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its data descriptor differs from the directory"},
+    {DESCRIPTOR, 12, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its data descriptor differs from the directory"},
+    {END64, 0, 4, 0, DN_INVALID, "zip: the 64-bit end record breaks its form"},
+    {END64, 4, 8, 99, DN_INVALID, "zip: the 64-bit end record breaks its form"},
+    {END64, 16, 4, 1, DN_INVALID, "zip: the 64-bit end record breaks its form"},
+    {END64, 24, 8, 7, DN_INVALID, "zip: the 64-bit end record breaks its form"},
+    {END64, 40, 8, 1, DN_INVALID, "zip: the two end records differ"},
+    {END64, 48, 8, UINT64_MAX, DN_INVALID, "zip: the two end records differ"},
+    {LOCATOR, 4, 4, 1, DN_INVALID, "zip: the 64-bit end record is not where its locator says"},
+    {LOCATOR, 8, 8, 0, DN_INVALID, "zip: the 64-bit end record is not where its locator says"},
+    {LOCATOR, 16, 4, 2, DN_INVALID, "zip: the 64-bit end record is not where its locator says"},
+    {LOCATOR, 0, 4, 0, DN_INVALID, "zip: the directory does not end where the end record begins"},
+    {END, 0, 4, 0, DN_INVALID, "zip: no end record at the file's end: the file is cut short or something follows it"},
+    {END, 4, 2, 1, DN_INVALID, "zip: spread over several disks"},
+    {END, 8, 2, 9, DN_INVALID, "zip: spread over several disks"},
+    {END, 8, 4, 0x00090009, DN_INVALID, "zip: the two end records differ"},
+    {END, 12, 4, 5, DN_INVALID, "zip: the two end records differ"},
+    {END, 16, 4, 5, DN_INVALID, "zip: the two end records differ"},
+    {END, 20, 2, 1, DN_INVALID, "zip: no end record at the file's end: the file is cut short or something follows it"},
+};
+
 static void fields_that_lie(void)
 {
-    static const struct {
-        record record;
-        size_t at, bytes;
-        uint64_t value;
-        dn_status status;
-        const char *rule;
-    } cases[] = {
-        {LOCAL, 0, 4, 0x14034b50, DN_INVALID, "neither a zip as torch.save writes it nor any other known file of weights"},
-        {LOCAL, 6, 2, 0, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
-        {LOCAL, 8, 2, 8, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
-        {LOCAL, 14, 4, 77, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
-        {LOCAL, 18, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
-        {LOCAL, 22, 4, 0xFFFFFFFF, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
-        {LOCAL, 26, 2, 3, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
-        {LOCAL, 28, 2, 12, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
-        {LOCAL, 30, 1, 'A', DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
-        {CENTRAL, 0, 4, 0, DN_INVALID, "zip: the directory breaks off"},
-        {CENTRAL, 8, 2, 0x0809, DN_UNSUPPORTED, "zip entry \"archive/data.pkl\": encrypted"},
-        {CENTRAL, 8, 2, 0x0848, DN_INVALID, "zip entry \"archive/data.pkl\": unknown flags"},
-        {CENTRAL, 8, 2, 0x0800, DN_INVALID, "zip entry \"archive/data.pkl\": its local header differs from the directory"},
-        {CENTRAL, 10, 2, 8, DN_UNSUPPORTED,
-         "zip entry \"archive/data.pkl\": compressed, as torch.jit.save does and torch.save never; save a state_dict() with torch.save"},
-        {CENTRAL, 16, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its data descriptor differs from the directory"},
-        {CENTRAL, 20, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": stored, but of two sizes"},
-        {CENTRAL, 20, 8, 0x0000000100000001, DN_INVALID,
-         "zip entry \"archive/data.pkl\": no data descriptor between it and the next entry"},
-        {CENTRAL, 20, 8, 0x7FFFFFFF7FFFFFFF, DN_INVALID, "zip entry \"archive/data.pkl\": its data runs into the next entry"},
-        {CENTRAL, 20, 8, 0xFFFFFFFFFFFFFFFF, DN_INVALID, "zip entry \"archive/data.pkl\": its extra fields break their form"},
-        {CENTRAL, 28, 2, 0, DN_INVALID, "zip: an entry's name is empty, too long, not printable, absolute or leads out of the archive"},
-        {CENTRAL, 28, 2, 0xFFFF, DN_INVALID, "zip: the directory breaks off"},
-        {CENTRAL, 34, 2, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its extra fields break their form"},
-        {CENTRAL, 42, 4, 4, DN_INVALID, "zip entry \"archive/data.pkl\": it overlaps another entry, or bytes lie before it"},
-        {CENTRAL, 42, 4, 0x7FFFFFFF, DN_INVALID, "zip entry \"archive/data/0\": it overlaps another entry, or bytes lie before it"},
-        {CENTRAL, 46, 1, '/', DN_INVALID, "zip: an entry's name is empty, too long, not printable, absolute or leads out of the archive"},
-        {CENTRAL, 46, 1, '\n', DN_INVALID, "zip: an entry's name is empty, too long, not printable, absolute or leads out of the archive"},
-        {CENTRAL, 46, 1, '\\', DN_INVALID, "zip: an entry's name is empty, too long, not printable, absolute or leads out of the archive"},
-        {CENTRAL, 46, 8, 0x2F2E2E2F2E2E2F61, DN_INVALID,
-         "zip: an entry's name is empty, too long, not printable, absolute or leads out of the archive"},
-        {DESCRIPTOR, 0, 4, 0, DN_INVALID, "zip entry \"archive/data.pkl\": its data descriptor differs from the directory"},
-        {DESCRIPTOR, 4, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its data descriptor differs from the directory"},
-        {DESCRIPTOR, 8, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its data descriptor differs from the directory"},
-        {DESCRIPTOR, 12, 4, 1, DN_INVALID, "zip entry \"archive/data.pkl\": its data descriptor differs from the directory"},
-        {END64, 0, 4, 0, DN_INVALID, "zip: the 64-bit end record breaks its form"},
-        {END64, 4, 8, 99, DN_INVALID, "zip: the 64-bit end record breaks its form"},
-        {END64, 16, 4, 1, DN_INVALID, "zip: the 64-bit end record breaks its form"},
-        {END64, 24, 8, 7, DN_INVALID, "zip: the 64-bit end record breaks its form"},
-        {END64, 40, 8, 1, DN_INVALID, "zip: the two end records differ"},
-        {END64, 48, 8, UINT64_MAX, DN_INVALID, "zip: the two end records differ"},
-        {LOCATOR, 4, 4, 1, DN_INVALID, "zip: the 64-bit end record is not where its locator says"},
-        {LOCATOR, 8, 8, 0, DN_INVALID, "zip: the 64-bit end record is not where its locator says"},
-        {LOCATOR, 16, 4, 2, DN_INVALID, "zip: the 64-bit end record is not where its locator says"},
-        {LOCATOR, 0, 4, 0, DN_INVALID, "zip: the directory does not end where the end record begins"},
-        {END, 0, 4, 0, DN_INVALID, "zip: no end record at the file's end: the file is cut short or something follows it"},
-        {END, 4, 2, 1, DN_INVALID, "zip: spread over several disks"},
-        {END, 8, 2, 9, DN_INVALID, "zip: spread over several disks"},
-        {END, 8, 4, 0x00090009, DN_INVALID, "zip: the two end records differ"},
-        {END, 12, 4, 5, DN_INVALID, "zip: the two end records differ"},
-        {END, 16, 4, 5, DN_INVALID, "zip: the two end records differ"},
-        {END, 20, 2, 1, DN_INVALID, "zip: no end record at the file's end: the file is cut short or something follows it"},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0] && !test_failed; i++) {
+    for (size_t i = 0; i < sizeof lies / sizeof lies[0] && !test_failed; i++) {
         make_honest();
         const uint64_t records[] = {
             zip.entries[0].local, zip.entries[0].central, zip.entries[0].data + zip.entries[0].bytes, zip.end64, zip.end64 + 56, zip.end};
         char what[32];
         snprintf(what, sizeof what, "case %zu", i);
-        memcpy(zip.out.bytes + records[cases[i].record] + cases[i].at, &cases[i].value, cases[i].bytes);
-        check_refused(cases[i].status, cases[i].rule, what);
+        memcpy(zip.out.bytes + records[lies[i].record] + lies[i].at, &lies[i].value, lies[i].bytes);
+        check_refused(lies[i].status, lies[i].rule, what);
     }
 }
 
