@@ -237,8 +237,15 @@ export UBSAN_OPTIONS = print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS = halt_on_error=1:second_deadlock_stack=1
 test:
 	@sh deploy/packages.sh install build runtime test
+	@sh deploy/packages.sh install clients || echo "Tests that need these packages are skipped"
+	@$(MAKE) --no-print-directory venv
 	@$(MAKE) --no-print-directory -j2 tests-build
 	@DENOISED=$(CURDIR)/$(OUT)/denoised TEST_VARIANT=$(VARIANT) tests/run.sh $(TESTS) $(SCRIPTS)
+
+# build/venv, with what tests/clients and tests/browser need of PyPI; none where there is no index of packages.
+.PHONY: venv
+venv:
+	@tests/clients/venv.sh
 
 # Hours of what `make test` does for minutes; the counts survive `make clean`.
 MINUTES ?= 60

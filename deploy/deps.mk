@@ -3,6 +3,8 @@ BUILD_PACKAGES := gcc make libc6-dev libmicrohttpd-dev libcjson-dev libpng-dev l
 RUNTIME_PACKAGES := libmicrohttpd12 libcjson1 libpng16-16 libsqlite3-0 zlib1g libcurl4 ca-certificates libopenblas0-pthread
 TRY_PACKAGES := curl
 TEST_PACKAGES := faketime python3 python3-yaml curl nginx-light openssl procps util-linux dataset-fashion-mnist
+# What tests/clients and tests/browser want beside; they say SKIP where it cannot be had.
+CLIENTS_PACKAGES := chromium chromium-driver python3-pip python3-venv
 FUZZ_PACKAGES := clang libclang-rt-dev
 CHECK_PACKAGES := clang-format cppcheck binutils python3 git
 IMAGE_PACKAGES := buildah mmdebstrap bubblewrap curl docker-compose
