@@ -70,12 +70,21 @@ struct http_request {
     http_request *prev, *next; /* the server's list, guarded by its lock */
 };
 
+/* How refusals look below a path: the body of `problem` (malloc'd; NULL: no memory), its status and content type. It may add headers;
+ * Retry-After and WWW-Authenticate are there already. */
+typedef char *http_refusal(http_request *request, const api_problem *problem, int *status, const char **content_type);
+typedef struct http_dialect {
+    const char *prefix; /* "/v1/", below the base path */
+    http_refusal *refusal;
+} http_dialect;
+
 typedef struct http_options {
     const char *listen; /* "127.0.0.1:8080", "[::1]:8080", "unix:/path" */
     unsigned socket_mode; /* of a Unix socket */
     const char *base_path; /* "" or "/prefix" */
     const char *const *allowed_hosts; /* besides loopback names; NULL-terminated; "*" allows all */
     const http_route *routes; /* ends with method NULL */
+    const http_dialect *dialects; /* ends with prefix NULL; paths below none of them have application/problem+json. NULL: there are none */
     void *application;
     auth *auth; /* NULL or not required: every client is "local" */
     metrics *metrics;
@@ -109,7 +118,7 @@ void http_answer_json(http_request *request, int status, char *json); /* NULL js
 void http_answer_constant(http_request *request, int status, const char *content_type, const char *bytes, size_t count);
 void http_answer_file(http_request *request, const char *content_type, int fd, uint64_t size); /* takes the descriptor */
 void http_answer_empty(http_request *request, int status);
-void http_problem(http_request *request, const api_problem *problem);
+void http_problem(http_request *request, const api_problem *problem); /* in the shape of the dialect that the path belongs to */
 void http_refuse(http_request *request, api_code code, const char *detail);
 /* A stream: the reader fills up to `room` bytes; 0: nothing now, it has called http_suspend; -1: the end. */
 typedef ssize_t http_reader(http_request *request, void *payload, char *out, size_t room);

@@ -107,21 +107,43 @@ void http_answer_empty(http_request *request, int status)
     http_answer_constant(request, status, NULL, "", 0);
 }
 
+/* application/problem+json, as everywhere where no dialect is spoken. */
+static char *native_refusal(http_request *request, const api_problem *problem, int *status, const char **content_type)
+{
+    *status = api_problem_status(problem->code);
+    *content_type = "application/problem+json";
+    return api_problem_json(problem, request->id);
+}
+
+static http_refusal *refusal_of(const http_request *request)
+{
+    const http *server = request->server;
+    const size_t base = strlen(server->base_path);
+    const bool inside = request->path != NULL && strncmp(request->path, server->base_path, base) == 0;
+    for (const http_dialect *d = server->options.dialects; inside && d != NULL && d->prefix != NULL; d++) {
+        if (strncmp(request->path + base, d->prefix, strlen(d->prefix)) == 0) {
+            return d->refusal;
+        }
+    }
+    return native_refusal;
+}
+
 void http_problem(http_request *request, const api_problem *problem)
 {
-    char *json = api_problem_json(problem, request->id);
-    int status = api_problem_status(problem->code);
+    int status = 500;
+    const char *content_type = NULL;
+    if (problem->retry_after_seconds > 0) {
+        http_add_header(request, "Retry-After", "%u", problem->retry_after_seconds);
+    }
+    if (problem->code == API_UNAUTHORIZED) {
+        http_add_header(request, "WWW-Authenticate", "Bearer realm=\"denoised\"");
+    }
+    char *json = refusal_of(request)(request, problem, &status, &content_type);
     if (json == NULL) {
         request->queued = MHD_NO;
         return;
     }
-    if (problem->retry_after_seconds > 0) {
-        http_add_header(request, "Retry-After", "%u", problem->retry_after_seconds);
-    }
-    if (status == 401) {
-        http_add_header(request, "WWW-Authenticate", "Bearer realm=\"denoised\"");
-    }
-    http_answer(request, status, "application/problem+json", json, strlen(json));
+    http_answer(request, status, content_type, json, strlen(json));
 }
 
 void http_refuse(http_request *request, api_code code, const char *detail)

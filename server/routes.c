@@ -29,15 +29,22 @@ const char *route_reach(const http_request *request)
     return (request->who.scopes & (AUTH_READ_ALL | AUTH_ADMIN)) != 0 ? NULL : request->client;
 }
 
-void route_missing(http_request *request, store_result result)
+static void missing_problem(store_result result, api_problem *problem)
 {
     if (result == STORE_GONE) {
-        http_refuse(request, API_EXPIRED, "this job's images and parameters have been deleted by retention");
+        api_refuse(problem, API_EXPIRED, "", "this job's images and parameters have been deleted by retention");
     } else if (result == STORE_NONE) {
-        http_refuse(request, API_NOT_FOUND, "there is no such job");
+        api_refuse(problem, API_NOT_FOUND, "", "there is no such job");
     } else {
-        http_refuse(request, API_INTERNAL, "the store could not be read");
+        api_refuse(problem, API_INTERNAL, "", "the store could not be read");
     }
+}
+
+void route_missing(http_request *request, store_result result)
+{
+    api_problem problem = {0};
+    missing_problem(result, &problem);
+    http_problem(request, &problem);
 }
 
 static unsigned queue_seconds(service *s)
@@ -50,40 +57,45 @@ static unsigned queue_seconds(service *s)
     return eta > 1.0 ? (eta < 600.0 ? (unsigned)eta : 600u) : 1u;
 }
 
-void route_store_refusal(http_request *request, service *s, const store_request *done)
+void route_store_problem(service *s, const store_request *done, api_problem *problem)
 {
-    api_problem problem = {0};
     switch (done->result) {
     case STORE_MISMATCH:
-        api_refuse(&problem, API_IDEMPOTENCY_MISMATCH, "", "this Idempotency-Key was used with another request");
+        api_refuse(problem, API_IDEMPOTENCY_MISMATCH, "", "this Idempotency-Key was used with another request");
         break;
     case STORE_QUOTA:
-        api_refuse(&problem, API_QUOTA, "", "too many of your jobs are pending; the limit is %llu",
+        api_refuse(problem, API_QUOTA, "", "too many of your jobs are pending; the limit is %llu",
                    (unsigned long long)(done->pending_jobs_max && done->pending_jobs_max < API_CLIENT_JOBS_MAX ? done->pending_jobs_max
                                                                                                                : API_CLIENT_JOBS_MAX));
-        problem.retry_after_seconds = queue_seconds(s);
+        problem->retry_after_seconds = queue_seconds(s);
         break;
     case STORE_QUEUE_FULL:
     case STORE_BUSY:
-        api_refuse(&problem, API_QUEUE_FULL, "", "the queue is full; try again later");
-        problem.retry_after_seconds = queue_seconds(s);
+        api_refuse(problem, API_QUEUE_FULL, "", "the queue is full; try again later");
+        problem->retry_after_seconds = queue_seconds(s);
         break;
     case STORE_SPACE:
-        api_refuse(&problem, API_STORAGE_FULL, "", "the disk is full; nothing was stored, finished images can still be read");
-        problem.retry_after_seconds = 60;
+        api_refuse(problem, API_STORAGE_FULL, "", "the disk is full; nothing was stored, finished images can still be read");
+        problem->retry_after_seconds = 60;
         break;
     case STORE_UNKNOWN:
-        api_refuse(&problem, API_OUTCOME_UNKNOWN, "", "it is not known whether this was stored; try again with the same Idempotency-Key");
-        problem.retry_after_seconds = 2;
+        api_refuse(problem, API_OUTCOME_UNKNOWN, "", "it is not known whether this was stored; try again with the same Idempotency-Key");
+        problem->retry_after_seconds = 2;
         break;
     case STORE_NONE:
     case STORE_GONE:
-        route_missing(request, done->result);
-        return;
+        missing_problem(done->result, problem);
+        break;
     default:
-        api_refuse(&problem, API_INTERNAL, "", "the store answered unexpectedly");
+        api_refuse(problem, API_INTERNAL, "", "the store answered unexpectedly");
         break;
     }
+}
+
+void route_store_refusal(http_request *request, service *s, const store_request *done)
+{
+    api_problem problem = {0};
+    route_store_problem(s, done, &problem);
     http_problem(request, &problem);
 }
 

@@ -64,7 +64,8 @@ const char *route_reach(const http_request *request);
 
 /* Answers shared by routes. */
 void route_missing(http_request *request, store_result result); /* 404, 410 or 503 */
-void route_store_refusal(http_request *request, service *s, const store_request *done); /* a write that was not STORE_OK */
+void route_store_problem(service *s, const store_request *done, api_problem *problem); /* why a write was not STORE_OK */
+void route_store_refusal(http_request *request, service *s, const store_request *done); /* the same, answered */
 /* The JOB body, with Location, and Retry-After when it is 202. status 0: 200 when it shows a job that has ended, else 202. */
 void route_job(http_request *request, int status, const char *id);
 void route_png(http_request *request, job_view *held, uint32_t index);
