@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Figures of the page, printed and never asserted: what watching costs the daemon, and how fast the page paints and answers.
+
+    python3 tests/browser/figures.py [watchers|paint]...        DENOISED names the program. The machine should have nothing else to do.
+"""
+import contextlib
+import os
+import selectors
+import socket
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
+from harness import ROOT, Daemon, check, eventually  # noqa: E402
+
+BUILT_IN = os.path.join(ROOT, "models/fashion-mnist")
+WATCHERS = 64
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pids):
+    """CPU time of these processes so far."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat", encoding="utf8") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
+class Streams:
+    """Event streams of the daemon, all read by one thread as they come."""
+
+    def __init__(self, daemon, paths):
+        self.poll, self.bytes, self.previews, self.open = selectors.DefaultSelector(), 0, 0, 0
+        for path in paths:
+            connection = socket.create_connection(("127.0.0.1", daemon.port))
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n".encode())
+            connection.setblocking(False)
+            self.poll.register(connection, selectors.EVENT_READ)
+            self.open += 1
+
+    def read(self, seconds):
+        """Reads for so long, or until every stream has ended; whether one is open."""
+        end = time.monotonic() + seconds
+        while self.open and (left := end - time.monotonic()) > 0:
+            for key, _ in self.poll.select(left):
+                with contextlib.suppress(ConnectionError):
+                    data = key.fileobj.recv(1 << 18)
+                    self.bytes += len(data)
+                    self.previews += data.count(b"event: preview") + data.count(b"event:preview")
+                    if data and not data.endswith(b"0\r\n\r\n"):
+                        continue
+                self.poll.unregister(key.fileobj)
+                key.fileobj.close()
+                self.open -= 1
+        return self.open > 0
+
+
+def one_run(daemon, bodies, watched):
+    """CPU and wall seconds that these jobs took; watched: the number of streams on them, spread evenly."""
+    pids = [daemon.process.pid, *daemon.worker_pids()]
+    cpu, began = cpu_seconds(pids), time.monotonic()
+    posted = daemon.post(bodies)
+    check(posted.status == 202, posted.body[:300])
+    ids = [job["id"] for job in posted.json["jobs"]]
+    streams = Streams(daemon, [f"/jobs/{ids[i % len(ids)]}/events" for i in range(watched)])
+    while streams.read(600):
+        pass
+    daemon.wait(ids[-1], 600)
+    for job_id in ids:
+        daemon.wait(job_id, 600)
+    return cpu_seconds(pids) - cpu, time.monotonic() - began, streams
+
+
+def watchers():
+    with Daemon("--snapshot-every", "600", model=BUILT_IN) as daemon:
+        cases = {"one job, all watch it": (1, {"steps": 1000, "n": 4, "sampler": "ddim"}), "64 jobs, each watches its own": (WATCHERS, {"steps": 60, "n": 1, "sampler": "ddim"})}
+        for name, (jobs, shape) in cases.items():
+            bodies = [{"class_label": i % 10, "seed": str(i), **shape} for i in range(jobs)]
+            one_run(daemon, bodies, 0)  # the pages of the model, the table of ticks
+            for turn in range(3):
+                quiet, wall, _ = one_run(daemon, bodies, 0)
+                busy, watched_wall, streams = one_run(daemon, bodies, WATCHERS)
+                extra = (busy - quiet) / watched_wall
+                print(f"{name}, run {turn + 1}: {quiet:.2f} s of CPU in {wall:.2f} s unwatched, {busy:.2f} s in {watched_wall:.2f} s with {WATCHERS} streams "
+                      f"({streams.previews / watched_wall:.0f} previews/s, {streams.bytes / watched_wall / 1024:.0f} KiB/s): {100 * extra:.1f} % of a core", flush=True)
+
+
+def main():
+    parts = {"watchers": watchers}
+    for name in sys.argv[1:] or parts:
+        parts[name]()
+    return 0
+
+
+if __name__ == "__main__":
+    eventually  # noqa: B018 - used by the parts
+    sys.exit(main())
