@@ -5,7 +5,7 @@ import os
 import re
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-IMPORTED = ("axe_core_python", "openai", "schemathesis", "selenium", "webuiapi")
+IMPORTED = ("axe_playwright_python", "openai", "schemathesis", "webuiapi")
 
 
 def pinned():

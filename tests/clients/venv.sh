@@ -13,7 +13,7 @@ echo "  VENV build/venv"
 rm -rf build/venv
 if ! said=$(python3 -m venv build/venv 2>&1); then
     echo "build/venv: python3 has no venv (Debian: python3-venv); tests that need it are skipped"
-elif ! said=$(timeout 300 build/venv/bin/python3 -m pip --disable-pip-version-check --no-input install --quiet --only-binary :all: \
+elif ! said=$(timeout 300 build/venv/bin/python3 -m pip --disable-pip-version-check --no-input install --quiet --no-deps --only-binary :all: \
     --retries 2 --timeout 30 --requirement "$wanted" 2>&1 </dev/null); then
     echo "build/venv: pip could not install tests/clients/requirements.txt; tests that need it are skipped"
 else
