@@ -50,11 +50,10 @@ unsigned api_name_distance(const char *a, size_t a_bytes, const char *b, size_t 
     return row[b_bytes];
 }
 
-/* A name that holds the text whole ("boot" in "Ankle boot"), or the other way round, is as near as one edit. */
-static unsigned nearness(const char *text, size_t bytes, const char *name, size_t name_bytes)
+unsigned api_name_nearness(const char *text, size_t bytes, const char *name, size_t name_bytes)
 {
     char whole[NAME_BYTES_MAX + 1];
-    if (name_bytes > NAME_BYTES_MAX) {
+    if (bytes > NAME_BYTES_MAX || name_bytes > NAME_BYTES_MAX) {
         return UINT_MAX;
     }
     memcpy(whole, name, name_bytes);
@@ -91,7 +90,7 @@ static void find_nearest(suggestion *kept, const api_model *model, const char *t
         const char *rest = model->class_names[i], *name;
         size_t name_bytes;
         while (api_next_synonym(&rest, &name, &name_bytes)) {
-            unsigned distance = nearness(text, bytes, name, name_bytes);
+            unsigned distance = api_name_nearness(text, bytes, name, name_bytes);
             compared++;
             if (distance <= reach && distance < name_bytes) {
                 keep_nearest(kept, (suggestion){name, name_bytes, distance});

@@ -25,6 +25,7 @@
 #define API_CLIENT_STREAMS_MAX 100
 #define API_MODEL_NAME_BYTES_MAX 64
 #define API_WEBHOOK_BYTES_MAX 2048           /* a URL */
+#define API_PROMPT_BYTES_MAX 4000            /* of a dialect, in which a class is named by words */
 #define API_ID_BYTES 26                      /* ^[a-z2-7]{26}$ */
 
 /* The same as GET /capabilities names them: a unit in each name. */
@@ -51,6 +52,7 @@
     X("streams_max", API_STREAMS_MAX)                            \
     X("client_streams_max", API_CLIENT_STREAMS_MAX)              \
     X("model_name_bytes_max", API_MODEL_NAME_BYTES_MAX)          \
-    X("webhook_bytes_max", API_WEBHOOK_BYTES_MAX)
+    X("webhook_bytes_max", API_WEBHOOK_BYTES_MAX)                \
+    X("prompt_bytes_max", API_PROMPT_BYTES_MAX)
 
 #endif
