@@ -396,12 +396,12 @@ static dn_status start_daemon(http *server, dn_error *error)
 {
     unsigned threads = server->options.threads > 0 ? server->options.threads : 3;
     unsigned blocked_seconds = (unsigned)(HTTP_BLOCKED_SECONDS * server->patience + 0.999);
-    server->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC, 0, NULL, NULL, on_request, server, MHD_OPTION_LISTEN_SOCKET,
-        server->fd, MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_LIMIT, HTTP_CONNECTIONS_MAX + server->options.streams_max,
-        MHD_OPTION_CONNECTION_TIMEOUT, blocked_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES,
-        MHD_OPTION_STRICT_FOR_CLIENT, -1, MHD_OPTION_URI_LOG_CALLBACK, on_uri, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
-        MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, server, MHD_OPTION_END);
+    server->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | MHD_USE_NO_LISTEN_SOCKET, 0,
+                                      NULL, NULL, on_request, server, MHD_OPTION_THREAD_POOL_SIZE, threads, MHD_OPTION_CONNECTION_LIMIT,
+                                      threads * HTTP_LIBRARY_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, blocked_seconds,
+                                      MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, -1,
+                                      MHD_OPTION_URI_LOG_CALLBACK, on_uri, server, MHD_OPTION_NOTIFY_COMPLETED, on_completed, server,
+                                      MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, server, MHD_OPTION_END);
     return server->daemon != NULL ? DN_OK : dn_fail(error, DN_IO, "libmicrohttpd could not start");
 }
 
@@ -413,7 +413,8 @@ dn_status http_start(http **out, const http_options *options, dn_error *error)
         return dn_fail(error, DN_NO_MEMORY, "out of memory");
     }
     server->options = *options;
-    server->fd = -1;
+    server->fd = server->accept_event = -1;
+    http_connections_bound(server);
     server->patience = options->patience > 0.0 ? options->patience : 1.0;
     pthread_mutex_init(&server->lock, NULL);
     server->listen = strdup(options->listen);
@@ -429,6 +430,9 @@ dn_status http_start(http **out, const http_options *options, dn_error *error)
     }
     if (status == DN_OK) {
         status = start_daemon(server, error);
+    }
+    if (status == DN_OK) {
+        status = http_accept_start(server, error);
     }
 done:
     if (status != DN_OK) {
@@ -455,8 +459,8 @@ void http_stop(http *server)
         return;
     }
     atomic_store(&server->stopping, true);
+    http_accept_stop(server);
     if (server->daemon != NULL) {
-        MHD_quiesce_daemon(server->daemon);
         http_wake_all(server);
         wait_for_handlers(server);
         wait_for_answers(server);

@@ -21,18 +21,13 @@ static void bound_silence(const http *server, int fd)
     }
 }
 
-static unsigned full(const http *server)
-{
-    return HTTP_CONNECTIONS_FULL + server->options.streams_max;
-}
-
 static void connected(http *server, struct MHD_Connection *connection, void **socket_context)
 {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     http_connection *link = calloc(1, sizeof *link);
     if (link == NULL || info == NULL) {
         free(link);
-        return;
+        return; /* unknown to us, and counted as one that has not begun */
     }
     link->fd = info->connect_fd;
     link->since = dn_now_seconds();
@@ -44,7 +39,8 @@ static void connected(http *server, struct MHD_Connection *connection, void **so
         link->next->prev = link;
     }
     server->connections = link;
-    if (++server->connection_count > full(server)) {
+    server->handed -= server->handed > 0;
+    if (++server->connection_count > server->connections_full) {
         pthread_cond_signal(&server->clock_wake);
     }
     pthread_mutex_unlock(&server->lock);
@@ -95,7 +91,7 @@ void http_make_room(http *server)
     for (const http_connection *c = server->connections; c != NULL; c = c->next) {
         open += !c->closing;
     }
-    for (; open > full(server); open--) {
+    for (; open > server->connections_full; open--) {
         http_connection *oldest = NULL;
         for (http_connection *c = server->connections; c != NULL; c = c->next) {
             if (!c->closing && !c->waits_for_us && (oldest == NULL || c->since < oldest->since)) {

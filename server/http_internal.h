@@ -1,4 +1,4 @@
-/* What http.c, http_answer.c and http_clock.c share: the server itself and its locks. */
+/* What the files http*.c share: the server itself and its locks. */
 #ifndef SERVER_HTTP_INTERNAL_H
 #define SERVER_HTTP_INTERNAL_H
 
@@ -14,6 +14,10 @@
 #define HTTP_READ_BYTES_PER_SECOND 8192.0 /* the slowest reader of an answer that is let finish */
 #define HTTP_CONNECTIONS_MAX 1536u /* and as many as there may be event streams */
 #define HTTP_CONNECTIONS_FULL 1024u /* and the streams: from here on who waits for nothing of ours makes room (http_connections.c) */
+#define HTTP_DESCRIPTORS_KEPT 256u /* for files and pipes, where the limit of open files is lower than all of these together */
+#define HTTP_LIBRARY_CONNECTIONS (1u << 20) /* libmicrohttpd's own limit of each of its threads, never to be reached */
+#define HTTP_ACCEPT_PAUSE_MS 100 /* between two tries to accept without descriptors */
+#define HTTP_ACCEPT_FULL_MS 20 /* between two looks whether connections have gone */
 #define HTTP_CONNECTION_BYTES 32768u /* request line and headers */
 #define HTTP_STOP_SECONDS 1.0 /* at the end, for answers that are on their way */
 #define HTTP_ARGUMENTS_MAX 64u /* of a query: libmicrohttpd keeps each in those bytes, and is mute when they do not fit */
@@ -34,8 +38,10 @@ struct http {
     char url[160];
     char *listen;
     char *base_path;
-    pthread_t clock;
-    bool clock_running;
+    pthread_t clock, accepter;
+    bool clock_running, accepting;
+    int accept_event; /* wakes the accepter, which then ends; -1: none */
+    unsigned connections_max, connections_full; /* HTTP_CONNECTIONS_MAX and _FULL of this server */
     atomic_bool stopping;
     double patience;
     atomic_size_t held_bytes;
@@ -44,6 +50,7 @@ struct http {
     pthread_cond_t clock_wake;
     http_connection *connections; /* the newest first */
     unsigned connection_count;
+    unsigned handed; /* connections given to libmicrohttpd, and not in the list yet */
     http_request *requests;
     http_request *wheel[HTTP_WHEEL_SLOTS]; /* suspended requests by the tick of their wake_at */
     uint64_t wheel_tick; /* the last one that was gone through */
@@ -60,6 +67,11 @@ void http_deadline(http_request *request, double seconds); /* of its connection;
  * answer goes nowhere, and it cannot sleep again. */
 void http_last_word(http_request *request);
 void http_timer_clear(http_request *request); /* under the lock: it is woken by nobody but its own */
+
+/* http_accept.c: one thread that accepts connections, as many as there may be. */
+void http_connections_bound(http *server); /* from the limit of open files */
+dn_status http_accept_start(http *server, dn_error *error); /* when libmicrohttpd is there to take them */
+void http_accept_stop(http *server); /* nothing is accepted any more; safe where it never started */
 
 /* http_connections.c: who is connected, and who goes when it becomes crowded. */
 void http_on_connection(void *server, struct MHD_Connection *connection, void **link, enum MHD_ConnectionNotificationCode code);

@@ -34,6 +34,8 @@ static const counter_text counters[METRIC_COUNTERS] = {
     [METRIC_WEBHOOKS_DELIVERED] = {"denoised_webhooks_delivered_total", "Ends of jobs told to their receivers."},
     [METRIC_WEBHOOKS_FAILED] = {"denoised_webhooks_failed_total", "Tries to tell a receiver that failed."},
     [METRIC_WEBHOOKS_GIVEN_UP] = {"denoised_webhooks_given_up_total", "Ends of jobs that could not be told."},
+    [METRIC_ACCEPT_PAUSES] = {"denoised_accept_pauses_total",
+                              "Pauses of 0.1 s in accepting connections, for want of descriptors or memory."},
 };
 
 static const counter_text gauges[METRIC_GAUGES] = {

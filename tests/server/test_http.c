@@ -29,6 +29,11 @@ static void nothing_to_free(void *state)
     (void)state;
 }
 
+static void say_hello(http_request *request)
+{
+    http_answer_empty(request, 204);
+}
+
 static void write_something(http_request *request)
 {
     atomic_fetch_add(&calls, 1);
@@ -59,7 +64,8 @@ static void wait_long(http_request *request)
     http_answer_empty(request, 204);
 }
 
-static const http_route routes[] = {{"GET", "/write", write_something, 0, true}, {"GET", "/wait", wait_long, 0, true}, {0}};
+static const http_route routes[] = {
+    {"GET", "/write", write_something, 0, true}, {"GET", "/wait", wait_long, 0, true}, {"GET", "/hello", say_hello, 0, true}, {0}};
 
 static bool start(http **server, dn_error *error)
 {
@@ -70,7 +76,7 @@ static bool start(http **server, dn_error *error)
     atomic_store(&noticed, false);
     atomic_store(&calls, 0);
     atomic_store(&early_calls, 0);
-    const http_options options = {.listen = listen_text, .socket_mode = 0600, .base_path = "", .routes = routes, .threads = 1};
+    const http_options options = {.listen = listen_text, .socket_mode = 0600, .base_path = "", .routes = routes, .threads = 3};
     return http_start(server, &options, error) == DN_OK;
 }
 
@@ -85,7 +91,7 @@ static int ask(const char *path)
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0 || send(fd, text, (size_t)length, 0) != length) {
         return -1;
     }
-    for (int i = 0; i < 5000 && !atomic_load(&began); i++) {
+    for (int i = 0; i < 60000 && !atomic_load(&began); i++) {
         usleep(1000);
     }
     return fd;
@@ -128,7 +134,7 @@ static void a_client_that_leaves_wakes_what_waits(void)
     int leaves = ask("/wait");
     CHECK(stays >= 0 && leaves >= 0 && atomic_load(&began));
     close(leaves);
-    for (int i = 0; i < 30000 && !atomic_load(&noticed); i++) {
+    for (int i = 0; i < 60000 && !atomic_load(&noticed); i++) {
         usleep(1000);
     }
     CHECK_MSG(atomic_load(&noticed), "nobody noticed that the client left");
@@ -138,10 +144,59 @@ static void a_client_that_leaves_wakes_what_waits(void)
     close(stays);
 }
 
+/* Asks again and again, on a new connection each time, whether a server is there or not. */
+static void *connect_for_ever(void *payload)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", socket_path);
+    static const char text[] = "GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    while (!atomic_load((atomic_bool *)payload)) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        char answer[512];
+        if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0 && send(fd, text, sizeof text - 1, MSG_NOSIGNAL) > 0 &&
+            recv(fd, answer, sizeof answer, 0) > 0) {
+            atomic_fetch_add(&calls, 1);
+        } else {
+            usleep(100);
+        }
+        close(fd);
+    }
+    return NULL;
+}
+
+/* libmicrohttpd ended the process at one of a thousand such stops, when it was it that accepted. */
+static void a_stop_while_clients_connect_ends_nothing_but_the_server(void)
+{
+    enum { STOPS = 300, CLIENTS = 3 };
+    pthread_t clients[CLIENTS];
+    static atomic_bool over;
+    dn_error error;
+    http *server = NULL;
+    CHECK_MSG(start(&server, &error), "%s", error.message);
+    for (int i = 0; i < CLIENTS; i++) {
+        CHECK(pthread_create(&clients[i], NULL, connect_for_ever, &over) == 0);
+    }
+    for (int i = 0; i < 60000 && atomic_load(&calls) == 0; i++) {
+        usleep(1000);
+    }
+    CHECK_MSG(atomic_load(&calls) > 0, "no client was answered");
+    for (int i = 0; i < STOPS; i++) {
+        http_stop(server);
+        CHECK_MSG(start(&server, &error), "%s", error.message);
+        usleep((unsigned)i % 4 * 500);
+    }
+    http_stop(server);
+    atomic_store(&over, true);
+    for (int i = 0; i < CLIENTS; i++) {
+        pthread_join(clients[i], NULL);
+    }
+}
+
 int main(void)
 {
     RUN(a_stop_waits_for_what_always_answers);
     RUN(a_stop_wakes_what_waits_with_a_limit);
     RUN(a_client_that_leaves_wakes_what_waits);
+    RUN(a_stop_while_clients_connect_ends_nothing_but_the_server);
     return test_end();
 }
