@@ -97,7 +97,7 @@ int dn_command_check(int argc, char **argv)
                                   .summary = "Looks for damage: the database, each image's bytes, what waiting jobs need. Changes nothing.",
                                   .options = options,
                                   .option_count = sizeof options / sizeof options[0],
-                                  .footer = "Works beside a running daemon. Exits 0 when all is sound, 78 when something is damaged."};
+                                  .footer = "Works beside a running daemon. Exits 0 when all is sound, 78 when not."};
     int status = dn_options_parse(&line, argc, argv, NULL, NULL);
     if (status != DN_OPTIONS_GO_ON) {
         return status;

@@ -1,7 +1,19 @@
-/* The commands of the program: each is one file, server/command_NAME.c, and one row of the table in main.c. argv[0] is the
+/* The commands of the program: each is one file, server/command_NAME.c, and one row of the table in
+ * commands.c. argv[0] is the
  * command's word; the value returned is the exit status (server/options.h). */
 #ifndef DN_SERVER_COMMANDS_H
 #define DN_SERVER_COMMANDS_H
+
+#include <stddef.h>
+
+typedef struct dn_command {
+    const char *name;
+    int (*function)(int argc, char **argv);
+    const char *help; /* a few words */
+} dn_command;
+
+const dn_command *dn_command_at(size_t index); /* NULL behind the last */
+const dn_command *dn_command_named(const char *name); /* NULL: none */
 
 int dn_command_backup(int argc, char **argv);
 int dn_command_check(int argc, char **argv);

@@ -231,5 +231,6 @@ void generation_done(generation *g)
     free(g->mask);
     free(g->pixels);
     free(g->floats);
+    free(g->files);
     dn_engine_close(g->engine);
 }

@@ -3,10 +3,19 @@
 #define DN_SERVER_GENERATION_H
 
 #include "api/generate_request.h"
+#include "base/sha256.h"
 #include "engine.h"
 #include "server/options.h"
 
 #define GENERATION_IMAGES_MAX 4096u
+
+/* A PNG that was written. */
+typedef struct generation_file {
+    char path[1200]; /* "-": standard output */
+    uint64_t seed;
+    size_t bytes;
+    char sha256[DN_SHA256_HEX_BYTES];
+} generation_file;
 
 typedef struct generation {
     /* What the command line said; NULL, NaN and 0 where it was silent. */
@@ -15,7 +24,8 @@ typedef struct generation {
     double guidance_scale;
     const char *option_text[DN_OPT_COUNT]; /* options of the engine's table, as given */
     uint64_t steps, seed, n, columns, threads;
-    bool help_sampling, list_samplers, vae_tiling;
+    const char *show; /* a terminal_way's name */
+    bool help_sampling, list_samplers, vae_tiling, json;
 
     dn_engine *engine;
     char model_path[1024];
@@ -33,6 +43,9 @@ typedef struct generation {
     float *start; /* [count][C*H*W] given by --latents, or NULL */
     uint8_t *pixels; /* [count][H][W][C] of the pictures; NULL: latents alone are wanted */
     float *floats; /* [count][C*H*W], for --output-latents */
+    double seconds; /* that making them took */
+    generation_file output_file; /* what --output wrote */
+    generation_file *files; /* [count], what --output-dir wrote; NULL: nothing */
 } generation;
 
 /* generation_options.c: one dn_option for each option of the engine's table, out[DN_OPT_COUNT], with g->option_text as targets. */
@@ -54,7 +67,11 @@ dn_status generation_find_model(generation *g, dn_error *error);
 dn_status generation_plan(generation *g, dn_error *error);
 size_t generation_picture_bytes(const generation *g); /* of one picture */
 /* Writes what was asked for; each file whole or not at all. */
-dn_status generation_save(const generation *g, dn_error *error);
+dn_status generation_save(generation *g, dn_error *error);
+/* The picture of --output: the image, or a sheet of all. *out is malloc'd. */
+dn_status generation_sheet(const generation *g, uint8_t **out, uint32_t *width, uint32_t *height, dn_error *error);
+/* generation_report.c: what was made, as one JSON object on standard output. */
+dn_status generation_print_json(const generation *g, dn_error *error);
 void generation_done(generation *g);
 
 #endif

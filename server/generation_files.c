@@ -1,4 +1,5 @@
 /* What `denoised generate` writes: single PNGs that carry their recipe, contact sheets, and final latents. */
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,9 +57,19 @@ static api_request request_of(const generation *g, const api_model *model, uint3
     return request;
 }
 
+static dn_status write_file(const char *path, const unsigned char *bytes, size_t count, dn_error *error)
+{
+    if (strcmp(path, "-") != 0)
+        return dn_file_write(path, bytes, count, false, error);
+    errno = 0;
+    if (fwrite(bytes, 1, count, stdout) != count || fflush(stdout) != 0)
+        return dn_fail(error, DN_IO, "standard output: %s", strerror(errno));
+    return DN_OK;
+}
+
 /* One PNG. A single image carries the same texts as the service's, so that the files are equal; a sheet has the first
  * image's parameters; images from given noise have no recipe. */
-static dn_status write_png(const generation *g, const api_model *model, const char *path, const uint8_t *pixels, uint32_t width,
+static dn_status write_png(const generation *g, const api_model *model, generation_file *file, const uint8_t *pixels, uint32_t width,
                            uint32_t height, uint32_t i, bool single, dn_error *error)
 {
     unsigned char *png = NULL, digest[DN_SHA256_BYTES];
@@ -80,43 +91,58 @@ static dn_status write_png(const generation *g, const api_model *model, const ch
     }
     dn_status status = dn_png_encode(&png, &png_bytes, pixels, width, height, model->channels, texts, count, error);
     if (status == DN_OK)
-        status = dn_file_write(path, png, png_bytes, false, error);
+        status = write_file(file->path, png, png_bytes, error);
+    if (status == DN_OK) {
+        dn_sha256_of(digest, png, png_bytes);
+        dn_sha256_hex(file->sha256, digest);
+        file->bytes = png_bytes;
+        file->seed = g->specs[i].seed;
+    }
     free(png);
     free(infotext);
     free(recipe);
     return status;
 }
 
-static dn_status write_singles(const generation *g, const api_model *model, dn_error *error)
+static dn_status write_singles(generation *g, const api_model *model, dn_error *error)
 {
     size_t bytes = generation_picture_bytes(g);
     dn_status status = dn_make_folder(g->output_dir, error);
+    g->files = calloc(g->count, sizeof *g->files);
+    if (status == DN_OK && g->files == NULL)
+        status = dn_fail(error, DN_NO_MEMORY, "out of memory for the names of %u files", g->count);
     for (uint32_t i = 0; i < g->count && status == DN_OK; i++) {
-        char path[1200];
-        snprintf(path, sizeof path, "%s/%05u.png", g->output_dir, i);
-        status = write_png(g, model, path, g->pixels + i * bytes, model->width, model->height, i, true, error);
+        snprintf(g->files[i].path, sizeof g->files[i].path, "%s/%05u.png", g->output_dir, i);
+        status = write_png(g, model, &g->files[i], g->pixels + i * bytes, model->width, model->height, i, true, error);
     }
     return status;
 }
 
-static dn_status write_sheet(const generation *g, const api_model *model, dn_error *error)
+dn_status generation_sheet(const generation *g, uint8_t **out, uint32_t *width, uint32_t *height, dn_error *error)
 {
-    size_t bytes = generation_picture_bytes(g);
-    uint32_t columns = g->columns != 0 ? (uint32_t)g->columns : (uint32_t)ceil(sqrt(g->count)), width = 0, height = 0;
-    if (g->count == 1)
-        return write_png(g, model, g->output, g->pixels, model->width, model->height, 0, true, error);
+    const uint32_t columns = g->columns != 0 ? (uint32_t)g->columns : (uint32_t)ceil(sqrt(g->count));
+    const size_t bytes = generation_picture_bytes(g);
+    const uint32_t high = g->engine->image_height, wide = g->engine->image_width;
     const uint8_t **pictures = calloc(g->count, sizeof *pictures);
-    uint8_t *sheet = NULL;
     if (pictures == NULL)
         return dn_fail(error, DN_NO_MEMORY, "out of memory for a sheet of %u pictures", g->count);
     for (uint32_t i = 0; i < g->count; i++)
         pictures[i] = g->pixels + i * bytes;
-    dn_status status = dn_contact_sheet(&sheet, &width, &height, pictures, g->count, model->width, model->height, model->channels, columns,
-                                        SHEET_GAP, error);
-    if (status == DN_OK)
-        status = write_png(g, model, g->output, sheet, width, height, 0, false, error);
-    free(sheet);
+    dn_status status = dn_contact_sheet(out, width, height, pictures, g->count, wide, high, g->engine->image_channels,
+                                        g->count == 1 ? 1 : columns, g->count == 1 ? 0 : SHEET_GAP, error);
     free(pictures);
+    return status;
+}
+
+static dn_status write_sheet(generation *g, const api_model *model, dn_error *error)
+{
+    uint32_t width = 0, height = 0;
+    uint8_t *sheet = NULL;
+    dn_status status = generation_sheet(g, &sheet, &width, &height, error);
+    snprintf(g->output_file.path, sizeof g->output_file.path, "%s", g->output);
+    if (status == DN_OK)
+        status = write_png(g, model, &g->output_file, sheet, width, height, 0, g->count == 1, error);
+    free(sheet);
     return status;
 }
 
@@ -145,7 +171,7 @@ static void model_name(const generation *g, char *out, size_t room)
     snprintf(out, room, "%.*s", (int)room - 1, slash != NULL ? slash + 1 : path);
 }
 
-dn_status generation_save(const generation *g, dn_error *error)
+dn_status generation_save(generation *g, dn_error *error)
 {
     char name[65];
     api_model *model = NULL;

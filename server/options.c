@@ -1,4 +1,4 @@
-/* The parser of command line options and its help text. Owns nothing; prints to standard error (help: standard output). */
+/* The parser of command line options. Owns nothing but who reads tables in its place; prints to standard error. */
 #include "server/options.h"
 
 #include <errno.h>
@@ -13,22 +13,13 @@ static int complain(const dn_command_line *line, const char *name, const char *w
     return DN_EXIT_USAGE;
 }
 
-static void print_help(const dn_command_line *line)
+static dn_options_reader *reader;
+static void *reader_payload;
+
+void dn_options_read_instead(dn_options_reader *function, void *payload)
 {
-    printf("usage: denoised %s [OPTION...]%s%s\n%s\n\n", line->command, line->operands[0] ? " " : "", line->operands, line->summary);
-    for (size_t i = 0; i < line->option_count; i++) {
-        const dn_option *option = &line->options[i];
-        char left[64], letter[8] = "    ";
-        if (option->hidden)
-            continue;
-        if (option->letter)
-            snprintf(letter, sizeof letter, "-%c, ", option->letter);
-        snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, option->value ? " " : "", option->value ? option->value : "");
-        printf("  %-30s %s%s\n", left, option->help, option->required ? " (required)" : "");
-    }
-    printf("  %-30s %s\n", "    --help", "print this");
-    if (line->footer)
-        printf("\n%s\n", line->footer);
+    reader = function;
+    reader_payload = payload;
 }
 
 static const dn_option *find_long(const dn_command_line *line, const char *name, size_t length)
@@ -149,6 +140,10 @@ static int check_complete(const dn_command_line *line, const bool *seen, int ope
 
 int dn_options_parse(const dn_command_line *line, int argc, char **argv, char ***operands, int *operand_count)
 {
+    if (reader != NULL) {
+        reader(line, reader_payload);
+        return DN_EXIT_OK;
+    }
     bool *seen = calloc(line->option_count + 1, sizeof *seen);
     if (seen == NULL)
         return complain(line, "", "out of memory");
@@ -161,7 +156,10 @@ int dn_options_parse(const dn_command_line *line, int argc, char **argv, char **
         } else if (strcmp(argument, "--") == 0) {
             only_operands = true;
         } else if (strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0) {
-            print_help(line);
+            dn_options_print_help(line, false);
+            status = DN_EXIT_OK;
+        } else if (strcmp(argument, "--help-all") == 0) {
+            dn_options_print_help(line, true);
             status = DN_EXIT_OK;
         } else {
             status = parse_one(line, argc, argv, &i, seen);

@@ -51,7 +51,7 @@ typedef struct dn_option {
     uint64_t count_low, count_high;
     double low, high;
     bool required;
-    bool hidden; /* from --help, which would not fit a screen otherwise */
+    bool hidden; /* from --help, which would not fit a screen otherwise: --help-all shows it */
 } dn_option;
 
 /* Rows of an option table. */
@@ -88,14 +88,24 @@ typedef struct dn_command_line {
     size_t option_count;
     int operand_min, operand_max;
     const char *footer; /* the last lines of --help; NULL: none */
+    const char *const *brief; /* names of the options that --help shows, NULL after the last; NULL: all that are not hidden */
 } dn_command_line;
 
 #define DN_OPTIONS_GO_ON (-1)
-#define DN_PRECISION_HELP "of large products: fp32; bf16, fp16 where the CPU gains (fp32)"
+#define DN_PRECISION_HELP "large products in fp32; bf16, fp16 if the CPU gains"
 
 /* argv[0] is the command's word. DN_OPTIONS_GO_ON: all is well, *operands are argv's own strings (moved to its front).
  * Otherwise an exit status: --help was printed, or a complaint. */
 int dn_options_parse(const dn_command_line *line, int argc, char **argv, char ***operands, int *operand_count);
+
+/* Help on standard output, no line over 80 columns: what a screen has room for (--help), or every option (--help-all). */
+void dn_options_print_help(const dn_command_line *line, bool all);
+bool dn_option_is_brief(const dn_command_line *line, const dn_option *option); /* whether --help shows it */
+
+/* From now on every dn_options_parse hands its table to `reader` and returns DN_EXIT_OK: completions and the manual are made of the
+ * tables that the commands parse with. NULL: parse again. The line lives as long as the call. */
+typedef void dn_options_reader(const dn_command_line *line, void *payload);
+void dn_options_read_instead(dn_options_reader *reader, void *payload);
 
 /* Prints "denoised COMMAND: message" to standard error and returns the exit status for a failure of this kind. */
 int dn_command_failed(const char *command, const dn_error *error);

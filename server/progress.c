@@ -3,6 +3,8 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -16,7 +18,16 @@ void dn_progress_begin(dn_progress_bar *bar, const char *label, double total)
     bar->total = total > 0.0 ? total : 1.0;
     bar->started = dn_now_seconds();
     bar->drawn = 0.0;
-    bar->terminal = isatty(STDERR_FILENO) != 0;
+    const char *term = getenv("TERM");
+    bar->terminal = isatty(STDERR_FILENO) != 0 && term != NULL && term[0] != '\0' && strcmp(term, "dumb") != 0;
+    bar->width = 0;
+}
+
+/* Blanks wipe what a longer line left: no escape code is needed, whatever the terminal. */
+static void draw(dn_progress_bar *bar, const char *line, int width)
+{
+    fprintf(stderr, "\r%s%*s", line, bar->width > width ? bar->width - width : 0, "");
+    bar->width = width;
 }
 
 void dn_progress_update(dn_progress_bar *bar, double done, const char *note)
@@ -31,12 +42,15 @@ void dn_progress_update(dn_progress_bar *bar, double done, const char *note)
     for (int i = 0; i < BAR_CELLS; i++)
         cells[i] = i < (int)(share * BAR_CELLS) ? '#' : '.';
     cells[BAR_CELLS] = '\0';
-    fprintf(stderr, "\r%s [%s] %3.0f %%, %d:%02d left%s%s\033[K", bar->label, cells, 100.0 * share, (int)left / 60, (int)left % 60,
-            note[0] ? ", " : "", note);
+    char line[160];
+    int width = snprintf(line, sizeof line, "%s [%s] %3.0f %%, %d:%02d left%s%s", bar->label, cells, 100.0 * share, (int)left / 60,
+                         (int)left % 60, note[0] ? ", " : "", note);
+    draw(bar, line, width < (int)sizeof line ? width : (int)sizeof line - 1);
 }
 
 void dn_progress_end(dn_progress_bar *bar)
 {
-    if (bar->terminal)
-        fprintf(stderr, "\r\033[K");
+    if (bar->terminal && bar->width > 0)
+        fprintf(stderr, "\r%*s\r", bar->width, "");
+    bar->width = 0;
 }

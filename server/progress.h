@@ -1,4 +1,5 @@
-/* A progress bar on standard error: drawn only on a terminal, at most ten times a second. One thread. */
+/* A progress bar on standard error: drawn only on a terminal that is not dumb, without escape codes, at most ten times a second.
+ * One thread. */
 #ifndef DN_SERVER_PROGRESS_H
 #define DN_SERVER_PROGRESS_H
 
@@ -9,6 +10,7 @@ typedef struct dn_progress_bar {
     double total;
     double started, drawn; /* monotonic seconds */
     bool terminal;
+    int width; /* of the line that stands there */
 } dn_progress_bar;
 
 void dn_progress_begin(dn_progress_bar *bar, const char *label, double total);

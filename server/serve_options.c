@@ -166,15 +166,15 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
     const dn_option table[] = {
         DN_TEXT_OPTION("listen", "ADDR:PORT|unix:PATH", o->listen, "where to listen (127.0.0.1:8080)"),
         DN_TEXT_OPTION("data", "DIR", o->data, "queue, images and snapshots (./data)"),
-        DN_LIST_OPTION("model", "NAME=DIR", o->models, "a model folder; the first is the default; repeat for more"),
+        DN_LIST_OPTION("model", "NAME=DIR", o->models, "repeat for more; the first is the default"),
         DN_COUNT_OPTION("threads", o->threads, 0, DN_THREADS_MAX, "of the worker (0: all)"),
         DN_COUNT_OPTION("rows-max", o->rows_max, 0, DN_BATCH_ROWS_MAX, "rows in one forward pass (0: measured)"),
-        DN_TEXT_OPTION("memory-limit", "BYTES|N%", o->memory_limit_text, "of all models in memory; the least used make room (0: none)"),
+        DN_TEXT_OPTION("memory-limit", "BYTES|N%", o->memory_limit_text, "all models in memory; the least used make room"),
         DN_FLAG_OPTION("preload", o->preload, "load every model at the start, not the first alone"),
         DN_TEXT_OPTION("precision", "NAME", o->precision_text, DN_PRECISION_HELP),
         DN_FLAG_OPTION("vae-tiling", o->vae_tiling, "decode large latents in tiles: less memory, slightly other pictures"),
         DN_TEXT_OPTION("batching", "POLICY", o->batching_text, "who joins a batch: continuous; request, single to compare"),
-        DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET; clients send Authorization: Bearer SECRET"),
+        DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET (see also denoised key)"),
         DN_FLAG_OPTION("insecure", o->insecure, "listen beyond loopback without keys"),
         DN_LIST_OPTION("allowed-host", "HOST", o->host_list, "a Host to answer besides loopback names; * for all"),
         DN_TEXT_OPTION("public-url", "URL", o->public_url, "how clients reach it; its host is allowed"),
@@ -191,11 +191,15 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_NUMBER_OPTION("patience", o->patience, 0.01, 100.0, "times the 10 s of a slow head, 30 s of body and reader (1)"),
         DN_TEXT_OPTION("socket-mode", "MODE", o->socket_mode_text, "of a Unix socket (0660)"),
     };
+    static const char *const brief[] = {"listen",    "data",         "model",        "threads",    "memory-limit",
+                                        "preload",   "precision",    "api-key-file", "insecure",   "public-url",
+                                        "base-path", "allowed-host", "keep-days",    "keep-bytes", NULL};
     const dn_command_line line = {.command = "serve",
                                   .operands = "",
                                   .summary = "Serves models over HTTP: a durable queue, one worker process, a running batch.",
                                   .options = table,
-                                  .option_count = sizeof table / sizeof table[0]};
+                                  .option_count = sizeof table / sizeof table[0],
+                                  .brief = brief};
     int status = dn_options_parse(&line, argc, argv, NULL, NULL);
     return status != DN_OPTIONS_GO_ON ? status : check_options(o);
 }

@@ -147,7 +147,8 @@ def help_fits_a_screen_and_lists_what_there_is():
     def said(*words):
         return subprocess.run([PROGRAM, "generate", *words], capture_output=True, text=True, check=True).stdout
     lines = said("--help").splitlines()
-    check(len(lines) <= 50 and max(map(len, lines)) <= 130, f"{len(lines)} lines, the longest {max(map(len, lines))}")
+    check(len(lines) <= 24 and max(map(len, lines)) <= 80, f"{len(lines)} lines, the longest {max(map(len, lines))}")
+    check("--mask-image" not in said("--help") and "--mask-image" in said("--help-all") and "--sigma-schedule" in said("--help-all"), "every option")
     with Daemon() as daemon:
         for row in daemon.get("/samplers").json["samplers"]:
             check(f"\n{row['name']}: {row['title']}; order {row['order']}" in said("--list-samplers"), row["name"])

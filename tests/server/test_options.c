@@ -33,7 +33,7 @@ static int parse(values *out, int argc, const char *const *words)
         {.name = "switch", .kind = DN_OPTION_SWITCH, .value = "X", .target = &out->word, .help = "on or off", .hidden = true},
         {.name = "small", .letter = 'n', .kind = DN_OPTION_COUNT, .value = "N", .target = &out->count, .count_high = 9, .help = "small"},
     };
-    const dn_command_line line = {"try", "MODEL", "Tries.", options, sizeof options / sizeof options[0], 0, 1, "The end."};
+    const dn_command_line line = {"try", "MODEL", "Tries.", options, sizeof options / sizeof options[0], 0, 1, "The end.", NULL};
     char path[] = "/tmp/denoised-options-XXXXXX";
     int file = mkstemp(path), output = dup(1), errors = dup(2);
     fflush(stdout);
@@ -122,7 +122,8 @@ static void help_is_printed(void)
     values v;
     CHECK(PARSE(&v, "try", "--help") == DN_EXIT_OK);
     CHECK(strstr(v.complaint, "usage: denoised try [OPTION...] MODEL") && strstr(v.complaint, "-n, --small N"));
-    CHECK(!strstr(v.complaint, "--switch") && strstr(v.complaint, "\nThe end.\n"));
+    CHECK(!strstr(v.complaint, "--switch") && strstr(v.complaint, "--help-all") && strstr(v.complaint, "\nThe end.\n"));
+    CHECK(PARSE(&v, "try", "--help-all") == DN_EXIT_OK && strstr(v.complaint, "--switch X"));
 }
 
 static void failures_have_exit_statuses(void)
