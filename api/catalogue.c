@@ -74,17 +74,23 @@ static const struct {
 #undef X
 };
 
-char *api_capabilities_body(const char *version, const char *build, uint32_t streams_max)
+char *api_capabilities_body(const api_capabilities *about)
 {
     api_text text = API_TEXT_INIT;
     api_text_add(&text, "{\"version\":");
-    api_text_string(&text, version);
+    api_text_string(&text, about->version);
     api_text_add(&text, ",\"build\":");
-    api_text_string(&text, build);
-    api_text_add(&text, ",\"representations\":[\"application/json\",\"image/png\",\"text/event-stream\"],\"limits\":{");
+    api_text_string(&text, about->build);
+    api_text_add(&text, ",\"representations\":[\"application/json\",\"image/png\",\"text/event-stream\"],\"dialects\":[");
+    for (size_t i = 0; i < sizeof about->dialects / sizeof about->dialects[0] && about->dialects[i] != NULL; i++) {
+        api_text_add(&text, i > 0 ? "," : "");
+        api_text_string(&text, about->dialects[i]);
+    }
+    api_text_format(&text, "],\"auth_required\":%s,\"webhooks\":%s,\"cors\":%s,\"limits\":{", about->auth_required ? "true" : "false",
+                    about->webhooks ? "true" : "false", about->cors ? "true" : "false");
     for (size_t i = 0; i < sizeof LIMITS / sizeof LIMITS[0]; i++) {
         api_text_format(&text, "%s\"%s\":", i ? "," : "", LIMITS[i].name);
-        api_text_number(&text, strcmp(LIMITS[i].name, "streams_max") == 0 ? streams_max : LIMITS[i].value);
+        api_text_number(&text, strcmp(LIMITS[i].name, "streams_max") == 0 ? about->streams_max : LIMITS[i].value);
     }
     api_text_add(&text, "}}");
     return api_text_take(&text);

@@ -54,7 +54,14 @@ char *api_image_body(const char *job_id, const api_image_view *image, const char
 char *api_list_body(const api_job_view *jobs, size_t count, const char *next_cursor, const char *base_path);   /* next_cursor NULL: null */
 char *api_jobs_array_body(const api_job_view *jobs, size_t count, const char *base_path);                     /* {"jobs":[...]} answer to an array */
 char *api_samplers_body(void);
-char *api_capabilities_body(const char *version, const char *build, uint32_t streams_max); /* streams_max: of this daemon */
+/* What a daemon was told at its start, besides the limits that every daemon has. */
+typedef struct api_capabilities {
+    const char *version, *build;
+    uint32_t streams_max;
+    const char *dialects[4];         /* names, ended by NULL */
+    bool auth_required, webhooks, cors;
+} api_capabilities;
+char *api_capabilities_body(const api_capabilities *about);
 
 /* RFC 3339 UTC with milliseconds. */
 void api_time_text(char out[32], int64_t ms);

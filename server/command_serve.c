@@ -109,6 +109,7 @@ static dn_status open_parts(serve_run *run, dn_error *error)
     serve_options *o = &run->options;
     dn_status status = check_precision(o->precision, error);
     s->streams_max = (unsigned)o->streams_max;
+    s->cors = o->cors_list.count > 0;
     s->stream_counts = calloc(s->streams_max, sizeof *s->stream_counts);
     if (status == DN_OK && s->stream_counts == NULL) {
         status = dn_fail(error, DN_NO_MEMORY, "out of memory");
@@ -136,6 +137,9 @@ static dn_status open_parts(serve_run *run, dn_error *error)
     }
     if (status == DN_OK) {
         status = serve_options_guarded(o, auth_required(s->auth), error);
+    }
+    if (status == DN_OK) {
+        status = serve_options_pages(o, auth_required(s->auth), error);
     }
     if (status == DN_OK) {
         const dispatcher_options options = {.base_path = o->base_path,
@@ -174,6 +178,8 @@ static dn_status start_http(serve_run *run, dn_error *error)
                                   .socket_mode = run->options.socket_mode,
                                   .base_path = run->options.base_path,
                                   .allowed_hosts = run->options.hosts,
+                                  .cors_origins = run->options.cors_origins,
+                                  .public_url = run->options.public_url,
                                   .routes = service_routes,
                                   .application = &run->service,
                                   .auth = run->service.auth,

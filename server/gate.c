@@ -20,7 +20,8 @@ typedef struct gate_headers {
 } gate_headers;
 
 /* Besides Host, Content-Length and Transfer-Encoding, which have their own rules. */
-static const char *const single_fields[] = {"Authorization", "Content-Encoding", "Content-Type", "Idempotency-Key", "Last-Event-ID"};
+static const char *const single_fields[] = {"Authorization",   "Content-Encoding", "Content-Type",
+                                            "Idempotency-Key", "Last-Event-ID",    "Origin"};
 
 static bool token_only(const char *text, size_t size)
 {

@@ -190,6 +190,9 @@ static bool find_route(http_request *request)
         }
         free(copy);
     }
+    if (allow[0] != '\0' && http_preflight(request, allow)) {
+        return false;
+    }
     if (allow[0] != '\0') {
         http_add_header(request, "Allow", "%s", allow);
         http_refuse(request, API_METHOD_NOT_ALLOWED, "this resource does not take this method; see Allow");

@@ -83,6 +83,9 @@ typedef struct http_options {
     unsigned socket_mode; /* of a Unix socket */
     const char *base_path; /* "" or "/prefix" */
     const char *const *allowed_hosts; /* besides loopback names; NULL-terminated; "*" allows all */
+    const char *const *cors_origins; /* pages of these may read answers and do things; NULL-terminated, NULL: none; "*" is all while no
+                                        key is needed */
+    const char *public_url; /* how clients reach the server, whose own pages are no other site's; NULL or "": not known */
     const http_route *routes; /* ends with method NULL */
     const http_dialect *dialects; /* ends with prefix NULL; paths below none of them have application/problem+json. NULL: there are none */
     void *application;

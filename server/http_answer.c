@@ -39,6 +39,7 @@ static void send_response(http_request *request, int status, const char *content
     for (size_t i = 0; i < sizeof fixed_headers / sizeof fixed_headers[0]; i++) {
         MHD_add_response_header(response, fixed_headers[i][0], fixed_headers[i][1]);
     }
+    http_origin_headers(request, response);
     if (content_type != NULL) {
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, content_type);
     }

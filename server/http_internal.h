@@ -87,6 +87,11 @@ void http_request_end(http_request *request);
 /* http_answer.c: the request's reserved headers and its one answer. */
 void http_request_done(http_request *request); /* frees it */
 
+/* http_origin.c: pages of other sites. */
+bool http_check_origin(http_request *request); /* false: one of theirs that may not do this; refused and answered */
+void http_origin_headers(const http_request *request, struct MHD_Response *response);
+bool http_preflight(http_request *request, const char *methods); /* true: a preflight that is allowed; answered */
+
 /* http_key.c: fills in the request's client and what its key allows; false: refused and answered. */
 bool http_check_key(http_request *request);
 

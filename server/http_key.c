@@ -9,6 +9,9 @@ bool http_check_key(http_request *request)
     auth *keys = request->server->options.auth;
     unsigned retry = 0;
     request->who = (auth_identity){.client = "local", .scopes = AUTH_SUBMIT | AUTH_READ};
+    if (!http_check_origin(request)) {
+        return false;
+    }
     if (keys == NULL || request->route->scopes == 0 || !auth_required(keys)) {
         return true;
     }

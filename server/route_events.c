@@ -355,8 +355,11 @@ void route_job_events(http_request *request)
     store_job job = {0};
     store_event *events = NULL;
     size_t count = 0;
-    const char *previews = http_query(request, "previews");
+    bool previews = true;
     int64_t after = asked_after(request);
+    if (!route_flag(request, "previews", true, &previews)) {
+        return;
+    }
     if (!api_id_valid(request->segment[0])) {
         route_missing(request, STORE_NONE);
         return;
@@ -379,6 +382,6 @@ void route_job_events(http_request *request)
     } else if (over && after == last) {
         http_answer_empty(request, 204);
     } else {
-        route_stream(request, request->segment[0], after < 0 ? 0 : after, previews == NULL || strcmp(previews, "0") != 0);
+        route_stream(request, request->segment[0], after < 0 ? 0 : after, previews);
     }
 }

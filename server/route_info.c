@@ -11,10 +11,32 @@ void route_samplers(http_request *request)
     http_answer_json(request, 200, api_samplers_body());
 }
 
+/* A dialect is spoken where its first route is served. */
+static void find_dialects(const char *out[4])
+{
+    static const char *const known[][2] = {{"native", "/generate"}, {"openai", "/v1/images/generations"}, {"sdapi", "/sdapi/v1/txt2img"}};
+    size_t count = 0;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        for (const http_route *route = service_routes; route->method != NULL; route++) {
+            if (strcmp(route->pattern, known[i][1]) == 0) {
+                out[count++] = known[i][0];
+                break;
+            }
+        }
+    }
+}
+
 void route_capabilities(http_request *request)
 {
     service *s = request->application;
-    http_answer_json(request, 200, api_capabilities_body(s->version, s->build, s->streams_max));
+    api_capabilities about = {.version = s->version,
+                              .build = s->build,
+                              .streams_max = s->streams_max,
+                              .auth_required = auth_required(s->auth),
+                              .webhooks = s->webhooks != NULL,
+                              .cors = s->cors};
+    find_dialects(about.dialects);
+    http_answer_json(request, 200, api_capabilities_body(&about));
 }
 
 void route_openapi(http_request *request)

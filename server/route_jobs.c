@@ -29,6 +29,11 @@ static bool parse_list_query(http_request *request, uint32_t *limit, api_state *
         }
         *has_state = true;
     }
+    text = http_query(request, "model");
+    if (text != NULL && !api_model_name_valid(text)) {
+        return api_refuse(problem, API_INVALID_FIELD, "model", "model must be a name of 1 to %d letters, digits and . _ -",
+                          API_MODEL_NAME_BYTES_MAX);
+    }
     return true;
 }
 
@@ -265,17 +270,18 @@ static void begin_delete(http_request *request)
 void route_job_delete(http_request *request)
 {
     delete_state *d = request->state;
-    const char *purge = http_query(request, "purge");
-    if (purge != NULL && strcmp(purge, "1") != 0 && strcmp(purge, "0") != 0) {
-        http_refuse(request, API_INVALID_FIELD, "purge must be 0 or 1");
-    } else if (d == NULL && !api_id_valid(request->segment[0])) {
+    bool purge = false;
+    if (!route_flag(request, "purge", false, &purge)) {
+        return;
+    }
+    if (d == NULL && !api_id_valid(request->segment[0])) {
         route_missing(request, STORE_NONE);
     } else if (d == NULL) {
         begin_delete(request);
     } else if (d->purge != NULL) {
         purged(request, d);
     } else if (canceled(request, d)) {
-        if (purge != NULL && purge[0] == '1') {
+        if (purge) {
             begin_purge(request, d);
         } else {
             route_job(request, 0, request->segment[0]);

@@ -1,5 +1,6 @@
 /* The route table, and the answers that several routes give. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "server/service.h"
 
@@ -27,6 +28,19 @@ const http_route service_routes[] = {
 const char *route_reach(const http_request *request)
 {
     return (request->who.scopes & (AUTH_READ_ALL | AUTH_ADMIN)) != 0 ? NULL : request->client;
+}
+
+bool route_flag(http_request *request, const char *name, bool otherwise, bool *out)
+{
+    const char *text = http_query(request, name);
+    api_problem problem = {0};
+    *out = text == NULL ? otherwise : text[0] == '1';
+    if (text != NULL && strcmp(text, "0") != 0 && strcmp(text, "1") != 0) {
+        api_refuse(&problem, API_INVALID_FIELD, name, "%s must be 0 or 1", name);
+        http_problem(request, &problem);
+        return false;
+    }
+    return true;
 }
 
 static void missing_problem(store_result result, api_problem *problem)

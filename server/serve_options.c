@@ -84,6 +84,39 @@ dn_status serve_options_guarded(const serve_options *o, bool keys, dn_error *err
                          "--insecure if a proxy guards this port");
 }
 
+dn_status serve_options_pages(const serve_options *o, bool keys, dn_error *error)
+{
+    bool all = false;
+    for (uint32_t i = 0; i < o->cors_list.count; i++) {
+        all |= strcmp(o->cors_list.values[i], "*") == 0;
+    }
+    return keys && all ? dn_fail(error, DN_INVALID, "--cors-origin * is for daemons without keys: name each origin") : DN_OK;
+}
+
+/* "https://app.example", as browsers write it: a scheme, a host in lower case, a port if it is not the scheme's own, nothing behind. */
+static bool is_origin(const char *text)
+{
+    static const char scheme_letters[] = "abcdefghijklmnopqrstuvwxyz0123456789+.-";
+    size_t scheme = strspn(text, scheme_letters);
+    const char *host = text + scheme + 3;
+    if (strcmp(text, "*") == 0) {
+        return true;
+    }
+    return islower((unsigned char)text[0]) && strncmp(text + scheme, "://", 3) == 0 && host[0] != '\0' &&
+           host[strspn(host, "abcdefghijklmnopqrstuvwxyz0123456789.-_:[]")] == '\0';
+}
+
+static bool take_origins(serve_options *o)
+{
+    for (uint32_t i = 0; i < o->cors_list.count; i++) {
+        if (!is_origin(o->cors_list.values[i])) {
+            return false;
+        }
+        o->cors_origins[i] = o->cors_list.values[i];
+    }
+    return true;
+}
+
 /* Then it may have keys: they are looked at when it is open. */
 static bool has_database(const serve_options *o)
 {
@@ -133,6 +166,9 @@ static int check_options(serve_options *o)
     if ((o->webhook_list.count > 0 || o->webhook_ca_file) && !o->webhook_secret_file) {
         return refuse_option("--webhook-allow and --webhook-ca-file need --webhook-secret-file FILE");
     }
+    if (!take_origins(o)) {
+        return refuse_option("--cors-origin must be an origin as browsers send it, such as https://app.example or http://localhost:3000");
+    }
     unsigned hosts = 0;
     for (uint32_t i = 0; i < o->host_list.count; i++) {
         o->hosts[hosts++] = o->host_list.values[i];
@@ -177,6 +213,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET (see also denoised key)"),
         DN_FLAG_OPTION("insecure", o->insecure, "listen beyond loopback without keys"),
         DN_LIST_OPTION("allowed-host", "HOST", o->host_list, "a Host to answer besides loopback names; * for all"),
+        DN_LIST_OPTION("cors-origin", "ORIGIN", o->cors_list, "pages that may use this daemon from elsewhere; repeat for more"),
         DN_TEXT_OPTION("public-url", "URL", o->public_url, "how clients reach it; its host is allowed"),
         DN_TEXT_OPTION("base-path", "/PREFIX", o->base_path, "in front of every path"),
         DN_COUNT_OPTION("keep-days", o->keep_days, 0, 3650, "images are deleted after so many days (7)"),

@@ -13,7 +13,7 @@ typedef struct serve_options {
     const char *listen, *data, *base_path, *public_url, *api_key_file, *keep_bytes_text, *memory_limit_text, *socket_mode_text;
     const char *batching_text;
     const char *webhook_secret_file, *webhook_ca_file; /* NULL: none */
-    dn_option_list models, host_list, webhook_list;
+    dn_option_list models, host_list, webhook_list, cors_list;
     uint64_t threads, keep_days, rows_max, streams_max;
     double drain_seconds, snapshot_every, webhook_pause, patience;
     bool insecure, preload, vae_tiling;
@@ -21,6 +21,7 @@ typedef struct serve_options {
     /* Made from them by serve_options_parse: */
     const char *hosts[DN_OPTION_LIST_MAX + 2]; /* NULL-terminated */
     const char *webhook_allowed[DN_OPTION_LIST_MAX + 1]; /* NULL-terminated */
+    const char *cors_origins[DN_OPTION_LIST_MAX + 1]; /* NULL-terminated */
     char public_host[256];
     uint64_t keep_bytes, memory_limit;
     dn_precision precision;
@@ -32,5 +33,7 @@ typedef struct serve_options {
 int serve_options_parse(serve_options *out, int argc, char **argv);
 /* Nobody beyond this machine may come in without a key, unless --insecure: DN_INVALID with what to do. */
 dn_status serve_options_guarded(const serve_options *o, bool keys, dn_error *error);
+/* Pages of every site may not be let in where there are keys: DN_INVALID with what to do. */
+dn_status serve_options_pages(const serve_options *o, bool keys, dn_error *error);
 
 #endif

@@ -30,6 +30,7 @@ typedef struct service {
     atomic_uint streams, waits;
     atomic_uint stream_turn; /* counts streams, so that they take turns */
     unsigned streams_max;
+    bool cors; /* pages of some other sites are let in */
     pthread_mutex_t stream_lock; /* guards the table below: open streams by client */
     struct stream_count {
         char client[65];
@@ -61,6 +62,9 @@ unsigned job_retry_after(const job_view *held); /* whole seconds until polling m
 
 /* Whose jobs a request may read: its client's, or everybody's (NULL). */
 const char *route_reach(const http_request *request);
+
+/* A query parameter that is 0 or 1; *out is `otherwise` when it is not given. False: it is something else; refused and answered. */
+bool route_flag(http_request *request, const char *name, bool otherwise, bool *out);
 
 /* Answers shared by routes. */
 void route_missing(http_request *request, store_result result); /* 404, 410 or 503 */

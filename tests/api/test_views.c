@@ -217,7 +217,8 @@ static void samplers_are_the_engines_table(void)
 
 static void capabilities_show_every_limit(void)
 {
-    char *body = api_capabilities_body("1.0", "abc", API_STREAMS_MAX);
+    char *body = api_capabilities_body(&(api_capabilities){
+        .version = "1.0", .build = "abc", .streams_max = API_STREAMS_MAX, .dialects = {"native", "openai"}, .cors = true});
     cJSON *root = cJSON_Parse(body);
     free(body);
     CHECK(root);
