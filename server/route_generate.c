@@ -11,7 +11,7 @@
 typedef struct generate_state {
     submission submission;
     api_form form;
-    bool waits, waiting;
+    bool waits, waiting, previews;
     unsigned wait_seconds;
     bool enqueued;
     waiter waiter;
@@ -72,6 +72,9 @@ static void begin(http_request *request)
     request->state_free = generate_state_free;
     http_add_header(request, "Vary", "Accept, Prefer");
     g->waits = api_prefer_wait(http_header(request, "Prefer"), &g->wait_seconds) == 1;
+    if (!route_flag(request, "previews", true, &g->previews)) {
+        return;
+    }
     if (!submission_open(&g->submission, request, &problem) || !check_form(request, g, &problem) ||
         !submission_check(&g->submission, &problem) || !parse_body(request, g, &problem) ||
         !submission_send(&g->submission, "POST /generate", &problem)) {
@@ -154,7 +157,7 @@ static bool stored(http_request *request, generate_state *g)
         return false;
     }
     if (g->form == API_FORM_EVENTS) {
-        const char *previews = http_query(request, "previews");
+        const bool previews = g->previews;
         http_add_header(request, "Location", "%s/jobs/%s", s->base_path, enqueue->ids[0]);
         /* The stream brings its own state; ours ends here. */
         char id[27];
@@ -162,7 +165,7 @@ static bool stored(http_request *request, generate_state *g)
         request->state = NULL;
         request->state_free = NULL;
         generate_state_free(g);
-        route_stream(request, id, 0, previews == NULL || strcmp(previews, "0") != 0);
+        route_stream(request, id, 0, previews);
         return false;
     }
     /* A new job that nobody waits for is accepted, however quickly it may have ended meanwhile. */
