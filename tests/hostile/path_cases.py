@@ -128,7 +128,7 @@ QUERIES = [
     ("a state of 8 KB", "GET /jobs?state=" + "a" * 7900, "", STATE),
     ("a model of nobody", "GET /jobs?model=nope", "", "200 keep"),
     ("a model with a statement", "GET /jobs?model='%20OR%20'1'='1", "", "422 invalid-field model keep"),
-    ("a model with a wildcard", "GET /jobs?model=%25", "", "200 keep"),
+    ("a model with a wildcard", "GET /jobs?model=%25", "", "422 invalid-field model keep"),
     ("a cursor", "GET /jobs?cursor={cursor}", "", "200 keep"),
     ("a cursor of nothing", "GET /jobs?cursor=", "", "200 keep"),
     ("a cursor in a word", "GET /jobs?cursor=next", "", BAD_CURSOR),
