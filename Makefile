@@ -165,6 +165,14 @@ always:
 $(OUT)/api/openapi.o $(OUT)/faults/api/openapi.o: api/openapi.json
 $(OUT)/server/store/sqlite_migrate.o $(OUT)/faults/server/store/sqlite_migrate.o: $(wildcard migrations/sqlite/*.sql)
 
+# So does the page, as it is and compressed.
+WEB := $(wildcard server/web/*.html server/web/*.css server/web/*.js server/web/*.svg)
+$(OUT)/server/web_parts.o $(OUT)/faults/server/web_parts.o: FLAGS = -Wa,-I$(OUT)
+$(OUT)/server/web_parts.o $(OUT)/faults/server/web_parts.o: $(WEB) $(WEB:server/%=$(OUT)/%.gz)
+$(OUT)/web/%.gz: server/web/%
+	@mkdir -p $(@D)
+	@gzip -9nc $< >$@
+
 # A test links what its room may see: engine tests the engine alone, api tests the engine and api, the rest everything.
 $(OUT)/libapi.a: $(call obj,$(API_SRC))
 	@rm -f $@

@@ -104,7 +104,7 @@ typedef struct form_quality {
     int q;
 } form_quality;
 
-static int specificity_of(slice range, api_form form)
+static int specificity_of(slice range, int form)
 {
     static const char *const exact[] = {"application/json", "image/png", "text/event-stream"};
     if (equals(range, exact[form])) {
@@ -115,7 +115,10 @@ static int specificity_of(slice range, api_form form)
     return family ? 2 : equals(range, "*/*") || equals(range, "*") ? 1 : 0;
 }
 
-static void weigh_range(form_quality best[3], slice range)
+/* How closely a range of Accept fits candidate number `which`; 0: not at all. */
+typedef int closeness(slice range, int which);
+
+static void weigh_range(form_quality *best, int count, closeness *fits, slice range)
 {
     slice type, parameter, name, value;
     int q = QUALITY_ONE;
@@ -130,8 +133,8 @@ static void weigh_range(form_quality best[3], slice range)
     if (q < 0) {
         return;
     }
-    for (int form = API_FORM_JSON; form <= API_FORM_EVENTS; form++) {
-        int specificity = specificity_of(type, (api_form)form);
+    for (int form = 0; form < count; form++) {
+        int specificity = fits(type, form);
         bool closer = specificity > best[form].specificity;
         bool higher = specificity && specificity == best[form].specificity && q > best[form].q;
         if (closer || higher) {
@@ -149,7 +152,7 @@ api_form api_negotiate(const char *accept)
     form_quality best[3] = {{0, 0}, {0, 0}, {0, 0}};
     while (take(&rest, ',', &range)) {
         if (range.bytes) {
-            weigh_range(best, range);
+            weigh_range(best, 3, specificity_of, range);
         }
     }
     int json = best[API_FORM_JSON].q, png = best[API_FORM_PNG].q, events = best[API_FORM_EVENTS].q;
@@ -162,6 +165,41 @@ api_form api_negotiate(const char *accept)
         return API_FORM_JSON;
     }
     return png == highest ? API_FORM_PNG : API_FORM_EVENTS;
+}
+
+static int page_specificity(slice range, int which)
+{
+    return equals(range, which == 0 ? "text/plain" : "text/html") ? 3 : equals(range, "text/*") ? 2 : equals(range, "*/*") ? 1 : 0;
+}
+
+bool api_prefers_html(const char *accept)
+{
+    slice rest = trim((slice){accept, accept ? strlen(accept) : 0}), range;
+    form_quality best[2] = {{0, 0}, {0, 0}};
+    while (rest.bytes && take(&rest, ',', &range)) {
+        if (range.bytes) {
+            weigh_range(best, 2, page_specificity, range);
+        }
+    }
+    return best[1].q > best[0].q;
+}
+
+static int coding_specificity(slice range, int which)
+{
+    (void)which;
+    return equals(range, "gzip") || equals(range, "x-gzip") ? 2 : equals(range, "*") ? 1 : 0;
+}
+
+bool api_accepts_gzip(const char *accept_encoding)
+{
+    slice rest = trim((slice){accept_encoding, accept_encoding ? strlen(accept_encoding) : 0}), range;
+    form_quality best = {0, 0};
+    while (rest.bytes && take(&rest, ',', &range)) {
+        if (range.bytes) {
+            weigh_range(&best, 1, coding_specificity, range);
+        }
+    }
+    return best.q > 0;
 }
 
 static int wait_seconds(slice value, unsigned *seconds)

@@ -10,6 +10,12 @@ typedef enum api_form { API_FORM_JSON, API_FORM_PNG, API_FORM_EVENTS, API_FORM_N
  * API_FORM_NONE: 406. accept may be NULL. */
 api_form api_negotiate(const char *accept);
 
+/* Whether text/html is preferred to text/plain: a browser's Accept says so; absent, star/star and ties do not. accept may be NULL. */
+bool api_prefers_html(const char *accept);
+
+/* Whether Accept-Encoding allows gzip (RFC 9110, 12.5.3); absent: no, which every client can read. */
+bool api_accepts_gzip(const char *accept_encoding);
+
 /* Prefer: wait=N. 0 nothing asked, 1 understood (*seconds 0..300), -1 malformed or out of range (ignored, as RFC 7240 wants). */
 int api_prefer_wait(const char *prefer, unsigned *seconds);
 

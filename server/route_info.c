@@ -150,13 +150,3 @@ void route_metrics(http_request *request)
     }
     http_answer(request, 200, "text/plain; version=0.0.4; charset=utf-8", text, strlen(text));
 }
-
-void route_root(http_request *request)
-{
-    static const char page[] = "denoised: class-conditional diffusion models over HTTP\n\n"
-                               "  POST /generate       {\"class_label\": \"Sneaker\", \"guidance_scale\": 2, \"seed\": 42}\n"
-                               "  GET  /jobs/{id}      its state; /events streams progress; /images/0.png is the picture\n"
-                               "  GET  /models         what can be made; /samplers, /capabilities\n"
-                               "  GET  /openapi.json   the whole API\n";
-    http_answer_constant(request, 200, "text/plain; charset=utf-8", page, sizeof page - 1);
-}

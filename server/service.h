@@ -99,7 +99,8 @@ void waiter_done(waiter *w);
 http_handler route_generate; /* route_generate.c */
 http_handler route_jobs_list, route_job_get, route_job_delete, route_job_image; /* route_jobs.c, route_images.c */
 http_handler route_job_events; /* route_events.c */
-http_handler route_root, route_models, route_model, route_samplers, route_capabilities, route_openapi, route_healthz, route_readyz,
+http_handler route_root, route_page; /* route_page.c */
+http_handler route_models, route_model, route_samplers, route_capabilities, route_openapi, route_healthz, route_readyz,
     route_metrics; /* route_info.c */
 
 #endif

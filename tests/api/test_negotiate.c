@@ -134,10 +134,68 @@ static void content_types(void)
     }
 }
 
+static void who_gets_the_page(void)
+{
+    static const struct {
+        const char *accept;
+        bool wanted;
+    } rows[] = {
+        {NULL, false},
+        {"", false},
+        {"*/*", false},
+        {"text/*", false},
+        {"text/plain", false},
+        {"text/html", true},
+        {"TEXT/HTML; charset=utf-8", true},
+        {"text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true},
+        {"text/html, text/plain", false}, /* a tie is no preference */
+        {"text/plain;q=0.9, text/html", true},
+        {"text/plain, text/html;q=0.9", false},
+        {"text/html;q=0.1, */*;q=0", true},
+        {"text/html;q=0", false},
+        {"application/json", false},
+        {"text/htmlx", false},
+        {",,text/html,", true},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        CHECK_MSG(api_prefers_html(rows[i].accept) == rows[i].wanted, "Accept: %s", rows[i].accept != NULL ? rows[i].accept : "none");
+    }
+}
+
+static void who_takes_gzip(void)
+{
+    static const struct {
+        const char *accepted;
+        bool wanted;
+    } rows[] = {
+        {NULL, false},
+        {"", false},
+        {"gzip", true},
+        {"gzip, deflate, br, zstd", true},
+        {"deflate, GZIP;q=0.5", true},
+        {"x-gzip", true},
+        {"*", true},
+        {"*;q=0", false},
+        {"gzip;q=0, *", false},
+        {"gzip;q=0", false},
+        {"gzip;q=0.000", false},
+        {"identity", false},
+        {"br", false},
+        {"gzipped", false},
+        {"*;q=0, gzip", true},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        CHECK_MSG(api_accepts_gzip(rows[i].accepted) == rows[i].wanted, "Accept-Encoding: %s",
+                  rows[i].accepted != NULL ? rows[i].accepted : "none");
+    }
+}
+
 int main(void)
 {
     RUN(accept_headers);
     RUN(wait_preferences);
     RUN(content_types);
+    RUN(who_gets_the_page);
+    RUN(who_takes_gzip);
     return test_end();
 }
