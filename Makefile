@@ -146,7 +146,7 @@ $(OUT)/denoised-faults: $(FAULTS_OBJ) $(OUT)/libdenoised.a
 $(OUT)/faults/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC $< (with fault points)"
-	@$(CC) $(CFLAGS) $(BASE) -DDN_FAULT_POINTS -c -o $@ $<
+	@$(CC) $(CFLAGS) $(BASE) $(FLAGS) -DDN_FAULT_POINTS -c -o $@ $<
 
 # What states the sources or the commit is compiled again when they change.
 $(OUT)/engine/batch/engine_identity.o: FLAGS = -DDN_SOURCES=\"$(SOURCES)\"
