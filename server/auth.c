@@ -255,6 +255,15 @@ bool auth_required(auth *a)
     return required;
 }
 
+size_t auth_count(auth *a)
+{
+    look_again(a);
+    pthread_mutex_lock(&a->lock);
+    const size_t count = a->of_file.count + a->of_store.count;
+    pthread_mutex_unlock(&a->lock);
+    return count;
+}
+
 /* Every key is compared, and every byte of it: the time tells nothing. */
 static bool find(const auth_keys *among, const unsigned char hash[DN_SHA256_BYTES], auth_identity *out)
 {

@@ -43,6 +43,7 @@ dn_status auth_reload(auth *a, dn_error *error); /* the file; a bad one keeps th
 dn_status auth_watch(auth *a, store *s, dn_error *error);
 /* Whether a key is needed: there is a file, or the database has, or ever had, a key. */
 bool auth_required(auth *a);
+size_t auth_count(auth *a); /* keys that are good */
 /* authorization: the header's value or NULL. True with *out filled. */
 bool auth_check(auth *a, const char *authorization, auth_identity *out);
 

@@ -103,6 +103,12 @@ static dn_status check_precision(dn_precision precision, dn_error *error)
     return status;
 }
 
+static void on_committed(void *payload, double seconds, size_t requests)
+{
+    metrics_observe(payload, METRIC_COMMIT_SECONDS, seconds);
+    metrics_observe(payload, METRIC_COMMIT_WRITES, (double)requests);
+}
+
 static dn_status open_parts(serve_run *run, dn_error *error)
 {
     service *s = &run->service;
@@ -129,7 +135,9 @@ static dn_status open_parts(serve_run *run, dn_error *error)
                                        .client_jobs_max = API_CLIENT_JOBS_MAX,
                                        .db_bytes_max = DB_BYTES_MAX,
                                        .space_min_bytes = SPACE_MIN_BYTES,
-                                       .keep_ms = (int64_t)o->keep_days * DAY_MS};
+                                       .keep_ms = (int64_t)o->keep_days * DAY_MS,
+                                       .committed = on_committed,
+                                       .committed_payload = s->metrics};
         status = store_open(&s->store, &options, error);
     }
     if (status == DN_OK) {
@@ -395,6 +403,7 @@ int dn_command_serve(int argc, char **argv)
     run.service.base_path = run.options.base_path;
     run.service.version = DN_VERSION;
     run.service.build = DN_COMMIT;
+    run.service.started = dn_now_seconds();
     pthread_mutex_init(&run.service.stream_lock, NULL);
     dn_status opened = open_parts(&run, &error);
     if (opened == DN_OK) {

@@ -5,6 +5,8 @@
 #ifndef SERVER_DISPATCHER_H
 #define SERVER_DISPATCHER_H
 
+#include <sys/types.h>
+
 #include "base/precision.h"
 #include "server/batching.h"
 #include "server/hub.h"
@@ -39,6 +41,15 @@ void dispatcher_kick(dispatcher *d);                            /* something was
 void dispatcher_deadline(dispatcher *d, int64_t at_ms);
 void dispatcher_cancel(dispatcher *d, const char *job_id);      /* after the store committed cancel_requested */
 bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes);
+/* The worker, as an operator sees it. */
+typedef struct dispatcher_worker {
+    pid_t pid;                      /* 0: there is none at the moment */
+    const char *state;              /* "starting", "loading", "ready", "draining", "gone" */
+    unsigned restarts;              /* workers started after the first */
+    uint64_t resident_bytes;
+    double cpu_seconds;             /* of this one */
+} dispatcher_worker;
+void dispatcher_get_worker(dispatcher *d, dispatcher_worker *out);
 /* A queued job: n images, rows of each in a tick, cost and cost of what is before it in rows (api_request_cost). */
 typedef struct dispatcher_question {
     const char *model;

@@ -99,6 +99,7 @@ static dn_status hear_model(dispatcher *d, const protocol_message *m, dn_error *
     const size_t index = index_named(d, name, m);
     if (m->state != PROTOCOL_MODEL_READY)
         models_set_batch(d->options.models, name, NULL, 0);
+    models_set_bytes(d->options.models, name, m->bytes);
     if (index == models_count(d->options.models))
         return dn_fail(error, DN_INVALID, "it has a model that it was not given");
     switch (m->state) {

@@ -161,8 +161,10 @@ struct dispatcher {
     pid_t daemon;
     files_thread files;
 
-    pthread_mutex_t lock; /* the next three */
+    pthread_mutex_t lock; /* the next five */
     pending *inbox, **inbox_tail;
+    pid_t shown_pid; /* of the worker until it is waited for, so that the number is nobody else's; 0: none */
+    unsigned shown_starts;
     char lost_why[192]; /* why there is no worker; "": there has been no reason yet */
 
     atomic_bool settled; /* the default model, with preload every one, has been loaded or has failed since the worker started */

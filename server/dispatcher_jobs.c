@@ -80,6 +80,9 @@ void job_remove(dispatcher *d, running_job *job, bool ended)
     while (*link != job)
         link = &(*link)->next;
     *link = job->next;
+    for (uint32_t i = 0; ended && i < job->n; i++)
+        if (job->lanes[i].place != PLACE_DONE)
+            metrics_add(d->options.metrics, METRIC_STEPS_WASTED, job->lanes[i].steps_done);
     for (uint32_t i = 0; i < d->outstanding_count; i++)
         if (d->outstanding[i].job == job)
             d->outstanding[i].job = NULL;

@@ -27,6 +27,7 @@ static void count_end(dispatcher *d, const running_job *job, api_state state)
     metrics_add(d->options.metrics, counters[state], 1);
     const double seconds = (double)(dn_wall_ms() - job->job.started_ms) / 1000;
     metrics_observe(d->options.metrics, METRIC_JOB_SECONDS, seconds > 0 ? seconds : 0);
+    metrics_observe(d->options.metrics, METRIC_JOB_LATENCY_SECONDS, job_waited(job));
 }
 
 static void publish_end(dispatcher *d, const store_request *request)

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
 #include "server/fault.h"
+#include "server/process_usage.h"
 
 enum { WORKER_FD = 3, FIXED_ARGUMENTS = 24 };
 
@@ -28,6 +29,35 @@ void worker_tell(dispatcher *d, const protocol_message *message)
         return;
     fprintf(stderr, "dispatcher: %s\n", error.message);
     d->message_lost = true;
+}
+
+static void show(dispatcher *d, pid_t pid)
+{
+    pthread_mutex_lock(&d->lock);
+    d->shown_pid = pid;
+    d->shown_starts = d->starts;
+    pthread_mutex_unlock(&d->lock);
+}
+
+void dispatcher_get_worker(dispatcher *d, dispatcher_worker *out)
+{
+    process_usage usage = {0};
+    pthread_mutex_lock(&d->lock);
+    const pid_t pid = d->shown_pid;
+    const unsigned starts = d->shown_starts;
+    if (pid)
+        process_usage_read(&usage, pid);
+    pthread_mutex_unlock(&d->lock);
+    const char *state = !pid                          ? "gone"
+                        : !atomic_load(&d->worker_up) ? "starting"
+                        : atomic_load(&d->draining)   ? "draining"
+                        : !atomic_load(&d->settled)   ? "loading"
+                                                      : "ready";
+    *out = (dispatcher_worker){.pid = pid,
+                               .state = state,
+                               .restarts = starts ? starts - 1 : 0,
+                               .resident_bytes = usage.resident_bytes,
+                               .cpu_seconds = usage.cpu_seconds};
 }
 
 /* ---- Starting */
@@ -182,6 +212,7 @@ void worker_start(dispatcher *d, double now)
     d->slowest_tick = 0;
     if (d->starts++)
         metrics_add(d->options.metrics, METRIC_WORKER_RESTARTS, 1);
+    show(d, pid);
 }
 
 /* ---- Ending */
@@ -202,6 +233,7 @@ static void forget_worker(dispatcher *d)
         if (d->models[i].ready)
             models_set_state(d->options.models, models_name(d->options.models, i), i ? MODEL_UNLOADED : MODEL_LOADING, NULL);
         models_set_batch(d->options.models, models_name(d->options.models, i), NULL, 0);
+        models_set_bytes(d->options.models, models_name(d->options.models, i), 0);
         d->models[i] = (worker_side_model){0};
     }
 }
@@ -224,6 +256,7 @@ void worker_lost(dispatcher *d, const char *why, bool blame)
 {
     int status = 0;
     char text[192];
+    show(d, 0);
     kill(d->pid, SIGKILL);
     while (waitpid(d->pid, &status, 0) < 0 && errno == EINTR) {
     }
@@ -245,6 +278,7 @@ void worker_stop(dispatcher *d)
 {
     if (!d->pid)
         return;
+    show(d, 0);
     protocol_pipe_done(&d->pipe);
     struct pollfd fd = {.fd = d->pid_fd, .events = POLLIN};
     if (poll(&fd, 1, 2000) <= 0)

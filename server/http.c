@@ -110,8 +110,8 @@ void http_request_end(http_request *request)
     pthread_mutex_unlock(&server->lock);
     log_request(request);
     if (server->options.metrics != NULL) {
-        metrics_request(server->options.metrics, request->route != NULL ? request->route->pattern : "none", request->status,
-                        dn_now_seconds() - request->began);
+        metrics_request(server->options.metrics, request->route != NULL ? request->route->pattern : "none", request->method,
+                        request->status, dn_now_seconds() - request->began);
     }
     http_request_done(request);
 }

@@ -140,6 +140,9 @@ void http_problem(http_request *request, const api_problem *problem)
         http_add_header(request, "WWW-Authenticate", "Bearer realm=\"denoised\"");
     }
     char *json = refusal_of(request)(request, problem, &status, &content_type);
+    if (request->server->options.metrics != NULL) {
+        metrics_refused(request->server->options.metrics, problem->code);
+    }
     if (json == NULL) {
         request->queued = MHD_NO;
         return;

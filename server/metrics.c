@@ -1,16 +1,19 @@
 /* Counters, gauges and histograms, and their text form (Prometheus exposition 0.0.4).
  *
- * Invariant: every number is an atomic of its own, so that recording never waits; only the table of (route, status) pairs
- * has a lock, taken once per request. A scrape may see a histogram between two of its additions. Any thread. */
+ * Invariant: every number is an atomic of its own, so that recording never waits; requests (metrics_http.c) and
+ * the images of the last minute alone have locks, held for a few additions. A scrape may see a histogram between two of its additions. Any thread. */
 #include "server/metrics.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUCKETS_MAX = 16, REQUESTS_MAX = 256, ROUTE_BYTES = 64 };
+#include "base/clock.h"
+
+enum { BUCKETS_MAX = 16, IMAGE_SLOTS = 64 };
 
 typedef struct counter_text {
     const char *name, *help;
@@ -36,6 +39,7 @@ static const counter_text counters[METRIC_COUNTERS] = {
     [METRIC_WEBHOOKS_GIVEN_UP] = {"denoised_webhooks_given_up_total", "Ends of jobs that could not be told."},
     [METRIC_ACCEPT_PAUSES] = {"denoised_accept_pauses_total",
                               "Pauses of 0.1 s in accepting connections, for want of descriptors or memory."},
+    [METRIC_STEPS_WASTED] = {"denoised_steps_wasted_total", "Sampler steps of images that were not wanted any more, or failed."},
 };
 
 static const counter_text gauges[METRIC_GAUGES] = {
@@ -64,27 +68,27 @@ static const histogram_text histograms[METRIC_HISTOGRAMS] = {
     [METRIC_COMMIT_SECONDS] = {"denoised_store_commit_seconds",
                                "Duration of a group commit.",
                                {.0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5}},
+    [METRIC_COMMIT_WRITES] = {"denoised_store_commit_writes", "Writes that shared a group commit.", {1, 2, 4, 8, 16, 32, 64, 128}},
+    [METRIC_JOB_LATENCY_SECONDS] = {"denoised_job_latency_seconds",
+                                    "From acceptance to end of a job.",
+                                    {.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200}},
 };
 
 typedef struct histogram_value {
     atomic_uint_fast64_t buckets[BUCKETS_MAX + 1]; /* the last: +Inf */
     _Atomic double sum;
+    _Atomic double recent[METRICS_RECENT]; /* a ring */
+    atomic_uint_fast64_t observed; /* values that it has had */
 } histogram_value;
-
-typedef struct request_value {
-    char route[ROUTE_BYTES];
-    int status;
-    uint64_t count;
-    double seconds;
-} request_value;
 
 struct metrics {
     atomic_uint_fast64_t counter[METRIC_COUNTERS];
     atomic_int_fast64_t gauge[METRIC_GAUGES];
     histogram_value histogram[METRIC_HISTOGRAMS];
+    metrics_http *http;
     pthread_mutex_t lock; /* the two fields below */
-    size_t request_count;
-    request_value requests[REQUESTS_MAX];
+    uint64_t image_seconds[IMAGE_SLOTS]; /* the second that a slot counts for */
+    uint64_t images[IMAGE_SLOTS];
 };
 
 dn_status metrics_create(metrics **out, dn_error *error)
@@ -92,6 +96,11 @@ dn_status metrics_create(metrics **out, dn_error *error)
     metrics *m = calloc(1, sizeof *m);
     if (!m)
         return dn_fail(error, DN_NO_MEMORY, "out of memory for the metrics");
+    m->http = metrics_http_create();
+    if (!m->http) {
+        free(m);
+        return dn_fail(error, DN_NO_MEMORY, "out of memory for the metrics");
+    }
     pthread_mutex_init(&m->lock, NULL);
     *out = m;
     return DN_OK;
@@ -101,12 +110,41 @@ void metrics_free(metrics *m)
 {
     if (!m)
         return;
+    metrics_http_free(m->http);
     pthread_mutex_destroy(&m->lock);
     free(m);
 }
 
+static void count_images(metrics *m, uint64_t amount)
+{
+    const uint64_t second = (uint64_t)dn_now_seconds();
+    const size_t slot = second % IMAGE_SLOTS;
+    pthread_mutex_lock(&m->lock);
+    if (m->image_seconds[slot] != second)
+        m->images[slot] = 0;
+    m->image_seconds[slot] = second;
+    m->images[slot] += amount;
+    pthread_mutex_unlock(&m->lock);
+}
+
+/* The second that has begun counts for the part of it that is over. */
+double metrics_images_per_second(metrics *m, unsigned seconds)
+{
+    const double now = dn_now_seconds();
+    const uint64_t second = (uint64_t)now;
+    uint64_t count = 0;
+    pthread_mutex_lock(&m->lock);
+    for (size_t i = 0; i < IMAGE_SLOTS; i++)
+        if (m->image_seconds[i] <= second && second - m->image_seconds[i] < seconds)
+            count += m->images[i];
+    pthread_mutex_unlock(&m->lock);
+    return (double)count / (seconds - 1 + (now - (double)second));
+}
+
 void metrics_add(metrics *m, metrics_counter counter, uint64_t amount)
 {
+    if (counter == METRIC_IMAGES)
+        count_images(m, amount);
     atomic_fetch_add_explicit(&m->counter[counter], amount, memory_order_relaxed);
 }
 
@@ -134,6 +172,43 @@ void metrics_observe(metrics *m, metrics_histogram histogram, double value)
         bucket++;
     atomic_fetch_add_explicit(&m->histogram[histogram].buckets[bucket], 1, memory_order_relaxed);
     add_double(&m->histogram[histogram].sum, value);
+    const uint64_t number = atomic_fetch_add_explicit(&m->histogram[histogram].observed, 1, memory_order_relaxed);
+    atomic_store_explicit(&m->histogram[histogram].recent[number % METRICS_RECENT], value, memory_order_relaxed);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double first = *(const double *)a, second = *(const double *)b;
+    return (first > second) - (first < second);
+}
+
+static size_t copy_recent(metrics *m, metrics_histogram histogram, double out[METRICS_RECENT])
+{
+    const uint64_t observed = atomic_load_explicit(&m->histogram[histogram].observed, memory_order_relaxed);
+    const size_t count = observed < METRICS_RECENT ? (size_t)observed : METRICS_RECENT;
+    for (size_t i = 0; i < count; i++)
+        out[i] = atomic_load_explicit(&m->histogram[histogram].recent[i], memory_order_relaxed);
+    return count;
+}
+
+double metrics_quantile(metrics *m, metrics_histogram histogram, double share)
+{
+    double values[METRICS_RECENT];
+    const size_t count = copy_recent(m, histogram, values);
+    if (!count)
+        return NAN;
+    qsort(values, count, sizeof values[0], ascending);
+    const double rank = ceil(share * (double)count);
+    return values[rank < 1 ? 0 : (size_t)rank - 1];
+}
+
+double metrics_mean(metrics *m, metrics_histogram histogram)
+{
+    double values[METRICS_RECENT], sum = 0;
+    const size_t count = copy_recent(m, histogram, values);
+    for (size_t i = 0; i < count; i++)
+        sum += values[i];
+    return count ? sum / (double)count : (double)NAN;
 }
 
 void metrics_set(metrics *m, metrics_gauge gauge, int64_t value)
@@ -146,22 +221,14 @@ void metrics_change(metrics *m, metrics_gauge gauge, int64_t by)
     atomic_fetch_add_explicit(&m->gauge[gauge], by, memory_order_relaxed);
 }
 
-void metrics_request(metrics *m, const char *route, int status, double seconds)
+void metrics_request(metrics *m, const char *route, const char *method, int status, double seconds)
 {
-    pthread_mutex_lock(&m->lock);
-    size_t i = 0;
-    while (i < m->request_count && (m->requests[i].status != status || strncmp(m->requests[i].route, route, ROUTE_BYTES - 1) != 0))
-        i++;
-    if (i == m->request_count && i < REQUESTS_MAX) {
-        snprintf(m->requests[i].route, ROUTE_BYTES, "%s", route);
-        m->requests[i].status = status;
-        m->request_count++;
-    }
-    if (i < m->request_count) {
-        m->requests[i].count++;
-        m->requests[i].seconds += seconds;
-    }
-    pthread_mutex_unlock(&m->lock);
+    metrics_http_count(m->http, route, method, status, seconds);
+}
+
+void metrics_refused(metrics *m, api_code code)
+{
+    metrics_http_refused(m->http, code);
 }
 
 static void write_histogram(FILE *f, const histogram_text *text, histogram_value *value)
@@ -179,8 +246,8 @@ static void write_histogram(FILE *f, const histogram_text *text, histogram_value
     fprintf(f, "%s_sum %.9g\n%s_count %llu\n", text->name, atomic_load(&value->sum), text->name, (unsigned long long)total);
 }
 
-/* Label values: backslash, quote and line feed are escaped, as the format asks. */
-static void write_label(FILE *f, const char *text)
+/* Backslash, quote and line feed are escaped, as the format asks. */
+void metrics_write_label(FILE *f, const char *text)
 {
     for (; *text; text++) {
         if (*text == '\\' || *text == '"')
@@ -192,22 +259,21 @@ static void write_label(FILE *f, const char *text)
     }
 }
 
-static void write_requests(FILE *f, metrics *m)
+void metrics_write_family(FILE *out, const char *name, const char *type, const char *help)
 {
-    pthread_mutex_lock(&m->lock);
-    fputs("# HELP denoised_http_requests_total Answered requests.\n# TYPE denoised_http_requests_total counter\n", f);
-    for (size_t i = 0; i < m->request_count; i++) {
-        fputs("denoised_http_requests_total{route=\"", f);
-        write_label(f, m->requests[i].route);
-        fprintf(f, "\",status=\"%d\"} %llu\n", m->requests[i].status, (unsigned long long)m->requests[i].count);
-    }
-    fputs("# HELP denoised_http_request_seconds_total Time spent in requests.\n# TYPE denoised_http_request_seconds_total counter\n", f);
-    for (size_t i = 0; i < m->request_count; i++) {
-        fputs("denoised_http_request_seconds_total{route=\"", f);
-        write_label(f, m->requests[i].route);
-        fprintf(f, "\",status=\"%d\"} %.9g\n", m->requests[i].status, m->requests[i].seconds);
-    }
-    pthread_mutex_unlock(&m->lock);
+    fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+void metrics_write_gauge(FILE *out, const char *name, const char *help, double value)
+{
+    metrics_write_family(out, name, "gauge", help);
+    fprintf(out, "%s %.15g\n", name, value);
+}
+
+void metrics_write_counter(FILE *out, const char *name, const char *help, double value)
+{
+    metrics_write_family(out, name, "counter", help);
+    fprintf(out, "%s %.15g\n", name, value);
 }
 
 char *metrics_text(metrics *m, const char *extra)
@@ -225,7 +291,7 @@ char *metrics_text(metrics *m, const char *extra)
                 (long long)atomic_load_explicit(&m->gauge[i], memory_order_relaxed));
     for (size_t i = 0; i < METRIC_HISTOGRAMS; i++)
         write_histogram(f, &histograms[i], &m->histogram[i]);
-    write_requests(f, m);
+    metrics_http_write(m->http, f);
     if (extra)
         fputs(extra, f);
     if (fclose(f) != 0) {

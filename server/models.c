@@ -21,11 +21,12 @@ typedef struct model_entry {
     model_state state;
     char error[256];
     api_batch batch; /* rows_max 0: not in memory */
+    uint64_t bytes;
     model_description *description; /* newest first, NULL: never described */
 } model_entry;
 
 struct models {
-    pthread_mutex_t lock; /* state, error and description of every entry */
+    pthread_mutex_t lock; /* all but name and folder of every entry */
     size_t count;
     model_entry entries[MODELS_MAX];
 };
@@ -196,6 +197,27 @@ bool models_batch(models *m, const char *name, api_batch *out)
     *out = entry->batch;
     pthread_mutex_unlock(&m->lock);
     return out->rows_max > 0;
+}
+
+void models_set_bytes(models *m, const char *name, uint64_t bytes)
+{
+    model_entry *entry = (model_entry *)entry_of(m, name);
+    if (!entry)
+        return;
+    pthread_mutex_lock(&m->lock);
+    entry->bytes = bytes;
+    pthread_mutex_unlock(&m->lock);
+}
+
+uint64_t models_bytes(models *m, const char *name)
+{
+    const model_entry *entry = entry_of(m, name);
+    if (!entry)
+        return 0;
+    pthread_mutex_lock(&m->lock);
+    const uint64_t bytes = entry->bytes;
+    pthread_mutex_unlock(&m->lock);
+    return bytes;
 }
 
 const char *models_state_name(model_state state)

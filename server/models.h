@@ -28,5 +28,8 @@ const char *models_state_name(model_state state);
 /* What ticks of a model in memory take; rows_max 0: it is not in memory. */
 void models_set_batch(models *m, const char *name, const tick_table *table, uint32_t rows_max);
 bool models_batch(models *m, const char *name, api_batch *out);           /* false: nothing is known */
+/* What it takes of the worker's memory, weights and workspaces; 0: it is not there. */
+void models_set_bytes(models *m, const char *name, uint64_t bytes);
+uint64_t models_bytes(models *m, const char *name);
 
 #endif

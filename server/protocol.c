@@ -21,17 +21,18 @@ enum {
     HAS_TEXT = 512,
     HAS_DATA = 1024,
     HAS_LANES = 2048,
-    HAS_NAME = 4096
+    HAS_NAME = 4096,
+    HAS_BYTES = 8192
 };
 
-/* The fields of a type, in the order of the bits above; -1: no such type. */
+/* The fields of a type, in the order of the bits above, but that BYTES comes before HASHES; -1: no such type. */
 static int fields_of(uint32_t type)
 {
     switch (type) {
     case PROTOCOL_HELLO:
         return HAS_CREDIT | HAS_STATE;
     case PROTOCOL_MODEL:
-        return HAS_ROWS | HAS_STATE | HAS_SECONDS | HAS_TEXT | HAS_DATA;
+        return HAS_ROWS | HAS_STATE | HAS_SECONDS | HAS_BYTES | HAS_TEXT | HAS_DATA;
     case PROTOCOL_TABLE:
         return HAS_ROWS | HAS_TEXT | HAS_DATA;
     case PROTOCOL_ADMITTED:
@@ -111,6 +112,7 @@ static size_t payload_bytes(const protocol_message *m, int fields)
     count += fields & HAS_CREDIT ? 4 : 0;
     count += fields & HAS_STATE ? 4 : 0;
     count += fields & HAS_SECONDS ? 8 : 0;
+    count += fields & HAS_BYTES ? 8 : 0;
     count += fields & HAS_HASHES ? 64 : 0;
     count += fields & HAS_TEXT ? 4 + m->text.count : 0;
     count += fields & HAS_DATA ? 4 + m->data.count : 0;
@@ -140,6 +142,8 @@ static unsigned char *put_numbers(unsigned char *to, const protocol_message *m, 
         memcpy(&bits, &m->seconds, 8);
         to = put_u64(to, bits);
     }
+    if (fields & HAS_BYTES)
+        to = put_u64(to, m->bytes);
     return to;
 }
 
@@ -246,6 +250,8 @@ static void get_numbers(reader *r, protocol_message *m, int fields)
         memcpy(&m->seconds, &bits, 8);
         r->failed |= !isfinite(m->seconds) || m->seconds < 0;
     }
+    if (fields & HAS_BYTES)
+        m->bytes = get_u64(r);
 }
 
 dn_status protocol_decode(protocol_message *out, uint32_t type, const unsigned char *payload, size_t count, dn_error *error)

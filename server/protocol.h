@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 
-#define PROTOCOL_VERSION 3u
+#define PROTOCOL_VERSION 4u
 #define PROTOCOL_FRAME_BYTES_MAX (64u << 20) /* header included: a snapshot of 512 x 512 x 3 floats has 12 registers' room */
 #define PROTOCOL_SNAPSHOT_BYTES_MAX (PROTOCOL_FRAME_BYTES_MAX - (1u << 20)) /* it comes back in an ADMIT, beside a request */
 #define PROTOCOL_TURN_BYTES (8u << 20) /* read at most in one go, so that one loud side cannot keep the other from its work */
@@ -25,7 +25,8 @@
 typedef enum protocol_type {
     /* worker to dispatcher */
     PROTOCOL_HELLO = 1, /* state: version; credit: lanes that may be outstanding */
-    PROTOCOL_MODEL, /* text: name; state: protocol_model_state; data: description or cause; rows: of a tick; seconds: of a row */
+    /* text: name; state: protocol_model_state; data: description or cause; rows: of a tick; seconds: of a row; bytes: in memory, or 0 */
+    PROTOCOL_MODEL,
     PROTOCOL_TABLE, /* text: name of a model in memory; rows: of a tick at most; data: what ticks take (tick_table_pack) */
     PROTOCOL_ADMITTED, /* lane; steps: done (resumed) and total; text: why a snapshot was refused, "" */
     PROTOCOL_ASIDE, /* lane: it made way for a more urgent one, and goes on where it stands when there is room: ADMITTED again */
@@ -78,6 +79,7 @@ typedef struct protocol_message {
     uint64_t lane;
     uint32_t index, steps_done, steps_total, width, height, rows, credit, state;
     double seconds;
+    uint64_t bytes;
     unsigned char sha256[32], pixels_sha256[32];
     protocol_bytes text, data, name;
     const protocol_tick_lane *lanes; /* to send; a received TICK is read by protocol_lane_at */

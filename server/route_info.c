@@ -1,4 +1,4 @@
-/* What the service says of itself: models, samplers, limits, health, metrics. */
+/* What the service says of itself: models, samplers, limits, health. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,45 +108,4 @@ void route_readyz(http_request *request)
     } else {
         http_answer_constant(request, 200, "application/json", "{\"status\":\"ready\"}", 18);
     }
-}
-
-void route_metrics(http_request *request)
-{
-    service *s = request->application;
-    store_stats stats = {0};
-    char *extra = NULL;
-    size_t bytes = 0;
-    FILE *out = open_memstream(&extra, &bytes);
-    if (out == NULL || store_get_stats(s->store, &stats) != STORE_OK) {
-        if (out != NULL) {
-            fclose(out);
-        }
-        free(extra);
-        http_refuse(request, API_INTERNAL, "the store could not be read");
-        return;
-    }
-    fputs("# HELP denoised_jobs Jobs in the store by state.\n# TYPE denoised_jobs gauge\n", out);
-    for (int state = 0; state < 5; state++) {
-        fprintf(out, "denoised_jobs{state=\"%s\"} %llu\n", api_state_name((api_state)state), (unsigned long long)stats.jobs[state]);
-    }
-    fprintf(out, "# HELP denoised_queue_depth Jobs waiting.\n# TYPE denoised_queue_depth gauge\ndenoised_queue_depth %llu\n",
-            (unsigned long long)stats.jobs[API_STATE_QUEUED]);
-    fprintf(out,
-            "# HELP denoised_queue_evaluations Network rows waiting.\n# TYPE denoised_queue_evaluations gauge\ndenoised_queue_evaluations "
-            "%llu\n",
-            (unsigned long long)stats.queued_cost);
-    fprintf(out, "# HELP denoised_image_bytes Bytes of stored images.\n# TYPE denoised_image_bytes gauge\ndenoised_image_bytes %llu\n",
-            (unsigned long long)stats.image_bytes);
-    fprintf(out,
-            "# HELP denoised_database_checked Whether the whole database has been looked through since the start.\n"
-            "# TYPE denoised_database_checked gauge\ndenoised_database_checked %d\n",
-            store_sound(s->store) == STORE_SOUND);
-    fclose(out);
-    char *text = metrics_text(s->metrics, extra);
-    free(extra);
-    if (text == NULL) {
-        http_refuse(request, API_INTERNAL, "out of memory");
-        return;
-    }
-    http_answer(request, 200, "text/plain; version=0.0.4; charset=utf-8", text, strlen(text));
 }

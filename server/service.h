@@ -26,6 +26,7 @@ typedef struct service {
     webhooks *webhooks; /* NULL: there are none */
     const char *base_path;
     const char *version, *build;
+    double started; /* monotonic */
     atomic_bool draining;
     atomic_uint streams, waits;
     atomic_uint stream_turn; /* counts streams, so that they take turns */
@@ -100,7 +101,7 @@ http_handler route_generate; /* route_generate.c */
 http_handler route_jobs_list, route_job_get, route_job_delete, route_job_image; /* route_jobs.c, route_images.c */
 http_handler route_job_events; /* route_events.c */
 http_handler route_root, route_page; /* route_page.c */
-http_handler route_models, route_model, route_samplers, route_capabilities, route_openapi, route_healthz, route_readyz,
-    route_metrics; /* route_info.c */
+http_handler route_models, route_model, route_samplers, route_capabilities, route_openapi, route_healthz, route_readyz; /* route_info.c */
+http_handler route_metrics, route_stats; /* route_stats.c */
 
 #endif

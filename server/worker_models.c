@@ -28,6 +28,7 @@ static dn_status say(worker *w, worker_model *model, protocol_model_state state,
         m.data = protocol_text(json);
         m.rows = model->rows_max;
         m.seconds = tick_table_seconds(&model->table, 1);
+        m.bytes = state == PROTOCOL_MODEL_READY ? model->bytes : 0;
     }
     const dn_status status = worker_send(w, &m, error);
     free(json);

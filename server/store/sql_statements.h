@@ -122,6 +122,7 @@
     X(SQL_OUTBOX_DUE, "SELECT o.row,j.id,o.url,e.name,e.data,o.attempt,j.finished_ms FROM outbox o JOIN job j ON j.row=o.job"              \
                       " JOIN event e ON e.job=o.job AND e.seq=(SELECT max(seq) FROM event WHERE job=o.job)"                                \
                       " WHERE o.delivered_ms IS NULL AND o.next_ms<=?1 ORDER BY o.next_ms LIMIT ?2")                                       \
+    X(SQL_OUTBOX_LEFT, "SELECT count(*) FROM outbox WHERE delivered_ms IS NULL AND next_ms<9223372036854775807")                          \
     X(SQL_OUTBOX_DELIVERED, "UPDATE outbox SET attempt=attempt+1,delivered_ms=?2,last_error=NULL WHERE row=?1 AND delivered_ms IS NULL")   \
     X(SQL_OUTBOX_FAILED, "UPDATE outbox SET attempt=attempt+1,next_ms=?2,last_error=?3 WHERE row=?1 AND delivered_ms IS NULL")             \
     X(SQL_OUTBOX_OF, "SELECT o.attempt,o.delivered_ms IS NOT NULL,o.next_ms,coalesce(o.last_error,'') FROM outbox o"                       \

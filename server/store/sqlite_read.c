@@ -232,6 +232,7 @@ store_result store_get_stats(store *s, store_stats *out)
     }
     sql_end(statement);
     stats.image_bytes = (uint64_t)sql_integer(c, SQL_IMAGE_BYTES, 0, "");
+    stats.outbox = (uint64_t)sql_integer(c, SQL_OUTBOX_LEFT, 0, "");
     end(c);
     if (!store_give_back(s, c)) {
         return STORE_UNKNOWN;

@@ -25,6 +25,23 @@ static uint64_t free_bytes(const store *s)
     return (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
+static uint64_t file_bytes(const store *s, const char *name)
+{
+    struct stat info;
+    char *path = store_path(s, "", name);
+    const bool found = path && stat(path, &info) == 0;
+    free(path);
+    return found ? (uint64_t)info.st_size : 0;
+}
+
+void store_get_disk(const store *s, store_disk *out)
+{
+    const uint64_t room = free_bytes(s);
+    *out = (store_disk){.database_bytes = file_bytes(s, "denoised.db"),
+                        .wal_bytes = file_bytes(s, "denoised.db-wal"),
+                        .free_bytes = room == UINT64_MAX ? 0 : room};
+}
+
 bool store_space_low(store *s)
 {
     int64_t now = (int64_t)(dn_now_seconds() * 1000) + 1;

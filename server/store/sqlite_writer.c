@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "server/fault.h"
 #include "server/store/sqlite_store.h"
 
@@ -157,6 +158,17 @@ static void point_begin(store_op op)
     }
 }
 
+static void tell_committed(const store *s, const store_request *first, const store_request *end, double seconds)
+{
+    size_t requests = 0;
+    for (const store_request *r = first; r != end; r = r->next) {
+        requests++;
+    }
+    if (s->options.committed) {
+        s->options.committed(s->options.committed_payload, seconds, requests);
+    }
+}
+
 /* All requests from first to (not including) end in one transaction; 0 after COMMIT, else the code that ended it. */
 static int transaction(store *s, store_request *first, const store_request *end, char text[200])
 {
@@ -166,10 +178,12 @@ static int transaction(store *s, store_request *first, const store_request *end,
         fine = attempt(s, r);
     }
     point_each(first, end, point_before);
+    const double began = dn_now_seconds();
     fine = fine && sql_run(&s->writer, SQL_COMMIT, "");
     if (!fine) {
         return roll_back(s, text);
     }
+    tell_committed(s, first, end, dn_now_seconds() - began);
     point_each(first, end, point_after);
     return 0;
 }

@@ -188,8 +188,14 @@ typedef struct store_stats {
     uint64_t jobs[5];               /* by api_state */
     uint64_t queued_cost;
     uint64_t image_bytes;
+    uint64_t outbox;                /* webhooks that are still to be told */
 } store_stats;
 store_result store_get_stats(store *s, store_stats *out);
+/* Files: 0 where the file system does not tell. Any thread, no lock. */
+typedef struct store_disk {
+    uint64_t database_bytes, wal_bytes, free_bytes;
+} store_disk;
+void store_get_disk(const store *s, store_disk *out);
 /* Removes the input pictures of jobs that have ended: nothing reads them any more, and they count against no limit. */
 void store_drop_inputs(store *s);
 /* Models that queued jobs name, each once; NULL-terminated, each malloc'd like the list; NULL: it cannot be read. */
@@ -227,6 +233,9 @@ typedef struct store_options {
     int64_t keep_ms;                /* how long results are meant to stay: expires_at of jobs that end; 0: not told */
     int64_t (*now_ms)(void *payload);   /* NULL: wall clock; tests inject */
     void *now_payload;
+    /* After each COMMIT that returned: what it took, and how many requests it was for. On the writer thread; NULL: nobody asks. */
+    void (*committed)(void *payload, double seconds, size_t requests);
+    void *committed_payload;
 } store_options;
 
 /* Takes the lock (second daemon: DN_IO, "in use"), applies migrations (a backup is made before each), refuses a newer or
