@@ -22,6 +22,13 @@
     X(form, "form.js", SCRIPT)                                                                                                             \
     X(stage, "stage.js", SCRIPT)                                                                                                           \
     X(gallery, "gallery.js", SCRIPT)                                                                                                       \
+    X(sheets, "sheets.js", SCRIPT)                                                                                                         \
+    X(shelf, "shelf.js", SCRIPT)                                                                                                           \
+    X(samples, "samples.js", SCRIPT)                                                                                                       \
+    X(png, "png.js", SCRIPT)                                                                                                               \
+    X(recipe, "recipe.js", SCRIPT)                                                                                                         \
+    X(paint, "paint.js", SCRIPT)                                                                                                           \
+    X(machine, "machine.js", SCRIPT)                                                                                                       \
     X(app, "app.js", SCRIPT)
 
 #define SCRIPT "text/javascript; charset=utf-8"

@@ -1,10 +1,12 @@
 /* The page's beginning: loads what the form and the gallery need, sends the form, says how the daemon is, asks for keys, and wires the rest. */
-import {call, get, hasKey, onKeyNeeded, Problem, setKey, unreachable} from './api.js';
-import {$, el, fill, keep, openDialog, say, show} from './dom.js';
+import {call, hasKey, onKeyNeeded, Problem, setKey, unreachable} from './api.js';
+import {$, el, keep, openDialog, say, show} from './dom.js';
 import {clearErrors, explain} from './fields.js';
 import * as form from './form.js';
 import * as gallery from './gallery.js';
 import * as jobs from './jobs.js';
+import * as samples from './samples.js';
+import * as shelf from './shelf.js';
 import * as stage from './stage.js';
 
 /* ---- What the daemon says of itself */
@@ -87,6 +89,7 @@ export async function make(body, labels) {
     const made = await jobs.submit(body, {signal: sending.signal, onWait: (error) => banner(`${error.detail}: the request is sent again when it is back.`)});
     banner('');
     stage.show(made.map((one) => one.id), labels);
+    keepInputs(body, made);
     return made;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
@@ -100,20 +103,59 @@ export async function make(body, labels) {
   }
 }
 
+/* The daemon gives back the hashes of pictures that jobs start from; "same again" needs the pictures. */
+function keepInputs(body, made) {
+  [body].flat().forEach((one, i) => {
+    const request = made[i]?.request;
+    if (one.init_image && request?.init_image) {
+      shelf.put('inputs', request.init_image.sha256 + (request.mask_image?.sha256 || ''), {png: one.init_image, mask: one.mask_image || null});
+    }
+  });
+}
+
+/* Anything that went wrong outside the form. */
+function refuse(error) {
+  if (error.name === 'AbortError') return;
+  if (error instanceof Problem && error.field) explain(error);
+  else banner(`${(error.detail || error.message || String(error)).replace(/^./, (c) => c.toUpperCase()).replace(/\.$/, '')}.`);
+}
+
 $('form').addEventListener('submit', async (event) => {
   event.preventDefault();
   if (!loaded || Date.now() < again || sending) return;
   const made = await make(form.body());
   if (made && !form.locked()) form.roll();
 });
-$('model').addEventListener('change', async () => {
-  try {
-    await form.chooseModel($('model').value);
-  } catch (error) {
-    explain(error);
+$('model').addEventListener('change', () => form.chooseModel($('model').value).catch(refuse));
+let model = null;
+form.onChange(() => {
+  stage.showNoise();
+  if (model !== form.currentModel()) {
+    model = form.currentModel();
+    if (model.width) samples.load();
   }
 });
-form.onChange(stage.showNoise);
+$('samples').addEventListener('click', () => samples.make(refuse));
+$('class-search').addEventListener('input', samples.offer);
+
+/* ---- Recipes: loaded when first wanted */
+async function recipes() {
+  const module = await import('./recipe.js');
+  module.start({make, refuse});
+  return module;
+}
+const openRecipe = (job, index) => recipes().then((module) => module.open(job, index)).catch(refuse);
+stage.onChoose(openRecipe);
+gallery.onChoose(openRecipe);
+gallery.onSheet(async (sheet) => {
+  await Promise.all(sheet.ids.filter((id) => !jobs.job(id)).map((id) => jobs.refresh(id).catch(() => {})));
+  stage.show(sheet.ids, sheet);
+  $('stage').focus();
+  $('stage').scrollIntoView({block: 'start'});
+});
+$('compare').addEventListener('click', () => {
+  if (loaded) recipes().then((module) => { const {n, ...request} = form.body(); module.compare(request); }).catch(refuse);
+});
 
 stage.setActions((all) => {
   const active = all.filter((one) => !jobs.ended(one));
@@ -121,7 +163,86 @@ stage.setActions((all) => {
     return [el('button', {type: 'button', testid: 'cancel', onclick: () => Promise.all(active.map((one) => jobs.cancel(one.id))).catch((error) => banner(error.detail))},
       active.length > 1 ? `Cancel ${active.length} jobs` : 'Cancel')];
   }
-  return [];
+  const one = all[0];
+  if (all.length > 1 || !one.request) return [];
+  const act = (name, label, work) => el('button', {type: 'button', testid: `stage-${name}`, onclick: () => recipes().then((module) => work(module)).catch(refuse)}, label);
+  return [act('again', 'Same again', (module) => module.again(one, 0)), act('vary', 'Vary', (module) => module.vary(one, 0)),
+    one.images.length > 0 ? act('recipe', 'Recipe', (module) => module.open(one, 0)) : null];
+});
+
+/* ---- A PNG from outside: its recipe fills the form; without one it may be where the next picture starts */
+async function take(file) {
+  try {
+    const png = await import('./png.js');
+    const found = await png.texts(await file.arrayBuffer());
+    const recipe = found && png.recipe(found);
+    if (recipe) {
+      const left = await form.setRecipe(recipe.class_mixture ? {...recipe, class_label: null} : recipe);
+      banner(left.length > 0 ? `The recipe is in the form, but for what this form does not have: ${left.join(', ')}.` : '');
+      say('The recipe is in the form.');
+      $('generate').focus();
+    } else if (form.currentModel()?.width) {
+      const text = await png.base64(await png.fitted(file, form.currentModel()));
+      form.setStart({png: text, url: `data:image/png;base64,${text}`, mask: null});
+      banner('This file has no recipe, so it is where the next picture starts.');
+    }
+  } catch (error) {
+    refuse(error instanceof Problem ? error : new Error('This file is no picture that can be read.'));
+  }
+}
+$('open-file').addEventListener('click', () => $('file').click());
+$('file').addEventListener('change', () => { if ($('file').files[0]) take($('file').files[0]); $('file').value = ''; });
+const carriesFile = (event) => [...(event.dataTransfer?.types || [])].includes('Files');
+let inside = 0;
+addEventListener('dragenter', (event) => { if (carriesFile(event)) { inside++; show($('drop'), true); } });
+addEventListener('dragleave', () => { inside = Math.max(0, inside - 1); if (inside === 0) show($('drop'), false); });
+addEventListener('dragover', (event) => { if (carriesFile(event)) event.preventDefault(); });
+addEventListener('drop', (event) => {
+  inside = 0;
+  show($('drop'), false);
+  const file = event.dataTransfer?.files[0];
+  if (file) { event.preventDefault(); take(file); }
+});
+addEventListener('paste', (event) => { const file = event.clipboardData?.files[0]; if (file) take(file); });
+
+/* ---- Views: the address says which */
+let machine = null;
+async function route() {
+  const view = location.hash === '#/machine' ? 'machine' : 'studio';
+  for (const name of ['studio', 'machine']) show($(name), name === view);
+  for (const link of document.querySelectorAll('[data-view]')) {
+    if (link.dataset.view === view) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+  document.title = view === 'machine' ? 'Machine · denoised' : 'denoised';
+  if (view === 'machine') {
+    machine ??= await import('./machine.js');
+    if (location.hash === '#/machine') machine.open();
+  } else machine?.close();
+}
+addEventListener('hashchange', route);
+
+/* ---- Keys. Single letters act only outside of fields, and can be turned off (WCAG 2.1.4). */
+const shortcuts = [
+  ['Ctrl Enter', 'Generate', () => $('form').requestSubmit()], ['/', 'Search a class', () => $('class-search').focus()], ['s', 'Studio', () => { location.hash = '#/'; }],
+  ['m', 'Machine', () => { location.hash = '#/machine'; }], ['d', 'Roll another seed', () => form.roll()], ['l', 'Keep the seed, or not', () => form.setLock(!form.locked())],
+  ['g', 'To the gallery', () => { $('tiles').querySelector('button')?.focus(); }], ['p', 'To the picture', () => { $('stage').focus(); }],
+  ['x', 'Smooth or square pixels', () => $('smooth').click()], ['t', 'Theme', () => $('theme').click()], ['?', 'These keys', () => help()], ['Esc', 'Close', null]];
+function help() {
+  const off = el('input', {type: 'checkbox', id: 'keys-off', testid: 'keys-off', checked: keep.get('keys') === 'off', onchange: () => keep.set('keys', off.checked ? 'off' : '')});
+  openDialog('Keys', 'keys', el('dl', {class: 'keys'}, shortcuts.map(([key, words]) => [el('dt', {}, key.split(' ').map((one) => [el('kbd', {}, one), ' '])), el('dd', {}, words)])),
+    el('p', {class: 'check'}, off, el('label', {for: 'keys-off'}, 'Single letters do nothing')));
+}
+$('help').addEventListener('click', help);
+addEventListener('keydown', (event) => {
+  if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+    if (!document.querySelector('dialog[open]')) { event.preventDefault(); $('form').requestSubmit(); }
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || keep.get('keys') === 'off' || document.querySelector('dialog[open]')) return;
+  if (event.target.closest?.('input:not([type="range"], [type="checkbox"], [type="radio"]), textarea, select')) return;
+  const found = shortcuts.find(([key]) => key === event.key);
+  if (found?.[2]) { event.preventDefault(); found[2](); }
 });
 
 /* ---- Looks */
@@ -145,4 +266,5 @@ function setSmooth(on) {
 $('smooth').addEventListener('click', () => setSmooth(!document.documentElement.hasAttribute('data-smooth')));
 setSmooth(keep.get('smooth') === '1');
 
+route();
 look();

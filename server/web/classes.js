@@ -5,7 +5,8 @@ const SHOWN_MAX = 60;
 let model = null;
 let chosen; // an index, or null: unconditional; undefined: no model yet
 let onChoose = () => {};
-const pictures = new Map(); // index -> URL of a sample
+const pictures = new Map(); // index -> URL of a picture of it
+const samples = new Set(); // indices whose picture is a sample
 
 export const current = () => chosen ?? null;
 export const nameOf = (index) => (index === null ? 'Anything' : model?.classes?.find((one) => one.index === index)?.names[0] ?? `Class ${index}`);
@@ -70,14 +71,16 @@ export function choose(index, focus = false) {
   onChoose(index);
 }
 
-export function setPicture(index, url, replace = true) {
-  if (!replace && pictures.has(index)) return;
+/* sample: one of samples.js, which takes the place of a picture of the gallery. */
+export function setPicture(index, url, sample) {
+  if (!sample && pictures.has(index)) return;
   pictures.set(index, url);
+  if (sample) samples.add(index);
   const slot = $('classes').querySelector(`[data-index="${index}"] i`);
   if (slot) fill(slot, el('img', {src: url, alt: ''}));
 }
-export const hasPicture = (index) => pictures.has(index);
-export const clearPictures = () => pictures.clear();
+export const hasSample = (index) => samples.has(index);
+export function clearPictures() { pictures.clear(); samples.clear(); }
 
 const indexOf = (node) => (node.dataset.index === 'null' ? null : Number(node.dataset.index));
 

@@ -4,7 +4,8 @@ import * as classes from './classes.js';
 import {$, ago, el, fill, show} from './dom.js';
 import * as form from './form.js';
 import * as jobs from './jobs.js';
-import {drawPreview, dropPictures, pictureUrl, words} from './stage.js';
+import {onSheet as listenSheets, sheetOf} from './sheets.js';
+import {drawPreview, pictureUrl, words} from './stage.js';
 
 const PAGE = 24;
 let order = []; // ids, newest first
@@ -12,6 +13,10 @@ let next = null;
 let chosen = () => {};
 const nodes = new Map();
 export const onChoose = (f) => { chosen = f; };
+let opened = () => {};
+export const onSheet = (f) => { opened = f; };
+/* A sheet is one tile, that of its first job which is still there. */
+const hiddenBy = (sheet, id) => sheet && sheet.ids.find((one) => nodes.has(one)) !== id;
 
 /* Pictures are fetched when their tile comes near the window. */
 const near = new IntersectionObserver((entries) => {
@@ -47,15 +52,18 @@ function insert(job) {
 export function paint(id) {
   const node = nodes.get(id), job = jobs.job(id);
   if (!node || !job) return;
-  const near_ = node.dataset.near === '1';
-  const sign = `${job.state} ${job.images.length} ${near_} ${job.request === null}`;
+  const near_ = node.dataset.near === '1', sheet = sheetOf(id);
+  show(node, !hiddenBy(sheet, id));
+  if (node.hidden) return;
+  const sign = `${job.state} ${job.images.length} ${near_} ${job.request === null} ${Boolean(sheet)}`;
   if (node.dataset.sign !== sign) {
     node.dataset.sign = sign;
     node.dataset.state = job.state;
     const name = job.request?.class_name || (job.request?.class_mixture ? 'Mixture' : job.request ? 'Anything' : 'Expired');
     const count = job.request?.n || 1;
-    fill(node, el('button', {type: 'button', class: 'tile', onclick: () => chosen(jobs.job(id), 0), 'aria-label': `${name}, ${job.state}, ${ago(job.created_at)}`},
-      thumb(job, near_), el('span', {class: 'name'}, el('span', {}, name), el('span', {}, count > 1 ? `× ${count}` : ago(job.created_at)))));
+    const size = sheet ? `${sheet.rows.length} × ${sheet.columns.length} sheet` : count > 1 ? `× ${count}` : ago(job.created_at);
+    fill(node, el('button', {type: 'button', class: 'tile', onclick: () => (sheet ? opened(sheet) : chosen(jobs.job(id), 0)), 'aria-label': `${name}, ${job.state}, ${ago(job.created_at)}`},
+      thumb(job, near_), el('span', {class: 'name'}, el('span', {}, name), el('span', {}, size))));
   }
   const line = node.querySelector('.thumb p');
   if (line && !jobs.ended(job)) line.textContent = job.state === 'queued' ? words(job).replace(/, ready.*/, '') : `${Math.round(100 * (job.progress.fraction || 0))} %`;
@@ -90,6 +98,7 @@ jobs.listen((event) => {
   if (event.type === 'gone') {
     nodes.get(event.id)?.remove();
     nodes.delete(event.id);
+    for (const id of sheetOf(event.id)?.ids || []) paint(id);
     order = order.filter((id) => id !== event.id);
     note();
   } else if (event.type === 'preview') {
@@ -98,5 +107,5 @@ jobs.listen((event) => {
   } else if (!nodes.has(event.id)) insert(event.job);
   else paint(event.id);
 });
+listenSheets((sheet) => { for (const id of sheet.ids) paint(id); });
 $('more').addEventListener('click', () => load(true).catch(() => {}));
-export {dropPictures};

@@ -165,6 +165,7 @@ function caption() {
   $('stage-state').textContent = state;
   $('stage').dataset.state = many ? (over < all.length ? 'running' : 'succeeded') : one.state;
   $('stage').dataset.job = one.id;
+  $('stage').dataset.jobs = String(all.length);
   const fractions = all.map((job) => (jobs.ended(job) ? 1 : job.progress.fraction));
   const bar = $('stage-progress');
   reveal(bar, over < all.length);
@@ -177,10 +178,17 @@ function caption() {
   milestone = now;
 }
 
+/* After "same again": whether the promise was kept. */
+function compared(job) {
+  const expected = shown.expected, image = job.images[0];
+  if (!expected || !image) return null;
+  return image.pixels_sha256 === expected.pixels ? 'every pixel' : image.build === expected.build ? 'no: other pixels' : 'other pixels, by another build';
+}
+
 function facts(job, many) {
   const r = job.request;
   const list = !r || many ? [] : [['Guidance', r.guidance_scale], ['Steps', r.steps], ['Sampler', r.sampler], ['Seed', r.seed],
-    ['Pictures', r.n > 1 ? r.n : null], ['Model', r.model]];
+    ['Pictures', r.n > 1 ? r.n : null], ['Model', r.model], ['As before', compared(job)]];
   fill($('stage-facts'), list.filter(([, value]) => value !== null).map(([name, value]) => [el('dt', {}, name), el('dd', {}, String(value))]));
 }
 
