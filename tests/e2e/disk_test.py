@@ -269,7 +269,7 @@ def damage_that_is_found_beside_the_work_ends_the_daemon():
         daemon.start()
         same(daemon.get("/healthz").status, 200, "it works meanwhile")
         same(daemon.process.wait(120 * SLOW), 78, "status")
-        check("damaged" in daemon.tail() and "backup" in daemon.tail(), daemon.tail())
+        check("damaged" in daemon.log_text() and "backup" in daemon.log_text(), daemon.tail())
         disk.sound()
         same(subprocess.run(daemon.command(), capture_output=True, timeout=30 * SLOW, check=False).returncode, 78, "the next start")
 
@@ -280,7 +280,7 @@ def a_network_file_system_is_refused():
     disk.faults(f"statfs / {0x6969}")
     with Daemon(environment=disk.environment, ready=False) as daemon:
         same(daemon.process.wait(60 * SLOW), 78, "status")
-        check("network file system (NFS)" in daemon.tail(), daemon.tail())
+        check("network file system (NFS)" in daemon.log_text(), daemon.tail())
         check(not os.path.exists(os.path.join(daemon.data, "denoised.db")), "nothing was made there")
 
 

@@ -28,6 +28,7 @@ if not os.path.exists(FAULTS):
     FAULTS = os.path.join(ROOT, "build", "release", "denoised-faults")
 # Sanitizers slow everything down; waits are stretched alike.
 SLOW = {"release": 1.0, "address": 4.0, "undefined": 4.0, "thread": 12.0}.get(os.environ.get("TEST_VARIANT", "release"), 1.0)
+PATIENCE = 240 * min(SLOW, 4)  # seconds, for what must come sooner or later on a machine of any speed
 CLASSES = ["T-shirt, top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker, trainer", "Bag", "Ankle boot, trainer"]
 
 _tests = []
@@ -56,7 +57,8 @@ def run(name):
         except Exception as error:  # noqa: BLE001 - a test reports whatever went wrong
             failed = True
             where = traceback.extract_tb(error.__traceback__)[-1]
-            print(f"FAIL {function.__name__}: {os.path.basename(where.filename)}:{where.lineno}: {type(error).__name__}: {error}", flush=True)
+            text = " | ".join(str(error).splitlines())  # in one line, which is what is reported
+            print(f"FAIL {function.__name__}: {os.path.basename(where.filename)}:{where.lineno}: {type(error).__name__}: {text}", flush=True)
             traceback.print_exc()
     sys.exit(1 if failed else 0)
 
@@ -67,19 +69,31 @@ def check(condition, message="does not hold"):
 
 
 def same(got, wanted, what="value"):
+    """what may end in "; log: ..." and what the log says: that comes last, since reports are cut."""
     if got != wanted:
-        raise AssertionError(f"{what}: got {got!r}, wanted {wanted!r}")
+        what, log, said = what.partition("; log:")
+        raise AssertionError(f"{what}: got {got!r}, wanted {wanted!r}{log}{said}")
 
 
-def eventually(probe, seconds=60.0, what="condition"):
-    """Polls until probe() is truthy; returns its value. Patience costs nothing where it is not needed: no test depends on how fast a machine is."""
-    end = time.monotonic() + seconds * SLOW
+def last_words(path, size=2000):
+    """The end of a daemon's log without its lines of requests, which are many and say nothing of why something failed."""
+    with open(path, encoding="utf8", errors="replace") as log:
+        lines = [line for line in log if not re.search(r" (GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH) /", line)]
+    return "".join(lines)[-size:]
+
+
+def eventually(probe, seconds=0.0, what="condition"):
+    """Polls until probe() is truthy; returns its value. Patience costs nothing where it is not needed: no test depends on how fast a machine is,
+    and none waits for less than PATIENCE."""
+    patience = max(seconds * SLOW, PATIENCE)
+    end = time.monotonic() + patience
     while True:
+        over = time.monotonic() > end  # before the probe: a machine that stood still in between has not been asked yet
         value = probe()
         if value:
             return value
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {seconds * SLOW:.0f} s")
+        if over:
+            raise AssertionError(f"{what}: not within {patience:.0f} s")
         time.sleep(0.02)
 
 
@@ -165,12 +179,15 @@ class Daemon:
         line = []
         reader = threading.Thread(target=lambda: line.append(self.process.stdout.readline()), daemon=True)
         reader.start()
-        reader.join(60 * SLOW)
+        reader.join(PATIENCE)
         return line[0].decode() if line else ""
 
     def tail(self):
+        return last_words(self.log_path)
+
+    def log_text(self):
         with open(self.log_path, encoding="utf8", errors="replace") as log:
-            return log.read()[-2000:]
+            return log.read()
 
     def kill(self, sig=signal.SIGKILL):
         if self.process and self.process.poll() is None:
@@ -178,11 +195,11 @@ class Daemon:
             if sig == signal.SIGKILL:
                 self.process.wait()
 
-    def stop(self, seconds=70):
+    def stop(self):
         """SIGTERM and wait; the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds * SLOW)
+        return self.process.wait(PATIENCE)
 
     def terminate_at_once(self):
         """SIGTERM, and a second one when the first has been heard: two that wait together are one."""
@@ -208,10 +225,11 @@ class Daemon:
     def port(self):
         return int(self.address.rsplit(":", 1)[1])
 
-    def connect(self, timeout=60):
+    def connect(self, timeout=None):
+        timeout = timeout * SLOW if timeout else PATIENCE
         if self.address.startswith("unix:"):
-            return UnixConnection(self.address[5:], timeout * SLOW)
-        return Connection("127.0.0.1", self.port, timeout=timeout * SLOW)
+            return UnixConnection(self.address[5:], timeout)
+        return Connection("127.0.0.1", self.port, timeout=timeout)
 
     def call(self, method, path, body=None, **headers):
         headers = {k.replace("_", "-"): v for k, v in headers.items()}
@@ -254,13 +272,13 @@ class Daemon:
             except ConnectionError:
                 return out, True
 
-    def make(self, seconds=60, **body):
+    def make(self, seconds=0, **body):
         """Posts, waits for the end, returns the job."""
         posted = self.post(body)
         check(posted.status == 202, f"status {posted.status}: {posted.body[:300]}")
         return self.wait(posted.json["id"], seconds)
 
-    def wait(self, job_id, seconds=60):
+    def wait(self, job_id, seconds=0):
         def ended():
             job = self.get(f"/jobs/{job_id}").json
             return job if job["state"] in ("succeeded", "failed", "canceled") else None
@@ -280,7 +298,7 @@ class Daemon:
         out = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True, check=False)
         return [int(p) for p in out.stdout.split()]
 
-    def events(self, path, headers=None, until=None, seconds=60):
+    def events(self, path, headers=None, until=None, seconds=None):
         """Reads an event stream to its end (or until(event) is true): a list of {id, event, data, at}."""
         connection = self.connect(seconds)
         connection.request("GET", path, headers=headers or {})
@@ -336,7 +354,7 @@ def png_texts(data):
     return texts
 
 
-__all__ = ["Answer", "CLASSES", "Daemon", "FAULTS", "PROGRAM", "ROOT", "SLOW", "Skip", "base64", "check", "eventually", "json", "os", "png_size", "png_texts",
+__all__ = ["Answer", "CLASSES", "Daemon", "FAULTS", "PATIENCE", "PROGRAM", "ROOT", "SLOW", "Skip", "base64", "check", "eventually", "json", "last_words", "os", "png_size", "png_texts",
            "PROXIED", "read_events", "run", "same", "scratch", "signal", "socket", "sqlite3", "subprocess", "sys", "test", "threading", "time", "tiny_model"]
 
 # DENOISED_PROXY=1: every daemon of a test stands behind nginx and is spoken to through it (proxy_test.py runs the API's tests so).

@@ -138,7 +138,7 @@ def a_file_that_is_gone_is_not_told_by_its_path():
         daemon.call("DELETE", f"/jobs/{blocker}")
         job = daemon.wait(job_id)
         same((job["state"], job["error"]), ("failed", {"code": "engine", "detail": "the stored init_image cannot be read"}), "end")
-        check("cannot open" in daemon.tail(), "the log tells the path")
+        check("cannot open" in daemon.log_text(), "the log tells the path")
 
 
 @test

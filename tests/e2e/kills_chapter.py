@@ -7,9 +7,9 @@ import random
 import subprocess
 import time
 
-from harness import FAULTS, check, eventually, os, same, sqlite3
+from harness import FAULTS, PATIENCE, check, eventually, os, same, sqlite3
 from kills_points import POINTS
-from kills_victim import PATIENCE, Victim
+from kills_victim import Victim
 from kills_workload import DRAWN, VERY_LONG, Workload, spec_name
 
 CHAPTER_KILLS = 25

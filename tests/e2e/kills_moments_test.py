@@ -8,10 +8,10 @@ import struct
 import threading
 import time
 
-from harness import Daemon, FAULTS, ROOT, SLOW, check, eventually, json, os, run, same, signal, sqlite3, subprocess, test
+from harness import Daemon, FAULTS, PATIENCE, ROOT, check, eventually, json, os, run, same, signal, sqlite3, subprocess, test
 from kills_chapter import Chapter, Totals
 from kills_points import POINTS
-from kills_victim import PATIENCE, Victim
+from kills_victim import Victim, is_stopped
 from kills_workload import SHORT, VERY_LONG, undisturbed
 
 APPLICATION_ID = 0x646e7364
@@ -20,7 +20,7 @@ _pictures = {}
 
 def pictures():
     if not _pictures:
-        with Daemon() as daemon:
+        with Daemon(program=FAULTS) as daemon:
             _pictures.update(undisturbed(daemon))
     return _pictures
 
@@ -46,10 +46,12 @@ class Scene(Chapter):
 # ---- SIGTERM
 
 def resume(victim):
+    """Lets go on what is stopped, and that alone: a sanitizer at its end stops the threads with signals of its own, which a SIGCONT takes away."""
     workers = subprocess.run(["pgrep", "-P", str(victim.process.pid)], capture_output=True, text=True, check=False).stdout.split()
     for pid in [victim.process.pid, *map(int, workers)]:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+            if is_stopped(pid):
+                os.kill(pid, signal.SIGCONT)
 
 
 def terminated_at(scene, point):
@@ -63,8 +65,7 @@ def terminated_at(scene, point):
     clients.start()
     try:
         if POINTS[point] in ("drain", "worker_drain"):
-            victim.wait_ready()
-            eventually(lambda: victim.unended() > 0, 60, "a job")
+            scene._until_running()
             victim.process.terminate()
         again = time.monotonic() + 0.5
         end = time.monotonic() + PATIENCE
@@ -74,7 +75,7 @@ def terminated_at(scene, point):
                 victim.process.terminate()  # a second one hurries
             time.sleep(0.005)
         victim.process.terminate()
-        end = time.monotonic() + 70 * SLOW
+        end = time.monotonic() + PATIENCE
         while not victim.dead():
             check(time.monotonic() < end, f"it does not end after SIGTERM at {point}; log: {victim.tail()}")
             resume(victim)  # again and again: the name is written before the process stops

@@ -8,9 +8,16 @@ import subprocess
 import threading
 import time
 
-from harness import FAULTS, SLOW, UnixConnection, check, eventually, json, scratch, tiny_model
+from harness import FAULTS, PATIENCE, UnixConnection, check, eventually, json, last_words, scratch, tiny_model
 
-PATIENCE = 60 * SLOW  # for what must come sooner or later, on a machine of any speed
+
+def is_stopped(pid):
+    """By SIGSTOP; not by a tracer."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf8") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] == "T"
+    except FileNotFoundError:
+        return False
 
 
 class Victim:
@@ -73,15 +80,14 @@ class Victim:
         if self.process:
             self.process.wait()
 
-    def terminate(self, seconds=70):
+    def terminate(self):
         """SIGTERM; the exit status."""
         if not self.dead():
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds * SLOW)
+        return self.process.wait(PATIENCE)
 
     def tail(self):
-        with open(self.log_path, encoding="utf8", errors="replace") as log:
-            return log.read()[-1500:]
+        return last_words(self.log_path)
 
     def call(self, method, path, body=None, **headers):
         with contextlib.closing(UnixConnection(self.socket, PATIENCE)) as connection:
@@ -121,8 +127,7 @@ class Victim:
         return found + [f"{inside}/{name}" for inside in ("inputs", "snapshots") for name in os.listdir(f"{self.data}/{inside}")]
 
     def is_stopped(self):
-        with open(f"/proc/{self.process.pid}/stat", encoding="utf8") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] == "T"
+        return is_stopped(self.process.pid)
 
     def remove(self):
         self.kill()
