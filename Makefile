@@ -88,6 +88,7 @@ help:
 ## make build        build/denoised
 ## make fuzz         TARGET= SECONDS= (60): one fuzz entry under clang's libFuzzer with sanitizers
 ## make fuzz-test    1,000,000 executions over all of them, where clang is installed
+## make api-fuzz     CASES= (5000): requests that api/openapi.yaml allows and forbids, and whether the answers are as it says
 ## make check        format, static analysis, include law, hardened flags
 ## make torture      for MINUTES (60): kills, power cuts, faults, seeds, fuzzing, ONLY=kills,... of them; adds up in $TORTURE_DIR (torture/)
 ## make soak         for MINUTES (60): half the capacity and a fault every 30 s; what it does to memory and files
@@ -254,6 +255,14 @@ test:
 .PHONY: venv
 venv:
 	@tests/clients/venv.sh
+
+# The daemon against its description: CASES requests by chance (make test has some that are always the same).
+CASES ?= 5000
+.PHONY: api-fuzz
+api-fuzz: build
+	@sh deploy/packages.sh install clients
+	@$(MAKE) --no-print-directory venv
+	@DENOISED=$(CURDIR)/$(OUT)/denoised build/venv/bin/python3 tests/clients/schemathesis_test.py --cases $(CASES)
 
 # Hours of what `make test` does for minutes; the counts survive `make clean`.
 MINUTES ?= 60

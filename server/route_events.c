@@ -335,18 +335,17 @@ void route_stream(http_request *request, const char *job_id, int64_t after_seq, 
     http_answer_stream(request, 200, "text/event-stream", read_events, e);
 }
 
-/* Last-Event-ID or ?after=: digits only. -1: neither is given; -2: malformed. */
+/* Last-Event-ID, which counts first, or ?after=: digits only. -1: neither is given; -2: one of them is malformed. */
 static int64_t asked_after(http_request *request)
 {
-    const char *text = http_header(request, "Last-Event-ID");
-    if (text == NULL) {
-        text = http_query(request, "after");
+    const char *const texts[] = {http_header(request, "Last-Event-ID"), http_query(request, "after")};
+    int64_t after = -1;
+    for (int i = 1; i >= 0; i--) {
+        if (texts[i] != NULL && !api_event_id_parse(texts[i], &after)) {
+            return -2;
+        }
     }
-    if (text == NULL) {
-        return -1;
-    }
-    int64_t after = -2;
-    return api_event_id_parse(text, &after) ? after : -2;
+    return after;
 }
 
 void route_job_events(http_request *request)

@@ -111,6 +111,26 @@ def routes_differ(document):
     return sorted(served ^ shown) or ([] if served else ["no table"])
 
 
+def responses(document):
+    for path, item in document["paths"].items():
+        for method, operation in item.items():
+            for status, response in operation["responses"].items() if method in ("get", "post", "delete") else ():
+                while "$ref" in response:
+                    response = document["components"]["responses"][response["$ref"].rsplit("/", 1)[1]]
+                yield f"{method.upper()} {path} {status}", response
+
+
+def answers_without_id(document):
+    return [name for name, response in responses(document) if "X-Request-Id" not in response.get("headers", {})]
+
+
+def refusals_left_out(document):
+    """What any request may be answered with: broken HTTP, a body that may not come, a wrong host, our own fault, too much at once."""
+    shown = {name for name, response in responses(document)}
+    operations = {name.rsplit(" ", 1)[0] for name in shown}
+    return [f"{operation} {status}" for operation in sorted(operations) for status in (400, 413, 421, 500, 503) if f"{operation} {status}" not in shown]
+
+
 def main():
     try:
         import openapi_json
@@ -136,6 +156,8 @@ def main():
     check("states_are_views_c", sorted(set(states) ^ set(schemas["State"]["enum"])) or ([] if states else ["no table"]))
     accepted = set(schemas["AcceptedRequest"]["properties"]) - {"class_name", "negative_class_name"}
     check("paths_are_the_daemons_routes", routes_differ(document))
+    check("every_answer_has_an_id", answers_without_id(document))
+    check("every_operation_has_what_any_may_be_answered_with", refusals_left_out(document))
     check("accepted_shows_every_field", sorted(accepted ^ set(schemas["GenerateRequest"]["properties"])))
 
 
