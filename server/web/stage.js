@@ -171,8 +171,13 @@ function caption() {
   reveal(bar, over < all.length);
   if (fractions.some((value) => value === null)) bar.removeAttribute('value');
   else bar.value = fractions.reduce((sum, value) => sum + value, 0) / all.length;
-  facts(one, many);
-  fill($('stage-actions'), actions(all));
+  /* Only when they say something else: a button that is replaced ten times a second loses the focus, and a press between two of them. */
+  const sign = all.map((job) => `${job.id} ${job.state} ${job.images.length}`).join();
+  if (shown.sign !== sign) {
+    shown.sign = sign;
+    facts(one, many);
+    fill($('stage-actions'), actions(all));
+  }
   const now = `${one.id} ${one.state} ${over}`;
   if (now !== milestone) say(`${name}: ${state}`);
   milestone = now;

@@ -41,6 +41,12 @@ class Page:
         self.chromium.console()
         self.chromium.open(address + path)
 
+    def ready(self):
+        """Waits until the daemon is ready and the form is built."""
+        self.until("return document.querySelector('[data-testid=status]').dataset.state === 'ready'"
+                   " && document.querySelectorAll('[data-testid=class]').length > 0", what="a page that is ready")
+        return self
+
     def __enter__(self):
         return self
 
@@ -118,4 +124,4 @@ class Page:
 
 
 __all__ = ["BUILT_IN", "CLASSES", "Daemon", "FAULTS", "PATIENCE", "PROGRAM", "Page", "ROOT", "SHOTS", "Skip", "base64", "browser", "check", "eventually",
-           "json", "os", "run", "same", "scratch", "slow", "test", "tiny_model"]
+           "json", "os", "run", "same", "scratch", "slow", "sys", "test", "tiny_model"]

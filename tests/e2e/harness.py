@@ -150,8 +150,8 @@ class UnixConnection(Connection):
 class Daemon:
     """A running `denoised serve`. address: what it printed; data: its folder, kept over restarts."""
 
-    def __init__(self, *options, model=None, data=None, listen="127.0.0.1:0", ready=True, environment=None, program=PROGRAM):
-        self.program = program
+    def __init__(self, *options, model=None, data=None, listen="127.0.0.1:0", ready=True, environment=None, program=PROGRAM, name="tiny"):
+        self.program, self.name = program, name
         self.options, self.model, self.listen = list(options), model or tiny_model(), listen
         self.data = data or scratch("data")
         self.environment = environment
@@ -160,7 +160,7 @@ class Daemon:
         self.start(ready)
 
     def command(self):
-        return [self.program, "serve", "--listen", self.listen, "--data", self.data, "--model", f"tiny={self.model}", "--threads", "1", *(["--base-path", BASE_PATH] if BASE_PATH else []), *self.options]
+        return [self.program, "serve", "--listen", self.listen, "--data", self.data, "--model", f"{self.name}={self.model}", "--threads", "1", *(["--base-path", BASE_PATH] if BASE_PATH else []), *self.options]
 
     def start(self, ready=True):
         self.log = open(self.log_path, "ab")
