@@ -71,6 +71,13 @@ export function paint(id) {
   if (bar) bar.value = job.progress.fraction || 0;
 }
 
+/* Whether its picture may stand for its class in the picker. */
+function typical(request) {
+  const model = form.currentModel();
+  return request && request.model === model?.name && !request.init_image && !request.class_mixture && request.negative_class === undefined &&
+    (request.guidance_scale >= 1 || request.class_label === null) && request.steps >= model.defaults?.steps / 2;
+}
+
 function thumb(job, near_) {
   const box = el('span', {class: 'thumb'});
   if (job.images.length === 0 || !near_) {
@@ -84,9 +91,7 @@ function thumb(job, near_) {
     const node = el('img', {alt: '', width: image.width, height: image.height, testid: 'thumb'});
     pictureUrl(image).then((url) => {
       node.src = url;
-      if (job.request && job.request.model === form.currentModel()?.name && job.request.class_label !== undefined && !job.request.init_image) {
-        classes.setPicture(job.request.class_label, url, false);
-      }
+      if (typical(job.request)) classes.setPicture(job.request.class_label, url, false);
     }, () => node.replaceWith(el('p', {}, 'the picture is gone')));
     box.append(node);
   }

@@ -12,7 +12,7 @@ const parts = {};
 /* ---- A chart: a line over the last five minutes, its scale from zero to the largest value, said in words for who does not see it. */
 function chart(name, label, format) {
   const svg = document.createElementNS(NS, 'svg'), area = document.createElementNS(NS, 'path'), line = document.createElementNS(NS, 'path');
-  for (const [key, value] of Object.entries({viewBox: `0 0 ${POINTS - 1} 40`, preserveAspectRatio: 'none', role: 'img'})) svg.setAttribute(key, value);
+  for (const [key, value] of Object.entries({preserveAspectRatio: 'none', role: 'img'})) svg.setAttribute(key, value);
   svg.classList.add('chart');
   area.classList.add('area');
   line.classList.add('curve');
@@ -22,10 +22,11 @@ function chart(name, label, format) {
     const all = (history[name] ??= []);
     all.push(now ?? 0);
     if (all.length > POINTS) all.shift();
-    const top = Math.max(...all, 1e-9), from = POINTS - all.length;
+    const top = Math.max(...all, 1e-9), wide = Math.max(all.length, 30), from = wide - all.length;
     const points = all.map((one, i) => `${from + i} ${(39 - 37 * one / top).toFixed(1)}`);
+    svg.setAttribute('viewBox', `0 0 ${wide - 1} 40`);
     line.setAttribute('d', `M${points.join('L')}`);
-    area.setAttribute('d', `M${from} 40L${points.join('L')}L${POINTS - 1} 40Z`);
+    area.setAttribute('d', `M${from} 40L${points.join('L')}L${wide - 1} 40Z`);
     value.textContent = now === null || now === undefined ? '–' : format(now);
     note.textContent = words;
     svg.setAttribute('aria-label', `${label}: now ${value.textContent}, at most ${format(Math.max(...all))} in the last ${Math.round(all.length * EVERY_MS / 1000)} seconds`);
@@ -37,7 +38,7 @@ function table(name, label, head) {
   const body = el('tbody', {testid: `machine-${name}`});
   parts[name] = (rows) => fill(body, rows.map((row) => el('tr', {}, row.map((one, i) => el(i === 0 ? 'th' : 'td', i === 0 ? {scope: 'row'} : {}, String(one))))));
   return el('section', {class: 'panel wide'}, el('h2', {}, label), el('div', {class: 'scroll', tabindex: 0, role: 'region', 'aria-label': label},
-    el('table', {}, el('thead', {}, el('tr', {}, head.map((one) => el('th', {scope: 'col'}, one)))), body)));
+    el('table', {}, head.length ? el('thead', {}, el('tr', {}, head.map((one) => el('th', {scope: 'col'}, one)))) : null, body)));
 }
 
 const ms = (value) => (value === null || value === undefined ? '–' : value < 1000 ? `${value < 10 ? value.toFixed(1) : Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`);
@@ -48,10 +49,10 @@ function build() {
     el('div', {class: 'panels', testid: 'machine-panels'},
       chart('images', 'Pictures a second', (v) => v.toFixed(v < 10 ? 2 : 1)), chart('queue', 'Jobs in the queue', number), chart('rows', 'Rows a tick', (v) => v.toFixed(1)),
       chart('tick', 'A tick, median', ms),
-      table('times', 'How long things take, over the last minutes', ['', 'Median', '90 %', '99 %']),
+      table('times', 'How long things take, over the last minutes', ['What', 'Median', '90 %', '99 %']),
       table('workers', 'Workers', ['Process', 'State', 'Restarts', 'Memory']),
       table('models', 'Models', ['Name', 'State', 'Memory']),
-      table('rest', 'The daemon', ['', ''])));
+      table('rest', 'The daemon', [])));
 }
 
 function duration(value) {

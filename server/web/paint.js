@@ -12,7 +12,7 @@ export async function paint(blob, {make, refuse}) {
   const bitmap = await createImageBitmap(await fitted(blob, model));
   const {width, height} = bitmap;
   const picture = Object.assign(document.createElement('canvas'), {width, height});
-  picture.getContext('2d').drawImage(bitmap, 0, 0);
+  picture.getContext('2d', {willReadFrequently: true}).drawImage(bitmap, 0, 0);
   const mask = new Uint8Array(width * height);
   const canvas = el('canvas', {class: 'pixel paint', width, height, tabindex: 0, role: 'application', testid: 'paint-canvas',
     'aria-label': 'The picture. Arrow keys move the brush, Space paints, Shift and Space wipe.'});
@@ -24,7 +24,7 @@ export async function paint(blob, {make, refuse}) {
   let at = {x: width / 2, y: height / 2}, wiping = false, cursor = false;
 
   function draw() {
-    const context = canvas.getContext('2d');
+    const context = canvas.getContext('2d', {willReadFrequently: true});
     context.drawImage(picture, 0, 0);
     const image = context.getImageData(0, 0, width, height), a = SHADE[3] / 255;
     for (let i = 0; i < mask.length; i++) if (mask[i]) for (let c = 0; c < 3; c++) image.data[4 * i + c] = image.data[4 * i + c] * (1 - a) + SHADE[c] * a;

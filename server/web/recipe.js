@@ -1,6 +1,6 @@
 /* A picture's recipe, and what can be made of it: the same again, variations, comparisons, a painted one, a file, a command. Loaded when first
  * wanted. */
-import {hasKey, base, origin} from './api.js';
+import {hasKey, base, origin, picture} from './api.js';
 import * as classes from './classes.js';
 import {$, ago, bytes, closeDialog, el, fill, openDialog, say, show} from './dom.js';
 import {typed} from './fields.js';
@@ -215,6 +215,5 @@ async function use(job, index) {
 async function paintOver(job, image) {
   const {paint} = await import('./paint.js');
   await form.setRecipe(requestOf(job, image.index));
-  const response = await fetch(await stage.pictureUrl(image));
-  await paint(await response.blob(), {make, refuse, name: classes.nameOf(job.request.class_label)});
+  await paint(await picture(image.url), {make, refuse, name: classes.nameOf(job.request.class_label)});
 }

@@ -175,7 +175,7 @@ function caption() {
   const sign = all.map((job) => `${job.id} ${job.state} ${job.images.length}`).join();
   if (shown.sign !== sign) {
     shown.sign = sign;
-    facts(one, many);
+    facts(all);
     fill($('stage-actions'), actions(all));
   }
   const now = `${one.id} ${one.state} ${over}`;
@@ -190,10 +190,13 @@ function compared(job) {
   return image.pixels_sha256 === expected.pixels ? 'every pixel' : image.build === expected.build ? 'no: other pixels' : 'other pixels, by another build';
 }
 
-function facts(job, many) {
-  const r = job.request;
-  const list = !r || many ? [] : [['Guidance', r.guidance_scale], ['Steps', r.steps], ['Sampler', r.sampler], ['Seed', r.seed],
-    ['Pictures', r.n > 1 ? r.n : null], ['Model', r.model], ['As before', compared(job)]];
+/* Of several jobs what they have in common. */
+function facts(all) {
+  const r = all[0].request;
+  const same = (name) => (all.every((job) => job.request?.[name] === r[name]) ? r[name] ?? null : null);
+  const list = !r ? [] : [['Class', all.length > 1 ? same('class_name') : null], ['Guidance', same('guidance_scale')], ['Steps', same('steps')], ['Sampler', same('sampler')],
+    ['Seed', same('seed')], ['Variation', same('variation_strength')], ['Pictures', all.length > 1 || r.n > 1 ? all.reduce((sum, job) => sum + (job.request?.n || 1), 0) : null],
+    ['Model', same('model')], ['As before', compared(all[0])]];
   fill($('stage-facts'), list.filter(([, value]) => value !== null).map(([name, value]) => [el('dt', {}, name), el('dd', {}, String(value))]));
 }
 
