@@ -33,9 +33,15 @@ async function problemOf(response) {
     {field: body.field || null, retryAfter, requestId: body.request_id || response.headers.get('X-Request-Id')});
 }
 
-/* A successful Response, or a thrown Problem. A 401 asks for a key and tries again. path: without the base, or an absolute one from an answer. */
-export async function call(path, {method = 'GET', body, headers = {}, signal, absolute = false, anonymous = false} = {}) {
-  for (;;) {
+let tellPause = () => {};
+/* f(seconds): a key's rate is used up, and reading goes on so much later; 0: it goes on now. */
+export const onPause = (f) => { tellPause = f; };
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+
+/* A successful Response, or a thrown Problem. A 401 asks for a key and tries again; reading waits as long as a 429 says. path: without the base,
+ * or an absolute one from an answer. */
+export async function call(path, {method = 'GET', body, headers = {}, signal, absolute = false, anonymous = false, patient = method === 'GET'} = {}) {
+  for (let paused = false; ;) {
     const used = held;
     const all = {...headers};
     if (used !== null && !anonymous) all.Authorization = `Bearer ${used}`;
@@ -48,8 +54,17 @@ export async function call(path, {method = 'GET', body, headers = {}, signal, ab
       if (error.name === 'AbortError') throw error;
       throw new Problem(0, 'offline', 'the daemon cannot be reached');
     }
-    if (response.ok) return response;
+    if (response.ok) {
+      if (paused) tellPause(0);
+      return response;
+    }
     const problem = await problemOf(response);
+    if (problem.status === 429 && patient && problem.retryAfter > 0 && problem.retryAfter <= 60) {
+      paused = true;
+      tellPause(problem.retryAfter);
+      await sleep(problem.retryAfter + Math.random());
+      continue;
+    }
     if (problem.status !== 401 || anonymous) throw problem;
     if (used === held) {
       asking ??= askForKey(used !== null).finally(() => { asking = null; });
@@ -68,7 +83,7 @@ export function token() {
 
 /* ---- Events. Reads one stream to its end; onEvent(name, data, id). Resolves when the stream ends, however that is. */
 export async function events(path, onEvent, {signal, after = 0} = {}) {
-  const response = await call(path + (after > 0 ? `?after=${after}` : ''), {headers: {Accept: 'text/event-stream'}, signal});
+  const response = await call(path + (after > 0 ? `?after=${after}` : ''), {headers: {Accept: 'text/event-stream'}, signal, patient: false});
   if (response.status === 204) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';

@@ -1,6 +1,6 @@
 /* The page's beginning: loads what the form and the gallery need, sends the form, says how the daemon is, asks for keys, and wires the rest. */
-import {call, hasKey, onKeyNeeded, Problem, setKey, unreachable} from './api.js';
-import {$, el, keep, openDialog, say, show} from './dom.js';
+import {call, hasKey, onKeyNeeded, onPause, Problem, setKey, unreachable} from './api.js';
+import {$, el, keep, openDialog, say, sentence, show} from './dom.js';
 import {clearErrors, explain} from './fields.js';
 import * as form from './form.js';
 import * as gallery from './gallery.js';
@@ -21,17 +21,20 @@ export function banner(text) {
 }
 $('banner-close').addEventListener('click', () => banner(''));
 
+onPause((seconds) => status(seconds > 0 ? 'waiting' : 'ready', seconds > 0 ? `Your key’s rate is used up: ${seconds} s` : 'Ready'));
+
+let starting = null; // one at a time
 async function look() {
   let pause = 10000;
   try {
     await call('/readyz', {anonymous: true});
-    status('ready', 'Ready');
-    if (!loaded) await start();
+    if ($('status').dataset.state !== 'waiting') status('ready', 'Ready');
+    if (!loaded) await (starting ??= start().finally(() => { starting = null; }));
   } catch (error) {
     const state = unreachable(error) ? 'offline' : error.code === 'draining' ? 'draining' : 'loading';
     status(state, {offline: 'Not reachable, trying again', draining: 'Draining: no new pictures', loading: `Not ready: ${error.detail}`}[state]);
     pause = 1500;
-    if (!loaded && state !== 'offline') await start().catch(() => {});
+    if (!loaded && state !== 'offline') await (starting ??= start().finally(() => { starting = null; })).catch(() => {});
   }
   setTimeout(look, document.hidden ? 3 * pause : pause);
 }
@@ -86,7 +89,7 @@ export async function make(body, labels) {
   $('generate').setAttribute('aria-busy', 'true');
   sending = new AbortController();
   try {
-    const made = await jobs.submit(body, {signal: sending.signal, onWait: (error) => banner(`${error.detail}: the request is sent again when it is back.`)});
+    const made = await jobs.submit(body, {signal: sending.signal, onWait: (error) => banner(`${sentence(error.detail)} The request is sent again by itself.`)});
     banner('');
     stage.show(made.map((one) => one.id), labels);
     keepInputs(body, made);
@@ -117,7 +120,7 @@ function keepInputs(body, made) {
 function refuse(error) {
   if (error.name === 'AbortError') return;
   if (error instanceof Problem && error.field) explain(error);
-  else banner(`${(error.detail || error.message || String(error)).replace(/^./, (c) => c.toUpperCase()).replace(/\.$/, '')}.`);
+  else banner(sentence(error.detail || error.message || String(error)));
 }
 
 $('form').addEventListener('submit', async (event) => {
@@ -135,6 +138,12 @@ form.onChange(() => {
     if (model.width) samples.load();
   }
 });
+/* A model that was loaded for a job says more of itself now. */
+jobs.listen((event) => {
+  if (event.type === 'job' && event.job.state !== 'queued' && event.job.request?.model === model?.name && model.state !== 'ready' && event.before?.state !== event.job.state) {
+    form.chooseModel(model.name).catch(() => {});
+  }
+});
 $('samples').addEventListener('click', () => samples.make(refuse));
 $('class-search').addEventListener('input', samples.offer);
 
@@ -146,7 +155,12 @@ async function recipes() {
 }
 const openRecipe = (job, index) => recipes().then((module) => module.open(job, index)).catch(refuse);
 stage.onChoose(openRecipe);
-gallery.onChoose(openRecipe);
+/* What still runs goes on the stage, where it can be watched. */
+gallery.onChoose((job, index) => {
+  if (jobs.ended(job)) { openRecipe(job, index); return; }
+  stage.show([job.id]);
+  $('stage').scrollIntoView({block: 'nearest'});
+});
 gallery.onSheet(async (sheet) => {
   await Promise.all(sheet.ids.filter((id) => !jobs.job(id)).map((id) => jobs.refresh(id).catch(() => {})));
   stage.show(sheet.ids, sheet);
@@ -160,7 +174,7 @@ $('compare').addEventListener('click', () => {
 stage.setActions((all) => {
   const active = all.filter((one) => !jobs.ended(one));
   if (active.length > 0) {
-    return [el('button', {type: 'button', testid: 'cancel', onclick: () => Promise.all(active.map((one) => jobs.cancel(one.id))).catch((error) => banner(error.detail))},
+    return [el('button', {type: 'button', testid: 'cancel', onclick: () => Promise.all(active.map((one) => jobs.cancel(one.id))).catch(refuse)},
       active.length > 1 ? `Cancel ${active.length} jobs` : 'Cancel')];
   }
   const one = all[0];

@@ -31,7 +31,7 @@ function tile(one, first) {
   const url = pictures.get(one.index);
   return el('div', {class: 'class', role: 'option', 'aria-selected': String(selected), tabindex: selected || first ? 0 : -1, 'data-index': String(one.index),
     testid: 'class', title: one.names.join(', ')},
-  el('i', {'aria-hidden': 'true'}, url ? el('img', {src: url, alt: ''}) : one.index === null ? '∗' : String(one.index)), one.names[0]);
+  el('i', {'aria-hidden': 'true'}, url ? el('img', {src: url, alt: ''}) : one.index === null ? '∗' : String(one.index)), el('span', {}, one.names[0]));
 }
 
 /* The tiles on show, the chosen one among them although it may stand far down. */
@@ -47,7 +47,7 @@ export function render() {
   const {shown, left} = visible();
   const some = shown.some((one) => one.index === chosen);
   fill($('classes'), shown.map((one, i) => tile(one, !some && i === 0)));
-  $('classes-note').textContent = shown.length === 0 ? 'No class has such a name.' : left > 0 ? `${left} more: search by name or number.` : '';
+  $('classes-note').textContent = shown.length === 0 && $('class-search').value ? 'No class has such a name.' : left > 0 ? `${left} more: search by name or number.` : '';
 }
 
 export function setModel(next) {

@@ -33,10 +33,10 @@ export function say(text) {
 
 export function seconds(value) {
   if (value === null || value === undefined) return '';
-  if (value < 1) return 'under a second';
-  if (value < 90) return `${Math.round(value)} s`;
-  if (value < 5400) return `${Math.round(value / 60)} min`;
-  return `${(value / 3600).toFixed(1)} h`;
+  if (value < 1) return 'less than a second';
+  if (value < 90) return `about ${Math.round(value)} s`;
+  if (value < 5400) return `about ${Math.round(value / 60)} min`;
+  return `about ${(value / 3600).toFixed(1)} h`;
 }
 
 export function bytes(value) {
@@ -48,6 +48,9 @@ export function bytes(value) {
 }
 
 export const number = (value) => (value === null || value === undefined ? '–' : Number(value).toLocaleString('en', {maximumFractionDigits: 3}));
+
+/* A message as a sentence. */
+export const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.') : '');
 
 export function ago(time) {
   const past = (Date.now() - Date.parse(time)) / 1000;

@@ -1,6 +1,6 @@
 /* One row of the form from an option as the API describes it (OptionField), and what was typed as a value of the request. Nothing is judged
  * here: what the daemon refuses it explains, beside the field. */
-import {$, el} from './dom.js';
+import {$, el, sentence} from './dom.js';
 
 /* "3" -> 3, "" -> undefined; anything else goes out as it was typed, and is refused by name. */
 export function typed(text) {
@@ -29,7 +29,6 @@ export function row(field) {
 }
 
 const compact = (value) => (Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3) ? value.toExponential(0) : String(value));
-const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? '' : '.') : '');
 
 /* The options under a node that differ from their defaults: {name: value}. */
 export function read(node) {
@@ -66,7 +65,7 @@ export function explain(problem) {
   const pointer = (problem.field || '').replace(/^\/\d+(?=\/)/, '');
   const name = pointer.split('/')[1] || '';
   const note = name && document.querySelector(`#form [data-error="/${CSS.escape(name)}"]`);
-  const words = problem.detail[0].toUpperCase() + problem.detail.slice(1) + '.';
+  const words = sentence(problem.detail);
   if (!note) {
     const all = $('form-error');
     all.textContent = name ? `${name}: ${problem.detail}` : words;

@@ -81,7 +81,7 @@ function typical(request) {
 function thumb(job, near_) {
   const box = el('span', {class: 'thumb'});
   if (job.images.length === 0 || !near_) {
-    if (jobs.ended(job)) box.append(el('p', {}, job.state === 'failed' ? `failed: ${job.error?.code || ''}` : job.state === 'succeeded' ? '' : job.state));
+    if (jobs.ended(job)) box.append(el('p', {}, job.state === 'failed' ? `failed: ${job.error?.code || ''}` : job.state === 'succeeded' ? '' : 'cancelled'));
     else box.append(el('canvas', {width: 1, height: 1}), el('p', {}), el('progress', {max: 1, value: 0, 'aria-label': 'Progress'}));
     return box;
   }

@@ -43,7 +43,7 @@ export function watchFirst(ids) {
 /* ---- Asking for work. The same Idempotency-Key until an answer comes: a cut connection or a restart makes no second job. */
 export async function submit(body, {onWait, signal} = {}) {
   const key = token();
-  for (let pause = 1; ; pause = Math.min(pause * 2, 8)) {
+  for (let pause = 1; ; pause = Math.min(pause * 2, 4)) {
     try {
       const answer = await (await call('/generate', {method: 'POST', body, headers: {'Idempotency-Key': key}, signal})).json();
       return (answer.jobs || [answer]).map(put);

@@ -52,6 +52,11 @@ export async function drawPreview(canvas, preview) {
   });
 }
 
+function title(text) {
+  $('stage-title').textContent = text;
+  $('stage-title').classList.toggle('long', text.length > 32);
+}
+
 /* ---- The noise of the form's seed */
 export function showNoise() {
   const model = form.currentModel();
@@ -62,7 +67,7 @@ export function showNoise() {
   drawNoise(canvas, seed, size.width, size.height, size.channels);
   if (!canvas.isConnected) { fill($('frame'), canvas); $('frame').className = 'frame'; }
   $('frame').style.aspectRatio = `${model.width} / ${model.height}`;
-  $('stage-title').textContent = classes.nameOf(classes.current());
+  title(classes.nameOf(classes.current()));
   $('stage-state').textContent = `This is the noise that seed ${seed} starts from. Generate takes it away, step by step, and leaves the picture.`;
 }
 
@@ -139,13 +144,15 @@ const plural = (count, word) => `${count} ${word}${count === 1 ? '' : 's'}`;
 export function words(job) {
   if (job.state === 'queued') {
     const place = job.queue_position;
+    const model = form.currentModel();
+    if (model?.name === job.request?.model && model?.state !== 'ready') return 'Queued; its model is loaded first';
     const where = place === null ? 'Queued' : place === 0 ? 'Queued, next' : `Queued, ${plural(place, 'job')} before it`;
-    return where + (job.eta_seconds !== null ? `, ready in about ${seconds(job.eta_seconds)}` : '');
+    return where + (job.eta_seconds !== null ? `, ready in ${seconds(job.eta_seconds)}` : '');
   }
   if (job.state === 'running') {
     const {done, total} = job.progress;
     const step = total ? `Denoising, step ${done} of ${total}` : `Denoising, ${done} steps so far`;
-    return (job.cancel_requested ? 'Stopping' : step) + (job.eta_seconds !== null ? `, about ${seconds(job.eta_seconds)} left` : '');
+    return (job.cancel_requested ? 'Stopping' : step) + (job.eta_seconds !== null ? `, ${seconds(job.eta_seconds)} left` : '');
   }
   if (job.state === 'failed') return `Failed: ${job.error?.detail || job.error?.code || 'no reason was given'}`;
   if (job.state === 'canceled') return job.images.length ? `Cancelled; ${plural(job.images.length, 'picture')} kept` : 'Cancelled';
@@ -160,7 +167,7 @@ function caption() {
   const one = all[0], many = all.length > 1;
   const name = one.request?.class_name || 'Anything';
   const over = all.filter(jobs.ended).length;
-  $('stage-title').textContent = shown.title || (one.request?.class_mixture ? 'A mixture' : name);
+  title(shown.title || (one.request?.class_mixture ? 'A mixture' : name));
   const state = many && over < all.length ? `${over} of ${all.length} jobs are done` : many ? `${plural(all.length, 'job')}, done` : words(one);
   $('stage-state').textContent = state;
   $('stage').dataset.state = many ? (over < all.length ? 'running' : 'succeeded') : one.state;
