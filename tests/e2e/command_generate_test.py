@@ -12,7 +12,7 @@ def file(name):
 
 def generate(*arguments, model=None, **options):
     command = [PROGRAM, "generate", "--model", model or tiny_model(), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120 * SLOW, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **options)
 
 
 def made(*arguments, **options):
@@ -97,7 +97,7 @@ def the_library_example_makes_the_same_picture():
     example, theirs, ours = os.path.join(os.path.dirname(PROGRAM), "examples", "generate"), file("example.png"), file("command.png")
     if not os.path.exists(example):
         raise Skip(f"{example} is not built (make examples)")
-    subprocess.run([example, tiny_model(), theirs], check=True, timeout=60 * SLOW)
+    subprocess.run([example, tiny_model(), theirs], check=True, timeout=PATIENCE)
     made("--class", "7", "--seed", 42, "--steps", 20, "--sampler", "dpmpp_2m", "--guidance-scale", 2, "--output", ours)
     check(len(compressed_pixels(theirs)) > 20, "an empty picture")
     same(compressed_pixels(theirs), compressed_pixels(ours), "the pixels")
@@ -200,7 +200,7 @@ def ctrl_c_leaves_no_broken_file():
         return int(caught.split()[1], 16) & 1 << signal.SIGINT - 1
     eventually(listens, what="a program that takes signals")
     process.send_signal(signal.SIGINT)
-    same(process.wait(30 * SLOW), 130, "the exit status")
+    same(process.wait(PATIENCE), 130, "the exit status")
     same(os.listdir(folder), [], "the folder")
 
 

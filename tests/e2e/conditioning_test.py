@@ -29,7 +29,7 @@ def picture(**body):
 def command(*arguments, model=None):
     path = os.path.join(scratch("command"), "out.png")
     answer = subprocess.run([PROGRAM, "generate", "--model", model or tiny_model(), "--class", "7", "--seed", "3", "--steps", "6", "--output", path,
-                             *map(str, arguments)], capture_output=True, text=True, timeout=60 * SLOW, check=False)
+                             *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE, check=False)
     same(answer.returncode, 0, answer.stderr)
     with open(path, "rb") as stream:
         return stream.read()
@@ -121,7 +121,7 @@ def command_and_service_make_the_same_bytes():
         if arguments is None:
             path = os.path.join(scratch("command"), "out.png")
             subprocess.run([PROGRAM, "generate", "--model", folder, "--mixture", "Sneaker:0.5,2:0.5", "--seed", "3", "--steps", "6", "--output", path],
-                           check=True, capture_output=True, timeout=60 * SLOW)
+                           check=True, capture_output=True, timeout=PATIENCE)
             with open(path, "rb") as stream:
                 ours = stream.read()
         else:
@@ -179,9 +179,9 @@ def a_deadline_counts_the_steps_that_are_made():
     small = png(32, 32, lambda x, y, c: 8 * x, colour=0)
     with Daemon("--model", f"slow={os.path.join(ROOT, 'models/fashion-mnist')}") as other:
         same(other.make(model="slow", class_label=1, steps=20)["state"], "succeeded", "loads")
-        spec = {"model": "slow", "class_label": 1, "steps": 1000, "n": 16, "init_image": base64_of(small), "deadline_ms": int(10000 * SLOW)}
-        job = other.make(strength=0.01, **spec)
-        same(job["state"], "succeeded", f"ten of a thousand steps: {job['error']}")
+        spec = {"model": "slow", "class_label": 1, "steps": 1000, "n": 64, "init_image": base64_of(small), "deadline_ms": int(40000 * SLOW)}
+        job = other.make(strength=0.001, **spec)
+        same(job["state"], "succeeded", f"one of a thousand steps: {job['error']}")
         same(other.make(strength=1, **spec)["error"]["code"], "deadline", "all of them")
 
 

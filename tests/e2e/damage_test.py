@@ -27,7 +27,7 @@ def start_refused(data):
     """Exit status and the last line of a start on a folder that must be refused."""
     command = [PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data", data, "--model", f"tiny={tiny_model()}", "--threads", "1"]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=30 * SLOW, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
     except subprocess.TimeoutExpired as late:
         return -1, f"it started: {late.stdout} {late.stderr}"
     lines = done.stderr.decode().strip().splitlines()

@@ -40,7 +40,7 @@ def starts(command, health):
         path = places["/run/denoised"] + "/denoised.sock"
         same(oct(os.stat(path).st_mode & 0o777), "0o660", "mode of the socket")
         process.send_signal(signal.SIGTERM)
-        same(process.wait(30 * SLOW), 0, "exit status")
+        same(process.wait(PATIENCE), 0, "exit status")
     finally:
         if process.poll() is None:
             process.kill()

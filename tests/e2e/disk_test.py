@@ -61,7 +61,7 @@ def a_commit_that_fails(fault):
         answer = daemon.post({"steps": 2, "seed": 9}, Idempotency_Key="doubtful")
         same((answer.status, answer.json["code"]), (503, "outcome-unknown"), "answer")
         check("Idempotency-Key" in answer.json["detail"] or "retry" in answer.json["detail"], answer.json["detail"])
-        same(daemon.process.wait(30 * SLOW), 75, "status")
+        same(daemon.process.wait(PATIENCE), 75, "status")
         disk.sound()
         daemon.start()
         again = daemon.post({"steps": 2, "seed": 9}, Idempotency_Key="doubtful")
@@ -91,10 +91,13 @@ def a_picture_whose_commit_fails_is_made_again_after_the_restart():
     disk = Disk()
     with Daemon("--snapshot-every", "0.05", environment=disk.environment) as daemon:
         alone = daemon.image(daemon.make(120, **dict(SLOW_JOB, seed=6, n=1))["id"])
+        worker = daemon.worker_pids()[0]
+        os.kill(worker, signal.SIGSTOP)  # so that no picture comes before the disk is broken
         job = daemon.post(dict(SLOW_JOB, seed=6)).json["id"]
         eventually(lambda: daemon.get(f"/jobs/{job}").json["state"] == "running", what="it runs")
         disk.faults(f"sync denoised.db-wal {errno.EIO}")
-        same(daemon.process.wait(120 * SLOW), 75, "status")
+        os.kill(worker, signal.SIGCONT)
+        same(daemon.process.wait(PATIENCE), 75, "status")
         disk.sound()
         daemon.start()
         ended = daemon.wait(job, 120)
@@ -176,7 +179,7 @@ def files_that_may_not_grow_end_the_daemon_clean():
                     same((answer.status, answer.json["code"]), (503, "outcome-unknown"), "answer")
                     break
                 acked.append(answer.json["id"])
-        same(daemon.process.wait(30 * SLOW), 75, "status")
+        same(daemon.process.wait(PATIENCE), 75, "status")
         daemon.start()
         for job in acked:
             same(daemon.wait(job)["state"], "succeeded", "an acknowledged job")
@@ -266,12 +269,17 @@ def damage_that_is_found_beside_the_work_ends_the_daemon():
             for number in range(60):  # more than is looked through before the start
                 db.execute("INSERT INTO model VALUES(?,?,1)", (f"large {number}", "x" * 200000))
         disk.faults("read denoised.db 2")  # so slow that the start does not wait for the end of the check
-        daemon.start()
-        same(daemon.get("/healthz").status, 200, "it works meanwhile")
-        same(daemon.process.wait(120 * SLOW), 78, "status")
+        worked = False
+        for _ in range(10):  # but a machine may be slower still
+            daemon.start(ready=False)
+            worked |= daemon.read_line().startswith("denoised ready")
+            same(daemon.process.wait(PATIENCE), 78, "status")
+            if worked:
+                break
+        check(worked, "it never worked meanwhile")
         check("damaged" in daemon.log_text() and "backup" in daemon.log_text(), daemon.tail())
         disk.sound()
-        same(subprocess.run(daemon.command(), capture_output=True, timeout=30 * SLOW, check=False).returncode, 78, "the next start")
+        same(subprocess.run(daemon.command(), capture_output=True, timeout=PATIENCE, check=False).returncode, 78, "the next start")
 
 
 @test
@@ -279,7 +287,7 @@ def a_network_file_system_is_refused():
     disk = Disk()
     disk.faults(f"statfs / {0x6969}")
     with Daemon(environment=disk.environment, ready=False) as daemon:
-        same(daemon.process.wait(60 * SLOW), 78, "status")
+        same(daemon.process.wait(PATIENCE), 78, "status")
         check("network file system (NFS)" in daemon.log_text(), daemon.tail())
         check(not os.path.exists(os.path.join(daemon.data, "denoised.db")), "nothing was made there")
 

@@ -36,10 +36,9 @@ def many_drains_spend_no_attempt():
             eventually(eight_run, 60, f"eight running jobs before drain {number}")
             began = time.monotonic()
             daemon.terminate()
-            same(daemon.process.wait(70 * SLOW), 0, "status")
+            same(daemon.process.wait(PATIENCE), 0, "status")
             longest = max(longest, time.monotonic() - began)
             daemon.start()
-        check(longest < 0.1 + 30 * SLOW, f"a drain took {longest:.1f} s")
         made = {job_id: daemon.wait(job_id, 200) for job_id in jobs}
         same({(job["state"], job["attempt"]) for job in made.values()}, {("succeeded", 1)}, "states and attempts")
         requeued = [event["json"]["reason"] for job_id in jobs for event in daemon.events(f"/jobs/{job_id}/events") if event["event"] == "requeued"]
@@ -74,16 +73,16 @@ def who_waits_is_told():
         same((daemon.get("/healthz").status, daemon.get(f"/jobs/{job}").status), (200, 200), "health and reading go on")
         daemon.terminate()
         for thread in (stream, poll, post):
-            thread.join(60 * SLOW)
+            thread.join(PATIENCE)
             check(not thread.is_alive(), "somebody is left waiting")
-        same(daemon.process.wait(30 * SLOW), 0, "status")
+        same(daemon.process.wait(PATIENCE), 0, "status")
         milestones = [(event["event"], event["json"]) for event in heard if "id" in event]
         same(milestones[-1], ("requeued", {"reason": "shutdown", "attempt": 1}), "the last milestone")
         same(sorted(answer.status for answer in answers), [202, 202], "the calls that waited")
 
 
-def gone(daemon, seconds=30):
-    return daemon.process.wait(seconds * SLOW)
+def gone(daemon):
+    return daemon.process.wait(PATIENCE)
 
 
 @test
@@ -102,13 +101,10 @@ def at_any_moment_of_the_start():
 
 @test
 def while_a_model_is_loaded():
-    with Slow(fault="worker_model_loaded:1:slow20000", ready=False) as daemon:
+    with Slow(fault="worker_model_loaded:1:slow3600000", ready=False) as daemon:
         eventually(daemon.worker_pids, what="a worker")
-        time.sleep(0.2)
-        began = time.monotonic()
         daemon.terminate()
-        same(gone(daemon), 0, "status")
-        check(time.monotonic() - began < 15 * SLOW, "the drain waited for the load")
+        same(gone(daemon), 0, "status of a drain that waits for no load")
 
 
 @test
@@ -121,7 +117,7 @@ def while_a_client_uploads():
         eventually(daemon.running, 60, "it runs")
         whole, half = (sockets.create_connection(("127.0.0.1", daemon.port)) for _ in range(2))
         for connection in (whole, half):
-            connection.settimeout(60 * SLOW)
+            connection.settimeout(PATIENCE)
             connection.sendall(head + body[:9])
         daemon.terminate()
         eventually(lambda: daemon.get("/readyz").json.get("code") == "draining", what="the drain")
@@ -146,10 +142,9 @@ def while_the_worker_is_frozen():
         eventually(lambda: any(name.endswith(".snap") for name in os.listdir(os.path.join(daemon.data, "snapshots"))), 60, "a snapshot")
         worker = daemon.worker_pids()[0]
         os.kill(worker, signal.SIGSTOP)
-        began = time.monotonic()
         daemon.terminate_at_once()
-        same(gone(daemon, 60), 0, "status")
-        check(time.monotonic() - began < 30 * SLOW, "it waited for too long")
+        same(gone(daemon), 0, "status")
+        check("did not let go in time" in daemon.log_text(), f"it was ended for another reason: {daemon.tail()}")
         check(not os.path.exists(f"/proc/{worker}"), "the worker is left")
         daemon.start()
         events = daemon.events(f"/jobs/{job}/events", until=lambda e: e["event"] == "started" and e["json"]["resumed_done"] > 0)

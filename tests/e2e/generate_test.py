@@ -96,15 +96,15 @@ def events_answer_a_post():
 def accept_is_weighed():
     for accept, wanted in (("*/*", "application/json"), ("image/*", "image/png"), ("image/png;q=0.5, application/json;q=0.4", "image/png"),
                            ("image/png, application/json", "application/json"), ("text/event-stream", "text/event-stream")):
-        answer = daemon.post({"steps": 1, "seed": 1}, Accept=accept, Prefer="wait=20")
+        answer = daemon.post({"steps": 1, "seed": 1}, Accept=accept, Prefer="wait=300")
         same(answer.headers["content-type"], wanted, accept)
         same(answer.headers["vary"], "Accept, Prefer", "Vary")
 
 
 @test
 def prefer_wait():
-    answer = daemon.post({"steps": 2, "seed": 1}, Prefer="wait=30")
-    same((answer.status, answer.json["state"], answer.headers["preference-applied"]), (200, "succeeded", "wait=30"), "answer")
+    answer = daemon.post({"steps": 2, "seed": 1}, Prefer="wait=300")
+    same((answer.status, answer.json["state"], answer.headers["preference-applied"]), (200, "succeeded", "wait=300"), "answer")
     ended = daemon.make(steps=1)["id"]
     same(daemon.get(f"/jobs/{ended}", Prefer="wait=5").headers.get("preference-applied"), "wait=5", "of a job that has ended")
     slow = daemon.post({"steps": 1000, "n": 64, "seed": 1}, Prefer="wait=0")
@@ -151,7 +151,7 @@ def an_array_is_all_or_nothing():
     same(daemon.jobs_in_store(), before, "rows")
     answer = daemon.post([{"steps": 2, "seed": 1}, {"steps": 3, "seed": 2, "class_label": 4}])
     same((answer.status, len(answer.json["jobs"])), (202, 2), "answer")
-    answer = daemon.post([{"steps": 2}, {"steps": 2}], Prefer="wait=30")
+    answer = daemon.post([{"steps": 2}, {"steps": 2}], Prefer="wait=300")
     same([job["state"] for job in answer.json["jobs"]], ["succeeded", "succeeded"], "states")
 
 
@@ -188,13 +188,13 @@ def images_are_cached_and_checked():
 
 @test
 def an_image_not_yet_made_is_not_ready():
-    job = daemon.post({"steps": 1000, "n": 8}).json
-    answer = daemon.get(f"/jobs/{job['id']}/images/7.png")
+    job = daemon.post({"steps": 1000, "n": 64}).json
+    answer = daemon.get(f"/jobs/{job['id']}/images/63.png")
     same((answer.status, answer.json["code"]), (404, "not-ready"), "answer")
     check(int(answer.headers["retry-after"]) >= 1, "Retry-After")
     same(daemon.call("DELETE", f"/jobs/{job['id']}").status in (200, 202), True, "cancel")
     same(daemon.wait(job["id"])["state"], "canceled", "state")
-    same(daemon.get(f"/jobs/{job['id']}/images/7.png").json["code"], "not-found", "after the end")
+    same(daemon.get(f"/jobs/{job['id']}/images/63.png").json["code"], "not-found", "after the end")
 
 
 @test
@@ -209,7 +209,8 @@ def cancel_in_every_state():
         same((answer.status, answer.json["state"]), (200, "canceled"), "queued")
         same(daemon.call("DELETE", f"/jobs/{queued}").status, 200, "again")
     answer = daemon.call("DELETE", f"/jobs/{running}")
-    same((answer.status, answer.json["cancel_requested"] or answer.json["state"] == "canceled"), (202, True), "running")
+    ended = answer.json["state"] == "canceled"  # its few ticks may be over before the answer is written
+    same((answer.status, answer.json["cancel_requested"]), (200 if ended else 202, True), "running")
     same(daemon.wait(running)["state"], "canceled", "state")
     for job in daemon.get("/jobs?limit=100").json["jobs"]:
         if job["state"] in ("queued", "running"):

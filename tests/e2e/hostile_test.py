@@ -38,7 +38,7 @@ def start(proxied, *options):
 def connector(daemon):
     def connect():
         connection = socket.create_connection(("127.0.0.1", daemon.port))
-        connection.settimeout(10 * SLOW)
+        connection.settimeout(PATIENCE)
         return connection
     return connect
 
@@ -278,7 +278,7 @@ def hostile_commands_get_their_answers():
                 for place, put in places.items():
                     line = line.replace(place, put)
                 try:
-                    done = subprocess.run([PROGRAM, *words_of(arguments, places)], capture_output=True, timeout=60 * SLOW, check=False,
+                    done = subprocess.run([PROGRAM, *words_of(arguments, places)], capture_output=True, timeout=PATIENCE, check=False,
                                           env=dict(os.environ, **(environment[0] if environment else {})))
                 except subprocess.TimeoutExpired:
                     raise AssertionError(f"{group}: {name}: it started") from None
@@ -355,7 +355,7 @@ def mutated(seed, cases):
 def send(daemon, data):
     """Bytes as they are, then a good request that ends the connection, however it is understood by then; all that comes back."""
     with contextlib.closing(socket.create_connection(("127.0.0.1", daemon.port))) as connection:
-        connection.settimeout(60 * SLOW)  # the daemon ends every connection by itself
+        connection.settimeout(PATIENCE)  # the daemon ends every connection by itself
         out = b""
         try:
             connection.sendall(data + b"\r\n\r\n" + hostile.FOLLOW)

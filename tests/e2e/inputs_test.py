@@ -157,11 +157,13 @@ def a_picture_is_no_reason_to_wait():
     with Daemon() as daemon:
         daemon.make(**SPEC)
         took = []
-        for seed in range(5):
+        for seed in range(60):  # until one is: what others do on the machine only adds
             started = time.monotonic()
             answer = daemon.post({**SPEC, "seed": seed, "steps": 2}, Prefer="wait=60")
             took.append(time.monotonic() - started)
             same(answer.status, 200, "status")
+            if took[-1] < 0.6 * SLOW:
+                break
         check(min(took) < 0.6 * SLOW, f"two steps of an idle worker took {took}")
 
 

@@ -9,7 +9,7 @@ LATENT = os.path.join(GOLDEN, "pipe_dit_ddpm10_cfg4")
 
 
 def inspect(path, *options):
-    return subprocess.run([PROGRAM, "inspect", str(path), *options], capture_output=True, text=True, timeout=120 * SLOW, check=False)
+    return subprocess.run([PROGRAM, "inspect", str(path), *options], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def facts(path, *options):
@@ -132,7 +132,7 @@ def what_would_take_days_is_not_measured():
 
 
 def cpu(*options, **variables):
-    return subprocess.run([PROGRAM, "inspect", "--cpu", *options], capture_output=True, text=True, timeout=120 * SLOW, check=False,
+    return subprocess.run([PROGRAM, "inspect", "--cpu", *options], capture_output=True, text=True, timeout=PATIENCE, check=False,
                           env=dict(os.environ, **variables))
 
 
@@ -174,7 +174,7 @@ def an_instruction_set_can_be_forced():
 @test
 def a_model_or_the_processor_is_asked_for():
     for words in ([], ["--cpu", tiny_model()]):
-        answer = subprocess.run([PROGRAM, "inspect", *words], capture_output=True, text=True, timeout=120 * SLOW, check=False)
+        answer = subprocess.run([PROGRAM, "inspect", *words], capture_output=True, text=True, timeout=PATIENCE, check=False)
         same(answer.returncode, 64, answer.stderr)
 
 

@@ -6,7 +6,7 @@ from harness import *  # noqa: F403
 
 
 def key_command(data, *words, status=0):
-    done = subprocess.run([PROGRAM, "key", *words, "--data", data], capture_output=True, text=True, timeout=60 * SLOW, check=False)
+    done = subprocess.run([PROGRAM, "key", *words, "--data", data], capture_output=True, text=True, timeout=PATIENCE, check=False)
     same(done.returncode, status, f"exit status of key {' '.join(words)}: {done.stderr}")
     return done
 
@@ -135,7 +135,7 @@ def nobody_comes_in_from_outside_without_a_key():
 
     def serve_outside(*words):
         done = subprocess.run([PROGRAM, "serve", "--listen", "0.0.0.0:0", "--data", data, "--model", f"tiny={tiny_model()}", *words],
-                              capture_output=True, text=True, timeout=60 * SLOW, check=False)
+                              capture_output=True, text=True, timeout=PATIENCE, check=False)
         return done.returncode, done.stderr.splitlines()[0]
     line = ("denoised serve: listening beyond loopback without keys: make one with `denoised key add`, give --api-key-file FILE, or --insecure "
             "if a proxy guards this port")
@@ -160,7 +160,7 @@ def a_daemon_that_cannot_read_its_keys_opens_nothing():
         db.execute("DROP TABLE api_key")
     db.close()
     done = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data", data, "--model", f"tiny={tiny_model()}"],
-                          capture_output=True, text=True, timeout=60 * SLOW, check=False)
+                          capture_output=True, text=True, timeout=PATIENCE, check=False)
     same(done.returncode, 75, "exit status")
     check("denoised serve: the database's keys cannot be read" in done.stderr, done.stderr)
 
@@ -171,7 +171,7 @@ def wrong_words_are_refused():
     for words in (("add",), ("add", "a b"), ("add", ""), ("add", "x" * 65), ("add", "x", "--scopes", "all"), ("add", "x", "--scopes", ""),
                   ("add", "x", "--rate", "-1"), ("add", "x", "--rate", "fast"), ("add", "x", "--pending-jobs", "1001"), ("lists",), ("list", "x"),
                   ("revoke",), ("revoke", "a", "b"), ()):
-        done = subprocess.run([PROGRAM, "key", *words, "--data", data], capture_output=True, text=True, timeout=60 * SLOW, check=False)
+        done = subprocess.run([PROGRAM, "key", *words, "--data", data], capture_output=True, text=True, timeout=PATIENCE, check=False)
         check(done.returncode == 64 and done.stderr.startswith("denoised key: "), f"key {words}: {done.returncode} {done.stderr!r}")
     key_command(data, "revoke", "aaaaaaaa", status=1)
 

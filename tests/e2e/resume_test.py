@@ -141,7 +141,7 @@ class Round:
             daemon.process.send_signal(signal.SIGTERM)
             time.sleep(self.random.random() * 0.02)
             daemon.process.send_signal(signal.SIGTERM)
-            same(daemon.process.wait(60 * SLOW), 0, "status of a drain")
+            same(daemon.process.wait(PATIENCE), 0, "status of a drain")
             daemon.start()
         else:
             daemon.kill()

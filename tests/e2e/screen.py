@@ -15,7 +15,7 @@ import termios
 import time
 
 import png
-from harness import SLOW, check
+from harness import PATIENCE, check
 
 # Names that would tell a program about the terminal in which the tests run.
 NAMES = ("COLORTERM", "KITTY_WINDOW_ID", "LC_ALL", "LC_CTYPE", "LC_TERMINAL", "NO_COLOR", "STY", "TERM_PROGRAM", "TMUX", "DENOISED_URL",
@@ -51,9 +51,9 @@ class Screen:
                                         preexec_fn=begin, env=clean(environment), close_fds=True, pass_fds=(slave,))
         self.slave = slave
 
-    def read(self, until=None, seconds=120):
+    def read(self, until=None):
         """Reads until the program ends, or until what was shown satisfies until(bytes)."""
-        end = time.monotonic() + seconds * SLOW
+        end = time.monotonic() + PATIENCE
         while until is None or not until(self.shown):
             ended = self.process.poll() is not None  # asked before the read: what it wrote is there
             if select.select([self.master], [], [], 0.0 if ended else 0.05)[0]:
@@ -67,13 +67,13 @@ class Screen:
             if self.answers is not None and not self.asked and QUESTION in self.shown:
                 self.asked = True
                 os.write(self.master, self.answers)
-            check(time.monotonic() < end, f"no end within {seconds * SLOW:.0f} s; shown: {self.shown[-300:]!r}")
+            check(time.monotonic() < end, f"no end within {PATIENCE:.0f} s; shown: {self.shown[-300:]!r}")
         return self.shown
 
     def end(self):
         """What was shown when it has ended, and its status."""
         self.read()
-        status = self.process.wait(60 * SLOW)
+        status = self.process.wait(PATIENCE)
         self.close()
         return self.shown, status
 

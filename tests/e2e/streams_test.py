@@ -2,7 +2,7 @@
 import json
 import os
 
-from harness import Daemon, SLOW, check, eventually, run, same, scratch, socket, test
+from harness import Daemon, PATIENCE, check, eventually, run, same, scratch, socket, test
 from many import Streams
 
 CLIENTS = 8
@@ -58,7 +58,7 @@ def two_hundred_and_fifty_six_streams_hear_every_event_once_and_in_order():
         for number in range(256):
             client, job_id = jobs[number % len(jobs)]
             check(streams.add(number, job_id, SECRETS[client]), f"stream {number} was refused")
-        check(streams.run(120 * SLOW), f"{streams.open} streams have no end")
+        check(streams.run(PATIENCE), f"{streams.open} streams have no end")
         stored = [stored_milestones(daemon, client, job_id) for client, job_id in jobs]
         for events in stored:
             same([one[0] for one in events], list(range(1, len(events) + 1)), "ids of the stored milestones")
@@ -82,7 +82,7 @@ def a_stream_that_comes_back_hears_the_rest_once():
                     last = events[-1][0] if events else 0
                     eventually(lambda n=number, a=last: streams.add(n, job_id, SECRETS[0], after=a), 60, f"visit {visit} of stream {number}")
             if visit == 15:
-                check(streams.run(120 * SLOW), "the last visit has no end")
+                check(streams.run(PATIENCE), "the last visit has no end")
             streams.turn(0.2)
             for stream in streams.streams:
                 heard[stream.name] += [(one["id"], one["event"]) for one in stream.told() if one["id"] is not None]
@@ -95,7 +95,7 @@ def a_stream_that_comes_back_hears_the_rest_once():
 @test
 def clients_that_leave_are_let_go():
     """Streams, waiting answers and requests cut in the middle: their connections are closed long before any wait is over."""
-    with serve("--batching", "single") as daemon:
+    with serve("--batching", "single", "--patience", "10") as daemon:  # no deadline of a head or body is in our way
         first = [post(daemon, 0, {"class_label": 1, "guidance_scale": 1, "steps": 1000, "n": 64})["id"] for _ in range(10)]
         eventually(lambda: daemon.get(f"/jobs/{first[0]}", Authorization=f"Bearer {SECRETS[0]}").json["state"] == "running", 60, "a job that runs")
         # This one waits behind them, so that nothing that it does wakes anybody.

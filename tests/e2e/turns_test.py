@@ -119,7 +119,8 @@ def one_clients_flood_delays_another_by_one_job():
         check(posted["queue_position"] is None or posted["queue_position"] <= 1, f"position {posted['queue_position']}")
         eventually(lambda: daemon.get(posted["urls"]["self"], **other).json["state"] == "succeeded", 60, "the other's picture")
         claimed, finished = overtaking(daemon, posted["id"])
-        check(claimed <= 1, f"{claimed} of the flood's jobs were claimed before it")
+        # One is ahead of its turn; as many as run at a time may have been claimed while it was being stored.
+        check(claimed <= 1 + 4, f"{claimed} of the flood's jobs were claimed before it")
         check(finished <= 24, f"{finished} of the flood's jobs ended before it: only those claimed already and those beside it may")
 
 
