@@ -189,6 +189,7 @@ static dn_status start_http(serve_run *run, dn_error *error)
                                   .cors_origins = run->options.cors_origins,
                                   .public_url = run->options.public_url,
                                   .routes = service_routes,
+                                  .dialects = service_dialects,
                                   .application = &run->service,
                                   .auth = run->service.auth,
                                   .metrics = run->service.metrics,
@@ -401,6 +402,7 @@ int dn_command_serve(int argc, char **argv)
     allow_descriptors((unsigned)run.options.streams_max);
     umask(0027);
     run.service.base_path = run.options.base_path;
+    run.service.public_url = run.options.public_url;
     run.service.version = DN_VERSION;
     run.service.build = DN_COMMIT;
     run.service.started = dn_now_seconds();

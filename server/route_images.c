@@ -31,6 +31,43 @@ static bool is_whole(int fd, const store_image *image)
     return at == info.st_size && strcmp(sha256, image->view.sha256) == 0;
 }
 
+/* Its file, opened and found whole; -1: it is not there, or not what its row says, and the log has it. */
+static int open_whole(service *s, const store_image *image, const char **fault)
+{
+    char *path = store_path(s->store, "images", image->file);
+    int fd = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    free(path);
+    if (fd >= 0 && is_whole(fd, image)) {
+        return fd;
+    }
+    fprintf(stderr, "denoised: images/%s is %s\n", image->file, fd < 0 ? "missing or cannot be opened" : "damaged");
+    *fault = fd < 0 ? "the image's file could not be read" : "the image's file is damaged";
+    if (fd >= 0) {
+        close(fd);
+    }
+    return -1;
+}
+
+unsigned char *route_image_bytes(service *s, const store_image *image)
+{
+    const char *fault;
+    const size_t bytes = (size_t)image->view.bytes;
+    int fd = open_whole(s, image, &fault);
+    unsigned char *out = fd < 0 ? NULL : malloc(bytes + 1);
+    size_t got = 0;
+    for (ssize_t piece = 1; out != NULL && got < bytes && piece > 0; got += piece > 0 ? (size_t)piece : 0) {
+        piece = pread(fd, out + got, bytes - got, (off_t)got);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (got < bytes) {
+        free(out);
+        return NULL;
+    }
+    return out;
+}
+
 static void add_tag(http_request *request, const store_image *image)
 {
     http_add_header(request, "ETag", "\"%s\"", image->view.sha256);
@@ -60,15 +97,10 @@ void route_png(http_request *request, job_view *held, uint32_t index)
         http_answer_empty(request, 304);
         return;
     }
-    char *path = store_path(s->store, "images", image->file);
-    int fd = path == NULL ? -1 : open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    free(path);
-    if (fd < 0 || !is_whole(fd, image)) {
-        fprintf(stderr, "denoised: images/%s is %s\n", image->file, fd < 0 ? "missing or cannot be opened" : "damaged");
-        http_refuse(request, API_INTERNAL, fd < 0 ? "the image's file could not be read" : "the image's file is damaged");
-        if (fd >= 0) {
-            close(fd);
-        }
+    const char *fault;
+    int fd = open_whole(s, image, &fault);
+    if (fd < 0) {
+        http_refuse(request, API_INTERNAL, fault);
         return;
     }
     add_tag(request, image);

@@ -17,6 +17,9 @@ const http_route service_routes[] = {
     {"GET", "/models/{}", route_model, 0, AUTH_ANY},
     {"GET", "/samplers", route_samplers, 0, AUTH_ANY},
     {"GET", "/capabilities", route_capabilities, 0, AUTH_ANY},
+    {"POST", "/v1/images/generations", route_openai_images, API_BODY_IMAGE_BYTES_MAX, AUTH_SUBMIT},
+    {"GET", "/v1/models", route_openai_models, 0, AUTH_ANY},
+    {"GET", "/v1/models/{}", route_openai_model, 0, AUTH_ANY},
     {"GET", "/openapi.json", route_openapi, 0, 0},
     {"GET", "/healthz", route_healthz, 0, 0},
     {"GET", "/readyz", route_readyz, 0, 0},
@@ -25,6 +28,11 @@ const http_route service_routes[] = {
     {"GET", "/page/{}", route_page, 0, 0},
     {"GET", "/", route_root, 0, 0},
     {NULL, NULL, NULL, 0, 0},
+};
+
+const http_dialect service_dialects[] = {
+    {"/v1/", route_openai_refusal},
+    {NULL, NULL},
 };
 
 const char *route_reach(const http_request *request)

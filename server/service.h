@@ -25,6 +25,7 @@ typedef struct service {
     auth *auth;
     webhooks *webhooks; /* NULL: there are none */
     const char *base_path;
+    const char *public_url; /* how clients reach it, without the base path; "": nobody has said */
     const char *version, *build;
     double started; /* monotonic */
     atomic_bool draining;
@@ -74,10 +75,16 @@ void route_store_refusal(http_request *request, service *s, const store_request 
 /* The JOB body, with Location, and Retry-After when it is 202. status 0: 200 when it shows a job that has ended, else 202. */
 void route_job(http_request *request, int status, const char *id);
 void route_png(http_request *request, job_view *held, uint32_t index);
+/* The bytes of an image's file if it is what its row says, malloc'd, image->view.bytes of them; NULL: missing, damaged (logged) or no memory. */
+unsigned char *route_image_bytes(service *s, const store_image *image);
 
-/* server/route_events.c: answers with the job's event stream from after_seq on. */
+/* server/stream_count.c: how many event streams are open. */
 #define STREAMS_REFUSED "too many event streams are open"
 api_code route_stream_refusal(service *s, const char *client); /* whether one more would be refused now; API_NONE: no */
+api_code stream_enter(service *s, const char *client); /* API_NONE: it is counted until stream_leave */
+void stream_leave(service *s, const char *client);
+
+/* server/route_events.c: answers with the job's event stream from after_seq on. */
 void route_stream(http_request *request, const char *job_id, int64_t after_seq, bool previews);
 
 /* Waiting for jobs to end: one state for POST /generate and GET /jobs/{id}. */
@@ -103,5 +110,10 @@ http_handler route_job_events; /* route_events.c */
 http_handler route_root, route_page; /* route_page.c */
 http_handler route_models, route_model, route_samplers, route_capabilities, route_openapi, route_healthz, route_readyz; /* route_info.c */
 http_handler route_metrics, route_stats; /* route_stats.c */
+http_handler route_openai_images, route_openai_models, route_openai_model; /* route_openai.c */
+http_refusal route_openai_refusal; /* OpenAI's shape of every refusal below /v1/ */
+
+/* The dialects by their paths, ended by prefix NULL. */
+extern const http_dialect service_dialects[];
 
 #endif
