@@ -61,6 +61,9 @@ static bool read_prompt(reader *r, const char *name, const cJSON *value, api_raw
     if (!cJSON_IsString(value)) {
         return refuse(r, name, "must be a string");
     }
+    if (strlen(value->valuestring) > API_PROMPT_BYTES_MAX) {
+        return api_refuse(r->problem, API_INVALID_FIELD, name, "%s must have at most %d bytes", name, API_PROMPT_BYTES_MAX);
+    }
     *(strcmp(name, "prompt") == 0 ? &r->prompt : &r->negative) = value->valuestring;
     return true;
 }
@@ -345,6 +348,9 @@ void api_openai_rename(const api_openai_request *request, api_problem *problem)
     }
     if (request->renamed_negative) {
         rename_field(problem, "negative_class", "negative_prompt");
+    }
+    if (strcmp(problem->field, "/model") == 0 && strcmp(problem->detail, "model is not one of GET /models") == 0) {
+        snprintf(problem->detail, sizeof problem->detail, "model is not one of GET /v1/models; left out, it is the default");
     }
 }
 

@@ -131,6 +131,12 @@ def refusals_left_out(document):
     return [f"{operation} {status}" for operation in sorted(operations) for status in (400, 413, 421, 500, 503) if f"{operation} {status}" not in shown]
 
 
+def openai_fields_differ(schemas):
+    own = re.findall(r'^    \{"(\w+)", read_\w+\}', read("api/openai_request.c"), re.M)
+    shown = schemas["OpenAIImagesRequest"]["properties"]
+    return sorted(set(shown) ^ (set(own) | set(schemas["GenerateRequest"]["properties"]))) or ([] if own else ["no table"])
+
+
 def main():
     try:
         import openapi_json
@@ -147,6 +153,7 @@ def main():
     check("every_component_is_used", unused)
     fields = re.findall(r'^    X\(\w+, "(\w+)"\)', read("api/request_reader.h"), re.M) + list(options())
     check("fields_are_the_validators", sorted(set(fields) ^ set(schemas["GenerateRequest"]["properties"])) or ([] if fields else ["no table"]))
+    check("openai_takes_its_own_fields_and_these", openai_fields_differ(schemas))
     check("options_are_the_engines_table", options_differ(schemas))
     check("limits_are_limits_h", limits_differ(schemas))
     check("bounds_are_limits_h", bounds_differ(document, schemas))
