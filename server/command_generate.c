@@ -198,7 +198,7 @@ static int parse(generation *g, int argc, char **argv)
                                         "output-dir", "json",   "list-samplers",  "help-sampling", NULL};
     dn_option options[OWN_OPTIONS_MAX + DN_OPT_COUNT];
     size_t count = add_own_options(options, g);
-    generation_add_options(options + count, g);
+    generation_add_options(options + count, g->option_text);
     const dn_command_line line = {.command = "generate",
                                   .operands = "",
                                   .summary = "Makes pictures with a model.",

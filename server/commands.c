@@ -6,6 +6,11 @@
 static const dn_command commands[] = {
     {"serve", dn_command_serve, "serve models over HTTP"},
     {"generate", dn_command_generate, "make pictures here, without a daemon"},
+    {"submit", dn_command_submit, "send a job to a daemon"},
+    {"watch", dn_command_watch, "follow a job of a daemon: progress and previews"},
+    {"get", dn_command_get, "fetch a job's pictures from a daemon"},
+    {"jobs", dn_command_jobs, "list the jobs of a daemon"},
+    {"cancel", dn_command_cancel, "cancel a job of a daemon"},
     {"health", dn_command_health, "ask a running daemon how it is"},
     {"key", dn_command_key, "make, list and revoke API keys"},
     {"backup", dn_command_backup, "copy a data directory, in use or not"},

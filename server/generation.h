@@ -1,8 +1,10 @@
-/* `denoised generate`, its parts: from options to specs, and from pictures to files. Private to the command. One thread. */
+/* `denoised generate`, its parts: from options to specs, and from pictures to files. Private to the command, but for its options,
+ * which `denoised submit` takes too. One thread. */
 #ifndef DN_SERVER_GENERATION_H
 #define DN_SERVER_GENERATION_H
 
 #include "api/generate_request.h"
+#include "api/text.h"
 #include "base/sha256.h"
 #include "engine.h"
 #include "server/options.h"
@@ -48,8 +50,10 @@ typedef struct generation {
     generation_file *files; /* [count], what --output-dir wrote; NULL: nothing */
 } generation;
 
-/* generation_options.c: one dn_option for each option of the engine's table, out[DN_OPT_COUNT], with g->option_text as targets. */
-void generation_add_options(dn_option *out, generation *g);
+/* generation_options.c: one dn_option for each option of the engine's table, with text[] as targets. */
+void generation_add_options(dn_option out[DN_OPT_COUNT], const char *text[DN_OPT_COUNT]);
+/* Such an option's text as a member of a request's JSON; false: it is none of its kind's values. */
+bool generation_option_json(api_text *out, dn_option_id id, const char *text);
 /* Words to values, within the table's widest ranges; the engine checks the sampler's and the model's own. */
 dn_status generation_read_options(generation *g, dn_error *error);
 /* Puts flags in the place of a request's fields: "sigma_min must ..." becomes "--sigma-min must ...". */

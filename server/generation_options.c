@@ -25,14 +25,14 @@ static const char *flag_of(dn_option_id id)
     return flag;
 }
 
-void generation_add_options(dn_option *out, generation *g)
+void generation_add_options(dn_option out[DN_OPT_COUNT], const char *text[DN_OPT_COUNT])
 {
     for (uint32_t i = 0; i < DN_OPT_COUNT; i++) {
         const dn_option_info *info = dn_option_info_of((dn_option_id)i);
         out[i] = (dn_option){.name = flag_of((dn_option_id)i),
                              .kind = info->type == DN_TYPE_BOOLEAN ? DN_OPTION_SWITCH : DN_OPTION_TEXT,
                              .value = "X",
-                             .target = &g->option_text[i],
+                             .target = &text[i],
                              .help = info->help,
                              .hidden = true};
     }
@@ -68,6 +68,23 @@ dn_status generation_read_options(generation *g, dn_error *error)
         dn_option_set(&g->options, id, value);
     }
     return DN_OK;
+}
+
+bool generation_option_json(api_text *out, dn_option_id id, const char *text)
+{
+    const dn_option_info *info = dn_option_info_of(id);
+    const double value = value_of(id, text);
+    if (isnan(value))
+        return false;
+    api_text_string(out, info->name);
+    api_text_add(out, ":");
+    if (info->type == DN_TYPE_CHOICE)
+        api_text_string(out, text);
+    else if (info->type == DN_TYPE_BOOLEAN)
+        api_text_bool(out, value > 0.0);
+    else
+        api_text_number(out, value);
+    return true;
 }
 
 /* ---- Errors name the flag */

@@ -21,6 +21,8 @@ enum {
     DN_EXIT_SOFTWARE = 70, /* a bug */
     DN_EXIT_IO = 74,
     DN_EXIT_TEMPORARY = 75, /* another try may do: port in use, locked data directory */
+    DN_EXIT_PROTOCOL = 76, /* what answers is no daemon of ours */
+    DN_EXIT_NOT_PERMITTED = 77, /* the key is missing, wrong, or lacks a scope */
     DN_EXIT_CONFIG = 78, /* model, configuration or database cannot be used */
     DN_EXIT_INTERRUPTED = 130
 };

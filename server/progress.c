@@ -32,19 +32,25 @@ static void draw(dn_progress_bar *bar, const char *line, int width)
 
 void dn_progress_update(dn_progress_bar *bar, double done, const char *note)
 {
+    const double share = fmin(done / bar->total, 1.0), spent = dn_now_seconds() - bar->started;
+    dn_progress_update_left(bar, done, share > 0.0 ? spent * (1.0 - share) / share : 0.0, note);
+}
+
+void dn_progress_update_left(dn_progress_bar *bar, double done, double left_seconds, const char *note)
+{
     double now = dn_now_seconds();
     if (!bar->terminal || now - bar->drawn < DRAW_INTERVAL_SECONDS)
         return;
     bar->drawn = now;
-    double share = fmin(done / bar->total, 1.0), spent = now - bar->started;
-    double left = share > 0.0 ? spent * (1.0 - share) / share : 0.0;
-    char cells[BAR_CELLS + 1];
+    double share = fmin(done / bar->total, 1.0);
+    char cells[BAR_CELLS + 1], left[32] = "";
     for (int i = 0; i < BAR_CELLS; i++)
         cells[i] = i < (int)(share * BAR_CELLS) ? '#' : '.';
     cells[BAR_CELLS] = '\0';
+    if (left_seconds >= 0.0 && left_seconds < 1e6)
+        snprintf(left, sizeof left, ", %d:%02d left", (int)left_seconds / 60, (int)left_seconds % 60);
     char line[160];
-    int width = snprintf(line, sizeof line, "%s [%s] %3.0f %%, %d:%02d left%s%s", bar->label, cells, 100.0 * share, (int)left / 60,
-                         (int)left % 60, note[0] ? ", " : "", note);
+    int width = snprintf(line, sizeof line, "%s [%s] %3.0f %%%s%s%s", bar->label, cells, 100.0 * share, left, note[0] ? ", " : "", note);
     draw(bar, line, width < (int)sizeof line ? width : (int)sizeof line - 1);
 }
 
