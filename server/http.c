@@ -193,7 +193,10 @@ static bool find_route(http_request *request)
     if (allow[0] != '\0' && http_preflight(request, allow)) {
         return false;
     }
-    if (allow[0] != '\0') {
+    if (base > 0 && strcmp(request->path, server->base_path) == 0 && method_fits(&(http_route){.method = "GET"}, request->method)) {
+        http_add_header(request, "Location", "%s/", server->base_path); /* what the page names is found from there */
+        http_answer_empty(request, 308);
+    } else if (allow[0] != '\0') {
         http_add_header(request, "Allow", "%s", allow);
         http_refuse(request, API_METHOD_NOT_ALLOWED, "this resource does not take this method; see Allow");
     } else {

@@ -127,6 +127,10 @@ def it_is_served_under_a_base_path():
             answer = daemon.get("/made/here" + path_of(name), Accept=HTML if name == "index.html" else "*/*")
             check(answer.status == 200 and answer.body == source(name), f"{name} under a base path: {answer.status}")
         same(daemon.get("/page/style.css").status, 404, "outside the base path")
+        for method in ("GET", "HEAD"):
+            answer = daemon.call(method, "/made/here", Accept=HTML)
+            same((answer.status, answer.headers["location"]), (308, "/made/here/"), f"{method} of the base without its slash")
+        same(daemon.call("POST", "/made/here", "{}").status, 404, "POST to the base without its slash")
 
 
 run(__name__)
