@@ -6,7 +6,8 @@ import * as form from './form.js';
 import * as shelf from './shelf.js';
 
 const ARRAY_MAX = 64;
-const keyOf = (model, index) => `${model.weights_sha256} ${index === null ? 'none' : String(index).padStart(6, '0')}`;
+/* sha256: of the model's weights, which the daemon knows once it has loaded them. */
+const keyOf = (sha256, index) => `${sha256} ${index === null ? 'none' : String(index).padStart(6, '0')}`;
 let busy = false;
 
 function lacking() {
@@ -19,8 +20,8 @@ export function offer() {
 
 /* What this browser has already. */
 export async function load() {
-  const model = form.currentModel();
-  for (const [key, blob] of await shelf.range('samples', `${model.weights_sha256} `, `${model.weights_sha256} ~`)) {
+  const model = form.currentModel(), sha256 = model.weights_sha256;
+  for (const [key, blob] of sha256 ? await shelf.range('samples', `${sha256} `, `${sha256} ~`) : []) {
     if (model !== form.currentModel()) return;
     const name = key.split(' ')[1];
     classes.setPicture(name === 'none' ? null : Number(name), URL.createObjectURL(blob), true);
@@ -30,6 +31,7 @@ export async function load() {
 
 export async function make(refused) {
   const model = form.currentModel(), wanted = lacking();
+  let sha256 = model.weights_sha256;
   if (wanted.length === 0 || busy) return;
   busy = true;
   $('samples').textContent = 'Making samples';
@@ -42,7 +44,8 @@ export async function make(refused) {
       while (job.state === 'queued' || job.state === 'running') job = await get(`/jobs/${job.id}`, {headers: {Prefer: 'wait=30'}});
       if (job.images.length > 0) {
         const blob = await picture(job.images[0].url);
-        await shelf.put('samples', keyOf(model, wanted[i].index), blob);
+        sha256 ||= (await get(`/models/${encodeURIComponent(model.name)}`)).weights_sha256;
+        if (sha256) await shelf.put('samples', keyOf(sha256, wanted[i].index), blob);
         if (model === form.currentModel()) classes.setPicture(wanted[i].index, URL.createObjectURL(blob), true);
       }
       await call(`/jobs/${job.id}?purge=1`, {method: 'DELETE'});

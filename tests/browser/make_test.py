@@ -7,41 +7,7 @@ import math
 from page import *  # noqa: F403
 from webdriver import DOWN, ENTER
 
-sys.path.insert(0, os.path.join(ROOT, "tests/e2e"))
-import png  # noqa: E402
-
 LONG = 1000  # steps; at 50 ms each a job outlives every test that looks at it
-_shared = []
-
-
-def daemon():
-    """One for all tests that only make pictures."""
-    if not _shared:
-        browser()  # SKIP before anything is started
-        _shared.append(Daemon("--model", f"tiny={tiny_model()}", model=BUILT_IN, name="fashion-mnist"))
-    return _shared[0]
-
-
-def pixels_on_page(page, selector):
-    """Grey values of a picture as the browser decoded it, in rows."""
-    return page.js("""const image = document.querySelector(arguments[0]), canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
-        const context = canvas.getContext('2d'); context.drawImage(image, 0, 0);
-        const data = context.getImageData(0, 0, canvas.width, canvas.height).data, rows = [];
-        for (let y = 0; y < canvas.height; y++) rows.push(Array.from({length: canvas.width}, (_, x) => data[4 * (y * canvas.width + x)]));
-        return rows""", selector)
-
-
-def fill_form(page, **fields):
-    for name, value in fields.items():
-        page.write(name, value)
-
-
-def stage_job(page, state="succeeded", other_than=None):
-    """Waits until the stage shows a job in this state; its id."""
-    return page.until("const s = document.querySelector('[data-testid=stage]').dataset; return s.state === arguments[0] && s.job !== arguments[1] && s.job",
-                      state, other_than, what=f"a job that {state} on the stage")
-
-
 @test
 def a_picture_is_made_and_is_the_one_of_the_api():
     with Page(daemon().address) as page:

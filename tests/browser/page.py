@@ -8,6 +8,7 @@ import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
 from harness import CLASSES, FAULTS, PROGRAM, ROOT, SLOW, Daemon, Skip, base64, check, eventually, json, run, same, scratch, test, tiny_model  # noqa: E402
+import png  # noqa: E402
 from webdriver import PATIENCE, Chromium, Missing  # noqa: E402
 
 BUILT_IN = os.path.join(ROOT, "models/fashion-mnist")
@@ -123,5 +124,37 @@ class Page:
             out.write(self.chromium.screenshot())
 
 
-__all__ = ["BUILT_IN", "CLASSES", "Daemon", "FAULTS", "PATIENCE", "PROGRAM", "Page", "ROOT", "SHOTS", "Skip", "base64", "browser", "check", "eventually",
-           "json", "os", "run", "same", "scratch", "slow", "sys", "test", "tiny_model"]
+
+_shared = []
+
+
+def daemon():
+    """One for all tests of a file that only make pictures; it serves fashion-mnist and tiny."""
+    if not _shared:
+        browser()  # SKIP before anything is started
+        _shared.append(Daemon("--model", f"tiny={tiny_model()}", model=BUILT_IN, name="fashion-mnist"))
+    return _shared[0]
+
+
+def pixels_on_page(page, selector):
+    """Grey values of a picture as the browser decoded it, in rows."""
+    return page.js("""const image = document.querySelector(arguments[0]), canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+        const context = canvas.getContext('2d'); context.drawImage(image, 0, 0);
+        const data = context.getImageData(0, 0, canvas.width, canvas.height).data, rows = [];
+        for (let y = 0; y < canvas.height; y++) rows.push(Array.from({length: canvas.width}, (_, x) => data[4 * (y * canvas.width + x)]));
+        return rows""", selector)
+
+
+def fill_form(page, **fields):
+    for name, value in fields.items():
+        page.write(name, value)
+
+
+def stage_job(page, state="succeeded", other_than=None):
+    """Waits until the stage shows a job in this state; its id."""
+    return page.until("const s = document.querySelector('[data-testid=stage]').dataset; return s.state === arguments[0] && s.job !== arguments[1] && s.job",
+                      state, other_than, what=f"a job that {state} on the stage")
+
+
+__all__ = ["BUILT_IN", "CLASSES", "Daemon", "FAULTS", "PATIENCE", "PROGRAM", "Page", "ROOT", "SHOTS", "Skip", "base64", "browser", "check", "daemon", "eventually",
+           "fill_form", "json", "os", "pixels_on_page", "png", "run", "same", "scratch", "slow", "stage_job", "sys", "test", "tiny_model"]
