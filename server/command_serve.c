@@ -165,8 +165,8 @@ static dn_status open_parts(serve_run *run, dn_error *error)
                                             .metrics = s->metrics};
         status = dispatcher_start(&s->dispatcher, &options, error);
     }
-    if (status == DN_OK) {
-        status = inputs_start(&s->inputs, s->store, error);
+    if (status == DN_OK && (status = inputs_start(&s->inputs, s->store, error)) == DN_OK) {
+        status = picture_hasher_start(&s->pictures, error);
     }
     if (status == DN_OK && o->webhook_secret_file != NULL) {
         const webhooks_options options = {.store = s->store,
@@ -203,6 +203,7 @@ static void close_parts(serve_run *run)
     service *s = &run->service;
     http_stop(run->http);
     webhooks_stop(s->webhooks);
+    picture_hasher_stop(s->pictures);
     inputs_stop(s->inputs);
     if (s->dispatcher != NULL) {
         dispatcher_stop(s->dispatcher);

@@ -8,6 +8,7 @@
 
 #include "server/commands.h"
 #include "server/options.h"
+#include "server/picture_hash.h"
 #include "server/worker.h"
 
 /* Splits NAME=DIR where it stands, in argv, which lives as long as the process. */
@@ -98,6 +99,8 @@ int worker_prepare(worker_options *options, int argc, char **argv)
 
 int dn_command_worker(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--picture") == 0)
+        return picture_hash_main(argv[2]);
     worker_options options;
     const int outcome = worker_prepare(&options, argc, argv);
     if (outcome != DN_OPTIONS_GO_ON)

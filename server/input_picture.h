@@ -14,4 +14,10 @@
 dn_status input_picture_decode(uint8_t **out, const unsigned char *png, size_t bytes, uint32_t width, uint32_t height, uint32_t channels,
                                dn_error *error);
 
+/* The hash of a picture's pixels as an image's pixels_sha256 has it, for a model's pictures of this shape. Grey in place of RGB counts as
+ * equal parts, RGB in place of grey only where its parts are equal: other programs may have packed the same pixels otherwise. out: hex.
+ * Another size is refused before anything is decoded. */
+dn_status input_picture_hash(char out[65], const unsigned char *png, size_t bytes, uint32_t width, uint32_t height, uint32_t channels,
+                             dn_error *error);
+
 #endif

@@ -8,6 +8,7 @@
 
 const http_route service_routes[] = {
     {"POST", "/generate", route_generate, API_BODY_IMAGE_BYTES_MAX, AUTH_SUBMIT},
+    {"POST", "/verify", route_verify, API_BODY_IMAGE_BYTES_MAX, AUTH_SUBMIT},
     {"GET", "/jobs", route_jobs_list, 0, READERS},
     {"GET", "/jobs/{}", route_job_get, 0, READERS},
     {"DELETE", "/jobs/{}", route_job_delete, 0, AUTH_SUBMIT | AUTH_ADMIN},

@@ -12,6 +12,7 @@
 #include "server/inputs.h"
 #include "server/metrics.h"
 #include "server/models.h"
+#include "server/picture_hash.h"
 #include "server/store/store.h"
 #include "server/webhooks.h"
 
@@ -24,6 +25,7 @@ typedef struct service {
     inputs *inputs;
     auth *auth;
     webhooks *webhooks; /* NULL: there are none */
+    picture_hasher *pictures;
     const char *base_path;
     const char *public_url; /* how clients reach it, without the base path; "": nobody has said */
     const char *version, *build;
@@ -105,6 +107,7 @@ void waiter_done(waiter *w);
 
 /* Handlers, by file. */
 http_handler route_generate; /* route_generate.c */
+http_handler route_verify; /* route_verify.c */
 http_handler route_jobs_list, route_job_get, route_job_delete, route_job_image; /* route_jobs.c, route_images.c */
 http_handler route_job_events; /* route_events.c */
 http_handler route_root, route_page; /* route_page.c */

@@ -33,12 +33,9 @@ bool submission_open(submission *out, http_request *request, api_problem *proble
     return true;
 }
 
-bool submission_check(submission *sub, api_problem *problem)
+bool submission_check_key(submission *sub, api_problem *problem)
 {
     const char *key = http_header(sub->request, "Idempotency-Key");
-    if (!api_is_json(http_header(sub->request, "Content-Type"))) {
-        return api_refuse(problem, API_UNSUPPORTED_MEDIA_TYPE, "", "Content-Type must be application/json");
-    }
     if (http_header(sub->request, "Content-Encoding") != NULL) {
         return api_refuse(problem, API_UNSUPPORTED_MEDIA_TYPE, "", "the body must not be encoded");
     }
@@ -55,6 +52,14 @@ bool submission_check(submission *sub, api_problem *problem)
         snprintf(sub->enqueue->key, sizeof sub->enqueue->key, "%s", key);
     }
     return true;
+}
+
+bool submission_check(submission *sub, api_problem *problem)
+{
+    if (!api_is_json(http_header(sub->request, "Content-Type"))) {
+        return api_refuse(problem, API_UNSUPPORTED_MEDIA_TYPE, "", "Content-Type must be application/json");
+    }
+    return submission_check_key(sub, problem);
 }
 
 /* ---- The body */
@@ -189,7 +194,8 @@ static bool fill_jobs(submission *sub, const char *route, api_problem *problem)
             return false;
         }
     }
-    return api_fingerprint(enqueue->fingerprint, route, request->body, request->body_bytes) ||
+    const char *said = sub->said != NULL ? sub->said : request->body;
+    return api_fingerprint(enqueue->fingerprint, route, said, sub->said != NULL ? strlen(said) : request->body_bytes) ||
            api_refuse(problem, API_INTERNAL, "", "out of memory");
 }
 

@@ -28,6 +28,7 @@ typedef struct submission {
     http_request *request;
     api_request *jobs; /* as parsed and validated, from submission_parse until submission_send */
     size_t count;
+    const char *said; /* JSON that is fingerprinted instead of the request's own body; NULL: that body */
     bool is_array; /* whether they came as a JSON array */
     bool replayed; /* the Idempotency-Key was known: say so with Idempotency-Replayed: true (submission_stored has added it) */
     store_request *enqueue;
@@ -41,6 +42,8 @@ typedef struct submission {
 bool submission_open(submission *out, http_request *request, api_problem *problem);
 /* 415 for a body that is not plain JSON; invalid-field for an Idempotency-Key that is none. */
 bool submission_check(submission *sub, api_problem *problem);
+/* The same without a look at Content-Type, for a route that takes others too. */
+bool submission_check_key(submission *sub, api_problem *problem);
 /* body: a native POST /generate body, one object or an array. A model that is known but cannot be described yet is explained: loading, or
  * why it cannot be loaded. */
 bool submission_parse(submission *sub, const char *body, size_t bytes, api_problem *problem);

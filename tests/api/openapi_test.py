@@ -163,6 +163,9 @@ def main():
     check("states_are_views_c", sorted(set(states) ^ set(schemas["State"]["enum"])) or ([] if states else ["no table"]))
     accepted = set(schemas["AcceptedRequest"]["properties"]) - {"class_name", "negative_class_name"}
     check("paths_are_the_daemons_routes", routes_differ(document))
+    verdicts = re.findall(r'X\(\w+, "([a-z-]+)"\)', read("api/verification.h"))
+    shown = schemas["Verification"]["properties"]["reasons"]["items"]["properties"]["code"]["enum"]
+    check("reasons_are_verification_h", sorted(set(verdicts) ^ set(shown)) or ([] if verdicts else ["no table"]))
     check("every_answer_has_an_id", answers_without_id(document))
     check("every_operation_has_what_any_may_be_answered_with", refusals_left_out(document))
     check("accepted_shows_every_field", sorted(accepted ^ set(schemas["GenerateRequest"]["properties"])))
