@@ -56,12 +56,16 @@ onKeyNeeded((wrong) => new Promise((resolve) => {
   $('key-error').textContent = wrong ? 'That key is not known here, or has been revoked.' : '';
   show($('key-error'), wrong);
   $('key').value = '';
+  let given = false;
   box.oncancel = (event) => event.preventDefault();
+  /* A second Escape closes a dialog whatever its page thinks of it, and there is nothing behind this one. */
+  box.onclose = () => { if (!given && !box.open) { box.showModal(); $('key').focus(); } };
   $('key-form').onsubmit = (event) => {
     event.preventDefault();
     const value = $('key').value.trim();
     if (!value) return;
     setKey(value);
+    given = true;
     box.close();
     show($('sign-out'), true);
     resolve();
