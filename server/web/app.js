@@ -97,6 +97,7 @@ export async function make(body, labels) {
     banner('');
     stage.show(made.map((one) => one.id), labels);
     keepInputs(body, made);
+    others?.postMessage('made');
     return made;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
@@ -184,7 +185,7 @@ stage.setActions((all) => {
   const one = all[0];
   if (all.length > 1 || !one.request) return [];
   const act = (name, label, work) => el('button', {type: 'button', testid: `stage-${name}`, onclick: () => recipes().then((module) => work(module)).catch(refuse)}, label);
-  return [act('again', 'Same again', (module) => module.again(one, 0)), act('vary', 'Vary', (module) => module.vary(one, 0)),
+  return [act('again', 'Same again', (module) => module.again(one, one.request.n > 1 ? null : 0)), act('vary', 'Vary', (module) => module.vary(one, 0)),
     one.images.length > 0 ? act('recipe', 'Recipe', (module) => module.open(one, 0)) : null];
 });
 
@@ -195,8 +196,8 @@ async function take(file) {
     const found = await png.texts(await file.arrayBuffer());
     const recipe = found && png.recipe(found);
     if (recipe) {
-      const left = await form.setRecipe(recipe.class_mixture ? {...recipe, class_label: null} : recipe);
-      banner(left.length > 0 ? `The recipe is in the form, but for what this form does not have: ${left.join(', ')}.` : '');
+      const complete = await form.setRecipe(recipe, shelf.inputsOf);
+      banner(complete ? '' : 'The recipe is in the form, but the picture that this one started from is not in this browser.');
       say('The recipe is in the form.');
       $('generate').focus();
     } else if (form.currentModel()?.width) {
@@ -239,6 +240,13 @@ async function route() {
   } else machine?.close();
 }
 addEventListener('hashchange', route);
+
+/* ---- Other tabs: what one of them makes or deletes, the others see. */
+const others = 'BroadcastChannel' in window ? new BroadcastChannel(`denoised ${location.pathname}`) : null;
+const news = () => { if (loaded && !document.hidden) gallery.load().catch(() => {}); };
+if (others) others.onmessage = news;
+addEventListener('visibilitychange', news);
+jobs.listen((event) => { if (event.type === 'gone') others?.postMessage('gone'); });
 
 /* ---- Keys. Single letters act only outside of fields, and can be turned off (WCAG 2.1.4). */
 const shortcuts = [

@@ -7,6 +7,7 @@ import {read, row, typed, write} from './fields.js';
 let samplers = [];
 let model = null;
 let start = null; // {png, mask, url, maskUrl}: base64 of what to begin from
+let extra = {}; // fields of a recipe that the form has no row for: they go along until they are removed
 const changed = new Set();
 
 export const onChange = (f) => changed.add(f);
@@ -55,6 +56,7 @@ export async function chooseModel(name) {
     setDefaults();
     buildModelFields();
     setStart(null);
+    setExtra({});
   }
   tellChange();
   return model;
@@ -136,12 +138,23 @@ export function setStart(next) {
   tellChange();
 }
 
+/* What a recipe has and the form has not: a mixture of classes, options of another program's version. */
+function setExtra(next) {
+  extra = next;
+  const names = Object.keys(extra);
+  show($('extra-row'), names.length > 0);
+  fill($('extra-row'), names.map((name) => el('div', {class: 'split'}, el('span', {class: 'mono'}, `${name}: ${JSON.stringify(extra[name])}`),
+    el('button', {type: 'button', class: 'link', 'aria-label': `Remove ${name}`, onclick: () => { const {[name]: _, ...rest} = extra; setExtra(rest); }}, 'Remove'),
+    el('p', {class: 'error', 'data-error': `/${name}`, hidden: true}))));
+}
+
 /* ---- The request */
 export function body() {
   const label = classes.current();
   const request = {model: model.name, class_label: label, guidance_scale: typed($('guidance_scale').value), steps: typed($('steps').value),
     sampler: $('sampler').value, seed: currentSeed() || undefined, n: typed($('n').value),
-    ...read($('sampler-fields')), ...read($('guidance-fields')), ...read($('other-fields')), ...(start ? read($('picture-row')) : {})};
+    ...read($('sampler-fields')), ...read($('guidance-fields')), ...read($('other-fields')), ...(start ? read($('picture-row')) : {}), ...extra};
+  if (extra.class_mixture) delete request.class_label;
   if (start) request.init_image = start.png;
   if (start?.mask) request.mask_image = start.mask;
   if (/^\d+$/.test(request.negative_class || '')) request.negative_class = Number(request.negative_class);
@@ -149,8 +162,9 @@ export function body() {
   return request;
 }
 
-/* Fills the form from a request as jobs and PNGs have it. Returns the names that found no place here. */
-export async function setRecipe(recipe) {
+/* Fills the form from a request as jobs and PNGs have it. A picture to start from is no more than a hash there: pictures(init_image, mask_image)
+ * may know more. True: nothing of the recipe is missing. */
+export async function setRecipe(recipe, pictures = async () => null) {
   const known = [...$('model').options].some((one) => one.value === recipe.model);
   if (recipe.model && !known) throw new Problem(0, 'no-model', `this daemon has no model ${recipe.model}`);
   if (recipe.model && recipe.model !== model.name) await chooseModel(recipe.model);
@@ -162,13 +176,21 @@ export async function setRecipe(recipe) {
   fill($('sampler-fields'));
   $('sampler').value = recipe.sampler ?? model.defaults.sampler;
   buildSamplerFields();
-  const taken = new Set(['model', 'class_label', 'class_name', 'negative_class_name', 'guidance_scale', 'steps', 'n', 'seed', 'sampler', 'webhook']);
-  for (const id of ['sampler-fields', 'guidance-fields', 'other-fields']) for (const name of write($(id), recipe)) taken.add(name);
-  classes.choose(recipe.class_label ?? null);
+  let complete = true;
+  if (recipe.init_image) {
+    const kept = await pictures(recipe.init_image, recipe.mask_image);
+    complete = Boolean(kept);
+    if (kept) setStart({...kept, url: `data:image/png;base64,${kept.png}`, maskUrl: kept.mask && `data:image/png;base64,${kept.mask}`});
+  }
+  const taken = new Set(['init_image', 'mask_image', 'strength', 'resample', 'model', 'class_label', 'class_name', 'negative_class_name', 'guidance_scale', 'steps', 'n', 'seed', 'sampler', 'webhook']);
+  for (const id of ['sampler-fields', 'guidance-fields', 'other-fields', 'picture-row']) for (const name of write($(id), recipe)) taken.add(name);
+  if (recipe.class_mixture) recipe = {...recipe, class_mixture: recipe.class_mixture.map(({class_label, weight}) => ({class_label, weight}))};
+  else classes.choose(recipe.class_label ?? null);
   syncRanges();
   count();
   tellChange();
-  return Object.keys(recipe).filter((name) => !taken.has(name) && recipe[name] !== null);
+  setExtra(Object.fromEntries(Object.entries(recipe).filter(([name, value]) => !taken.has(name) && value !== null && value !== undefined)));
+  return complete;
 }
 
 /* ---- Wiring */

@@ -27,10 +27,17 @@ export async function load(more = false) {
   const query = more && next ? `&cursor=${encodeURIComponent(next)}` : '';
   const list = await get(`/jobs?limit=${PAGE}${query}`);
   for (const job of list.jobs) jobs.put(job);
+  if (!more) leave(list);
   if (more || next === null) next = list.next_cursor;
   show($('more'), next !== null);
   note();
   return list.jobs;
+}
+
+/* Of what the first page should have shown, what is not there has been deleted elsewhere. */
+function leave(list) {
+  const there = new Set(list.jobs.map((one) => one.id)), last = list.next_cursor === null ? '' : list.jobs[list.jobs.length - 1].created_at;
+  for (const id of order.filter((one) => !there.has(one) && jobs.job(one)?.created_at > last)) jobs.refresh(id).catch(() => {});
 }
 
 function note() {

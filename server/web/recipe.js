@@ -33,7 +33,7 @@ export function requestOf(job, index = null) {
 async function whole(job, index) {
   const request = requestOf(job, index);
   if (job.request.init_image) {
-    const kept = await shelf.get('inputs', job.request.init_image.sha256 + (job.request.mask_image?.sha256 || ''));
+    const kept = await shelf.inputsOf(job.request.init_image, job.request.mask_image);
     if (!kept) throw new Error('The picture that this one started from is no longer in this browser.');
     request.init_image = kept.png;
     if (kept.mask) request.mask_image = kept.mask;
@@ -45,10 +45,11 @@ const act = (name, label, work, more = {}) => el('button', {type: 'button', test
   try { await work(); } catch (error) { refuse(error); }
 }}, label);
 
+/* index null: all of a job's pictures. */
 export async function again(job, index) {
-  const image = job.images.find((one) => one.index === index);
+  const before = index === null ? job.images : job.images.filter((one) => one.index === index);
   closeDialog();
-  await make(await whole(job, index), {expected: image && {pixels: image.pixels_sha256, build: image.build}});
+  await make(await whole(job, index), {expected: before.map((one) => ({pixels: one.pixels_sha256, build: one.build}))});
 }
 
 export function vary(job, index) {
@@ -203,11 +204,9 @@ async function remove(job) {
 
 async function use(job, index) {
   closeDialog();
-  await form.setRecipe(requestOf(job, index));
-  if (job.request.init_image) {
-    const kept = await shelf.get('inputs', job.request.init_image.sha256 + (job.request.mask_image?.sha256 || ''));
-    if (kept) form.setStart({...kept, url: `data:image/png;base64,${kept.png}`, maskUrl: kept.mask && `data:image/png;base64,${kept.mask}`});
-  }
+  const {init_image, mask_image} = job.request;
+  const complete = await form.setRecipe({...requestOf(job, index), ...(init_image ? {init_image} : {}), ...(mask_image ? {mask_image} : {})}, shelf.inputsOf);
+  if (!complete) refuse(new Error('The picture that this one started from is no longer in this browser.'));
   $('form').scrollIntoView({block: 'nearest'});
   $('generate').focus();
 }

@@ -33,3 +33,6 @@ export async function range(store, first, last) {
     return [];
   }
 }
+
+/* The pictures that a job started from, by the hashes that its request shows. */
+export const inputsOf = (init, mask) => get('inputs', init.sha256 + (mask?.sha256 || ''));

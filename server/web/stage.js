@@ -192,9 +192,10 @@ function caption() {
 
 /* After "same again": whether the promise was kept. */
 function compared(job) {
-  const expected = shown.expected, image = job.images[0];
-  if (!expected || !image) return null;
-  return image.pixels_sha256 === expected.pixels ? 'every pixel' : image.build === expected.build ? 'no: other pixels' : 'other pixels, by another build';
+  const pairs = (shown.expected || []).map((one, i) => [one, job.images.find((image) => image.index === i)]).filter(([, image]) => image);
+  if (pairs.length === 0) return null;
+  if (pairs.every(([one, image]) => one.pixels === image.pixels_sha256)) return 'every pixel';
+  return pairs.every(([one, image]) => one.build === image.build) ? 'no: other pixels' : 'other pixels, by another build';
 }
 
 /* Of several jobs what they have in common. */
