@@ -6,6 +6,7 @@
 static const dn_command commands[] = {
     {"serve", dn_command_serve, "serve models over HTTP"},
     {"generate", dn_command_generate, "make pictures here, without a daemon"},
+    {"verify", dn_command_verify, "make a picture again from its own file, and compare"},
     {"submit", dn_command_submit, "send a job to a daemon"},
     {"watch", dn_command_watch, "follow a job of a daemon: progress and previews"},
     {"get", dn_command_get, "fetch a job's pictures from a daemon"},

@@ -29,6 +29,7 @@ int dn_command_key(int argc, char **argv);
 int dn_command_serve(int argc, char **argv);
 int dn_command_submit(int argc, char **argv);
 int dn_command_train(int argc, char **argv);
+int dn_command_verify(int argc, char **argv);
 int dn_command_version(int argc, char **argv);
 int dn_command_watch(int argc, char **argv);
 int dn_command_worker(int argc, char **argv);

@@ -6,8 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "api/png_metadata.h"
-#include "base/sha256.h"
+#include "server/picture_file.h"
 #include "server/worker_internal.h"
 
 void encode_task_free(encode_task *task)
@@ -44,21 +43,12 @@ static void shrink(encode_task *task)
 
 static void encode_image(encode_task *task)
 {
-    dn_sha256_of(task->pixels_sha256, task->pixels, (size_t)task->width * task->height * task->channels);
-    char hex[DN_SHA256_HEX_BYTES];
-    dn_sha256_hex(hex, task->pixels_sha256);
-    char *infotext = api_infotext(&task->request, task->model, task->seed);
-    char *recipe = api_recipe_json(&task->request, task->model, task->seed, hex);
-    const dn_png_text texts[] = {{"parameters", infotext}, {"denoised", recipe}};
-    if (infotext && recipe)
-        task->status =
-            dn_png_encode(&task->png, &task->png_bytes, task->pixels, task->width, task->height, task->channels, texts, 2, &task->error);
-    else
-        task->status = dn_fail(&task->error, DN_NO_MEMORY, "out of memory for the picture's text");
-    free(infotext);
-    free(recipe);
-    if (task->status == DN_OK)
-        dn_sha256_of(task->sha256, task->png, task->png_bytes);
+    picture_file made = {.png = NULL};
+    task->status = picture_file_make(&made, &task->request, task->model, task->seed, task->pixels, &task->error);
+    task->png = made.png;
+    task->png_bytes = made.png_bytes;
+    memcpy(task->sha256, made.sha256, sizeof task->sha256);
+    memcpy(task->pixels_sha256, made.pixels_sha256, sizeof task->pixels_sha256);
 }
 
 static void encode(encode_task *task)

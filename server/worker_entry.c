@@ -6,32 +6,9 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "server/picture_file.h"
 #include "server/urgency.h"
 #include "server/worker_internal.h"
-
-static dn_lane_spec spec_of(const worker_lane *lane)
-{
-    const api_request *r = &lane->request;
-    dn_lane_spec spec = {.seed = lane->seed,
-                         .has_class = r->has_class,
-                         .class_index = r->class_index,
-                         .has_negative = r->has_negative,
-                         .negative_class = r->negative.index,
-                         .guidance_scale = r->guidance_scale,
-                         .steps = r->steps,
-                         .options = r->options,
-                         .has_variation = r->has_variation,
-                         .variation_seed = r->variation_seed,
-                         .init = lane->init,
-                         .mask = lane->mask};
-    spec.mixture.count = r->mixture_count;
-    for (uint32_t i = 0; i < r->mixture_count; i++) {
-        spec.mixture.classes[i] = r->mixture[i].label.index;
-        spec.mixture.weights[i] = (float)r->mixture[i].weight;
-    }
-    snprintf(spec.sampler, sizeof spec.sampler, "%s", r->sampler);
-    return spec;
-}
 
 static uint32_t rows_running(const worker *w, const worker_model *model)
 {
@@ -162,7 +139,7 @@ static dn_status enter_model(worker *w, worker_model *model, uint32_t lanes, dn_
         worker_lane *first = first_waiting(w, model, now);
         if (!first || dn_batch_lanes(model->batch) >= DN_LANES_MAX)
             return DN_OK;
-        const dn_lane_spec spec = spec_of(first);
+        const dn_lane_spec spec = picture_spec(&first->request, first->seed, first->init, first->mask);
         dn_error why;
         if (dn_lane_spec_check(model->engine, &spec, &why) != DN_OK) {
             status = worker_fail_lane(w, first, PROTOCOL_FAILED_ENGINE, why.message, error);

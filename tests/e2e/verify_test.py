@@ -262,6 +262,53 @@ def pictures_of_the_command_line_are_verified_too():
     same((code, reasons), wanted, "a picture of denoised generate")
 
 
+def verified(folder, *words, model=None):
+    done = subprocess.run([PROGRAM, "verify", "--model", model or tiny_model(), "--threads", "1", *words], cwd=folder, capture_output=True, text=True,
+                          timeout=240 * SLOW, check=False)
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+@test
+def the_command_line_says_the_same_without_a_daemon():
+    folder = scratch("cli")
+    start = made(class_label=1, seed=9, steps=3)
+    shown = daemon.get("/models/tiny").json
+
+    def keep(name, png):
+        with open(os.path.join(folder, name), "wb") as out:
+            out.write(png)
+    png = made()
+    keep("start.png", start)
+    keep("good.png", png)
+    keep("packed.png", repacked(png))
+    keep("edited.png", repacked(png, lambda raw: bytes([raw[0], raw[1] ^ 1]) + raw[2:]))
+    keep("bare.png", retold(png, lambda told: None))
+    keep("other.png", retold(png, lambda told: {**told, "weights_sha256": "f" * 64}))
+    keep("refused.png", retold(png, lambda told: {**told, "request": {**told["request"], "sampler": "none"}}))
+    keep("from.png", made(class_label=2, seed=3, steps=5, init_image=base64.b64encode(start).decode(), strength=0.7))
+    keep("none.png", b"none")
+    status, lines, said = verified(folder, "good.png", "start.png")
+    same((status, said), (0, ""), "its own pictures")
+    same(lines, ["good.png: same-bytes", "start.png: same-bytes"], "what is told")
+    check(shown["device"] in json.loads(verified(folder, "--json", "good.png")[1][0])["found"]["device"], "device")
+    status, lines, _ = verified(folder, "packed.png")
+    same((status, lines), (0, ["packed.png: same-pixels: the pixels agree, but the file's text or compression is not what denoised writes"]), "packed otherwise")
+    for name, wanted in (("edited.png", "different"), ("bare.png", "cannot"), ("other.png", "cannot"), ("refused.png", "cannot"), ("from.png", "cannot")):
+        status, lines, _ = verified(folder, name, "good.png")
+        same(status, 1, f"exit status for {name}")
+        check(lines[0].startswith(f"{name}: {wanted}: ") and lines[1] == "good.png: same-bytes", lines)
+        ours = json.loads(verified(folder, "--json", name)[1][0])
+        with open(os.path.join(folder, name), "rb") as kept:
+            theirs = verdict(kept.read())[2]
+        same((ours["verdict"], [r["code"] for r in ours["reasons"]], ours["claimed"]),
+             (theirs["verdict"], [r["code"] for r in theirs["reasons"]], theirs["claimed"]), f"{name}: what a daemon says")
+    same(verified(folder, "--init-image", "start.png", "from.png")[:2], (0, ["from.png: same-bytes"]), "with what it was made from")
+    same(verified(folder, "--init-image", "good.png", "from.png")[0], 1, "with another")
+    status, lines, said = verified(folder, "none.png")
+    check(status == 65 and "not a PNG" in said, (status, said))
+    check(verified(folder, "missing.png")[0] != 0 and verified(folder)[0] == 64, "no file")
+
+
 @test
 def a_hostile_picture_breaks_nothing():
     png = made()
