@@ -4,13 +4,17 @@
 
 #include "api/view_parts.h"
 
-char *api_event_queued(const char *job_id, int64_t queue_position)
+char *api_event_queued(const char *job_id, int64_t queue_position, const char *trace_id)
 {
     api_text text = API_TEXT_INIT;
     api_text_add(&text, "{\"id\":");
     api_text_string(&text, job_id);
     api_text_add(&text, ",\"queue_position\":");
     api_add_position(&text, queue_position);
+    if (trace_id[0]) {
+        api_text_add(&text, ",\"trace_id\":");
+        api_text_string(&text, trace_id);
+    }
     api_text_add(&text, "}");
     return api_text_take(&text);
 }

@@ -67,7 +67,7 @@ char *api_capabilities_body(const api_capabilities *about);
 void api_time_text(char out[32], int64_t ms);
 
 /* Event payloads (the JSON after "data: "). */
-char *api_event_queued(const char *job_id, int64_t queue_position);
+char *api_event_queued(const char *job_id, int64_t queue_position, const char *trace_id); /* trace_id "": none */
 char *api_event_started(uint32_t attempt, const char *device, uint64_t resumed_done);
 char *api_event_image(const char *job_id, const api_image_view *image, const char *base_path);
 char *api_event_requeued(const char *reason, uint32_t attempt);

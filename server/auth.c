@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/sha256.h"
 #include "server/auth_buckets.h"
+#include "server/log.h"
 
 #define AUTH_FILE_BYTES_MAX (1u << 20)
 #define AUTH_SECRETS_FOLDER "/run/secrets/"
@@ -217,7 +218,7 @@ static void look_at_file(auth *a, struct timespec changed, off_t size)
     if (a->path != NULL && stat(a->path, &info) == 0 &&
         (info.st_mtim.tv_sec != changed.tv_sec || info.st_mtim.tv_nsec != changed.tv_nsec || info.st_size != size) &&
         auth_reload(a, &error) != DN_OK) {
-        fprintf(stderr, "denoised: keys not reloaded: %s\n", error.message);
+        log_say(LOG_ERROR, "auth", "keys not reloaded: %s", error.message);
     }
 }
 

@@ -18,11 +18,13 @@ typedef struct auth auth;
 #define AUTH_SECRET_BYTES_MAX 256
 #define AUTH_BURST_SECONDS 5.0 /* of its rate a key may save up; one request at least */
 
-/* Scopes, as in the store: submit jobs (and cancel one's own), read one's own, read everybody's, cancel and purge everybody's. */
+/* Scopes, as in the store: submit jobs (and cancel one's own), read one's own, read everybody's, cancel and purge everybody's, the numbers
+ * of the daemon (/metrics). */
 #define AUTH_SUBMIT STORE_SCOPE_SUBMIT
 #define AUTH_READ STORE_SCOPE_READ
 #define AUTH_READ_ALL STORE_SCOPE_READ_ALL
 #define AUTH_ADMIN STORE_SCOPE_ADMIN
+#define AUTH_METRICS STORE_SCOPE_METRICS
 #define AUTH_ANY (AUTH_SUBMIT | AUTH_READ | AUTH_READ_ALL | AUTH_ADMIN)
 
 typedef struct auth_identity {

@@ -17,7 +17,7 @@
 #define RATE_MAX 1e6
 #define BUDGET_MAX 1e15
 
-static const char *const scope_names[] = {"submit", "read", "read-all", "admin"};
+static const char *const scope_names[] = {"submit", "read", "read-all", "admin", "metrics"};
 #define SCOPES (sizeof scope_names / sizeof scope_names[0])
 
 typedef struct key_options {
@@ -83,7 +83,7 @@ static int add(const key_options *o, const char *client)
         return DN_EXIT_USAGE;
     }
     if (!parse_scopes(o->scopes, &key.scopes)) {
-        fprintf(stderr, "denoised key: --scopes are some of submit,read,read-all,admin\n");
+        fprintf(stderr, "denoised key: --scopes are some of submit,read,read-all,admin,metrics\n");
         return DN_EXIT_USAGE;
     }
     if (!draw(key.number, NUMBER_CHARACTERS) || !draw(secret, SECRET_CHARACTERS)) {
@@ -202,7 +202,7 @@ int dn_command_key(int argc, char **argv)
     key_options o = {.data = "./data", .scopes = "submit,read"};
     const dn_option options[] = {
         DN_TEXT_OPTION("data", "DIR", o.data, "the data directory (./data)"),
-        DN_TEXT_OPTION("scopes", "LIST", o.scopes, "add: of submit, read, read-all, admin (submit,read)"),
+        DN_TEXT_OPTION("scopes", "LIST", o.scopes, "add: of submit, read, read-all, admin, metrics (submit,read)"),
         DN_NUMBER_OPTION("rate", o.rate, 0, RATE_MAX, "add: requests a second (0: no limit)"),
         DN_COUNT_OPTION("pending-jobs", o.pending_jobs, 0, API_CLIENT_JOBS_MAX,
                         "add: jobs that may wait or run (0: as many as any client)"),

@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "server/commands.h"
 #include "server/fault.h"
+#include "server/log.h"
 #include "server/log_sink.h"
 #include "server/serve_options.h"
 #include "server/service.h"
@@ -308,12 +309,12 @@ static void hear_signal(serve_run *run, int signal_number)
         if (atomic_exchange(&s->draining, true)) {
             dispatcher_hurry(s->dispatcher);
         } else {
-            fprintf(stderr, "denoised: draining; a second signal hurries\n");
+            log_say(LOG_INFO, "serve", "draining; a second signal hurries");
             fault_point("drain_begin");
             dispatcher_drain(s->dispatcher, run->options.drain_seconds);
         }
     } else if (signal_number == SIGHUP && auth_reload(s->auth, &error) != DN_OK) {
-        fprintf(stderr, "denoised: keys not reloaded: %s\n", error.message);
+        log_say(LOG_ERROR, "auth", "keys not reloaded: %s", error.message);
     }
 }
 
@@ -331,7 +332,7 @@ static int run_until_drained(serve_run *run)
         hear_signal(run, sigtimedwait(&run->signals, NULL, &pause));
         if (store_stopped(s->store)) {
             const bool damaged = store_sound(s->store) == STORE_DAMAGED;
-            fprintf(stderr, "denoised: %s\n",
+            log_say(LOG_ERROR, "serve", "%s",
                     damaged ? "the database is damaged: restore a backup (denoised check says what is wrong)"
                             : "the store has stopped after a failed commit; restart to recover");
             return damaged ? DN_EXIT_CONFIG : DN_EXIT_TEMPORARY;
@@ -352,7 +353,7 @@ static int run_until_drained(serve_run *run)
             say_ready(run);
         } else if (!said && !warned && now - began > READY_WARN_SECONDS) {
             warned = true;
-            fprintf(stderr, "denoised: listening on %s, but not ready yet: %s\n", http_url(run->http), reason);
+            log_say(LOG_WARNING, "serve", "listening on %s, but not ready yet: %s", http_url(run->http), reason);
         }
         if (now >= retention_at) {
             retention_at = now + RETENTION_EVERY_SECONDS;
@@ -390,6 +391,16 @@ static void allow_descriptors(unsigned streams_max)
     }
 }
 
+/* Why it does not start: in the log's form for machines, else as every command says it. */
+static void say_refused(log_format format, const char *why)
+{
+    if (format == LOG_JSON) {
+        log_say(LOG_ERROR, "serve", "%s", why);
+    } else {
+        fprintf(stderr, "denoised serve: %s\n", why);
+    }
+}
+
 int dn_command_serve(int argc, char **argv)
 {
     static serve_run run;
@@ -399,6 +410,7 @@ int dn_command_serve(int argc, char **argv)
         return status;
     }
     log_never_blocks();
+    log_set_format(run.options.log_format);
     take_signals(&run);
     allow_descriptors((unsigned)run.options.streams_max);
     umask(0027);
@@ -415,7 +427,7 @@ int dn_command_serve(int argc, char **argv)
     if (opened == DN_OK) {
         status = run_until_drained(&run);
     } else {
-        fprintf(stderr, "denoised serve: %s\n", error.message);
+        say_refused(run.options.log_format, error.message);
         status = exit_status(opened);
     }
     close_parts(&run);

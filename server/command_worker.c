@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "server/commands.h"
+#include "server/log.h"
 #include "server/options.h"
 #include "server/picture_hash.h"
 #include "server/worker.h"
@@ -45,7 +46,7 @@ int worker_prepare(worker_options *options, int argc, char **argv)
 {
     uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0, memory_limit = 0, preload = 0, vae_tiling = 0;
     double snapshot_every = 5;
-    const char *inputs = NULL, *policy = "continuous", *precision = NULL;
+    const char *inputs = NULL, *policy = "continuous", *precision = NULL, *form = "text";
     dn_option_list models = {0};
     const dn_option table[] = {
         DN_COUNT_OPTION("fd", fd, 3, 1000000, "descriptor of the socket to the daemon (3)"),
@@ -58,6 +59,7 @@ int worker_prepare(worker_options *options, int argc, char **argv)
         DN_COUNT_OPTION("vae-tiling", vae_tiling, 0, 1, "1: large latents are decoded in tiles"),
         DN_TEXT_OPTION("batching", "POLICY", policy, "when images enter a batch: continuous, request, single"),
         DN_TEXT_OPTION("precision", "NAME", precision, DN_PRECISION_HELP),
+        DN_TEXT_OPTION("log-format", "FORM", form, "of its lines: text, json"),
         DN_TEXT_OPTION("inputs", "DIR", inputs, "pictures that came with requests"),
         DN_LIST_OPTION("model", "NAME=DIR", models, "a model; the first is loaded at the start"),
     };
@@ -94,6 +96,12 @@ int worker_prepare(worker_options *options, int argc, char **argv)
         fprintf(stderr, "denoised worker: --batching must be continuous, request or single\n");
         return DN_EXIT_USAGE;
     }
+    log_format format;
+    if (!log_format_from(form, &format)) {
+        fprintf(stderr, "denoised worker: --log-format must be text or json\n");
+        return DN_EXIT_USAGE;
+    }
+    log_set_format(format);
     return add_models(options, &models);
 }
 

@@ -69,6 +69,8 @@ bool dispatcher_snapshot_whole(int folder_fd, const char *name);
 void dispatcher_drain(dispatcher *d, double grace_seconds);
 void dispatcher_hurry(dispatcher *d);
 bool dispatcher_drained(dispatcher *d);
+/* The line of the log about a job that has ended: in which state, with which error ("" none), after how many sampler steps. */
+void job_log_ended(const store_job *job, const char *state, const char *error_code, uint64_t steps);
 void dispatcher_stop(dispatcher *d);                            /* joins; the worker is gone afterwards */
 
 #endif

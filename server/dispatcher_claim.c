@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
+#include "server/log.h"
 #include "server/urgency.h"
 
 /* Rows of the jobs here that a new one of this priority would not outrank. */
@@ -39,7 +40,8 @@ void dispatcher_find_strangers(dispatcher *d)
         if (models_known(d->options.models, *name)) {
             free(*name);
         } else {
-            fprintf(stderr, "dispatcher: queued jobs are of model %s, which is not configured: they fail once a model is ready\n", *name);
+            log_say(LOG_WARNING, "dispatcher", "queued jobs are of model %s, which is not configured: they fail once a model is ready",
+                    *name);
             d->strangers[kept++] = *name;
         }
     }
@@ -216,11 +218,12 @@ static bool take_claimed(dispatcher *d, pending *item)
         store_claimed *claimed = &request->claimed[item->claimed];
         running_job *job = make_job(d, claimed);
         if (!job) {
-            fprintf(stderr, "dispatcher: out of memory for job %s; trying again\n", claimed->job.id);
+            log_say(LOG_ERROR, "dispatcher", "out of memory for job %s; trying again", claimed->job.id);
             return false;
         }
         const double waited = (double)(job->job.started_ms - job->job.created_ms) / 1000;
         metrics_observe(d->options.metrics, METRIC_QUEUE_WAIT_SECONDS, waited > 0 ? waited : 0);
+        job_log_started(job);
         hub_milestone(d->options.hub, job->job.id, claimed->event_seq, false);
         begin_job(d, job);
     }

@@ -83,6 +83,7 @@ void dispatcher_deadlines_passed(dispatcher *d, const store_request *request)
     for (size_t i = 0; i < request->claimed_count; i++) {
         const store_claimed *late = &request->claimed[i];
         metrics_add(d->options.metrics, METRIC_JOBS_FAILED, 1);
+        job_log_ended(&late->job, "failed", "deadline", 0);
         hub_milestone(d->options.hub, late->job.id, late->event_seq, true);
         hub_forget(d->options.hub, late->job.id);
         for (uint32_t image = 0; image < late->job.n; image++) {

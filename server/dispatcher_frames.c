@@ -10,6 +10,7 @@
 #include "base/sha256.h"
 #include "server/dispatcher_internal.h"
 #include "server/fault.h"
+#include "server/log.h"
 
 static dn_status hear_hello(dispatcher *d, const protocol_message *m, dn_error *error)
 {
@@ -115,7 +116,7 @@ static dn_status hear_model(dispatcher *d, const protocol_message *m, dn_error *
         d->models[index] = (worker_side_model){.failed = true};
         settle(d);
         dispatcher_look_again(d);
-        fprintf(stderr, "denoised: model %s cannot be loaded: %s\n", name, cause);
+        log_say(LOG_ERROR, "dispatcher", "model %s cannot be loaded: %s", name, cause);
         return DN_OK;
     default:
         return dn_fail(error, DN_INVALID, "a model is in state %u", m->state);
@@ -174,7 +175,7 @@ static void hear_admitted(dispatcher *d, const protocol_message *m)
     if (m->text.count) {
         char why[256];
         protocol_copy_text(why, sizeof why, m->text);
-        fprintf(stderr, "dispatcher: image %u of job %s starts at step 0: %s\n", out->index, out->job->job.id, why);
+        log_say(LOG_WARNING, "dispatcher", "image %u of job %s starts at step 0: %s", out->index, out->job->job.id, why);
     }
 }
 

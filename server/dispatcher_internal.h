@@ -253,6 +253,11 @@ uint32_t job_count_lanes(const running_job *job, lane_place place);
 void job_end_with(dispatcher *d, running_job *job, job_end end, const char *code_or_reason, const char *detail);
 void job_try_end(dispatcher *d, running_job *job);
 void job_remove(dispatcher *d, running_job *job, bool ended);
+uint64_t job_steps_done(const running_job *job); /* of all its lanes */
+
+/* dispatcher_log.c: lines of the log about jobs (job_log_ended: dispatcher.h) */
+void job_log_started(const running_job *job);
+void job_log_requeued(const running_job *job);
 bool dispatcher_any_ready(const dispatcher *d); /* some model can be computed with */
 void dispatcher_feed(dispatcher *d);
 void dispatcher_suspect(dispatcher *d); /* the worker died: who did it? */

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
 #include "server/fault.h"
+#include "server/log.h"
 #include "server/urgency.h"
 
 running_job *job_find(dispatcher *d, const char *id, int64_t token)
@@ -189,7 +190,7 @@ static void send_lane(dispatcher *d, running_job *job, uint32_t index)
     uint32_t steps = 0;
     unsigned char *snapshot = snapshot_read(d->files.snapshots_fd, job->job.id, index, &steps, &count);
     if (!snapshot && snapshot_exists(d->files.snapshots_fd, job->job.id, index))
-        fprintf(stderr, "dispatcher: image %u of job %s starts at step 0: its snapshot is damaged\n", index, job->job.id);
+        log_say(LOG_WARNING, "dispatcher", "image %u of job %s starts at step 0: its snapshot is damaged", index, job->job.id);
     lane->number = ++d->next_number;
     lane->place = PLACE_SENT;
     lane->watched = lane->aside = lane->entered = false;

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
 #include "server/fault.h"
+#include "server/log.h"
 
 static void pending_free(pending *item)
 {
@@ -28,6 +29,7 @@ static void count_end(dispatcher *d, const running_job *job, api_state state)
     const double seconds = (double)(dn_wall_ms() - job->job.started_ms) / 1000;
     metrics_observe(d->options.metrics, METRIC_JOB_SECONDS, seconds > 0 ? seconds : 0);
     metrics_observe(d->options.metrics, METRIC_JOB_LATENCY_SECONDS, job_waited(job));
+    job_log_ended(&job->job, api_state_name(state), state == API_STATE_FAILED ? job->error_code : "", job_steps_done(job));
 }
 
 static void publish_end(dispatcher *d, const store_request *request)
@@ -93,6 +95,8 @@ static void end_result(dispatcher *d, const store_request *request)
             count_end(d, job, request->state_after);
         else if (request->op == STORE_REQUEUE)
             metrics_add(d->options.metrics, METRIC_JOBS_REQUEUED, 1);
+        if (job && request->op == STORE_REQUEUE && !request->job_ended)
+            job_log_requeued(job);
         if (request->op == STORE_REQUEUE) {
             if (job && job_deadline_ms(job) < INT64_MAX)
                 dispatcher_deadline(d, job_deadline_ms(job));
@@ -129,7 +133,7 @@ static bool again(dispatcher *d, pending *item)
     const bool patient = request->op != STORE_IMAGE && !atomic_load(&d->draining);
     if (request->result == STORE_SPACE && (patient || item->refusals < DISPATCHER_REFUSALS_MAX)) {
         if (item->refusals++ == 0) {
-            fprintf(stderr, "dispatcher: %s; trying again\n", request->detail);
+            log_say(LOG_ERROR, "dispatcher", "%s; trying again", request->detail);
             store_release_ballast(d->options.store);
         }
         defer(d, item, 1.0);

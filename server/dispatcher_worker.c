@@ -18,16 +18,17 @@
 #include "base/clock.h"
 #include "server/dispatcher_internal.h"
 #include "server/fault.h"
+#include "server/log.h"
 #include "server/process_usage.h"
 
-enum { WORKER_FD = 3, FIXED_ARGUMENTS = 24 };
+enum { WORKER_FD = 3, FIXED_ARGUMENTS = 26 };
 
 void worker_tell(dispatcher *d, const protocol_message *message)
 {
     dn_error error;
     if (!d->pid || d->message_lost || protocol_send(&d->pipe, message, &error) == DN_OK)
         return;
-    fprintf(stderr, "dispatcher: %s\n", error.message);
+    log_say(LOG_ERROR, "dispatcher", "%s", error.message);
     d->message_lost = true;
 }
 
@@ -115,6 +116,8 @@ static bool arguments_init(worker_arguments *a, const dispatcher *d)
                                           (char *)batching_name(o->batching),
                                           "--precision",
                                           (char *)dn_precision_name(o->precision),
+                                          "--log-format",
+                                          (char *)log_format_name(),
                                           "--inputs",
                                           a->inputs};
     memcpy(a->values, fixed, sizeof fixed);
@@ -162,7 +165,7 @@ static void say_why(dispatcher *d, const char *text)
     pthread_mutex_lock(&d->lock);
     snprintf(d->lost_why, sizeof d->lost_why, "%s", text);
     pthread_mutex_unlock(&d->lock);
-    fprintf(stderr, "dispatcher: %s\n", text);
+    log_say(LOG_ERROR, "dispatcher", "%s", text);
 }
 
 /* The next start: at once, but later and later for a worker that dies before it was of any use. */

@@ -66,19 +66,6 @@ static void *on_uri(void *payload, const char *uri, struct MHD_Connection *conne
     return request;
 }
 
-static void log_request(const http_request *request)
-{
-    char when[32];
-    struct tm utc;
-    time_t now = time(NULL);
-    gmtime_r(&now, &utc);
-    strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    fprintf(stderr, "%s %s %s %.*s %d %llu %.1f ms %s\n", when, request->id, request->method[0] != '\0' ? request->method : "-",
-            HTTP_LOG_PATH_BYTES, request->path != NULL && request->path[0] != '\0' && !request->uri_refused ? request->path : "-",
-            request->status, (unsigned long long)atomic_load(&request->bytes_sent), 1e3 * (dn_now_seconds() - request->began),
-            request->client);
-}
-
 void http_request_done(http_request *request)
 {
     for (unsigned i = 0; i < request->header_count; i++) {
@@ -108,7 +95,7 @@ void http_request_end(http_request *request)
         request->next->prev = request->prev;
     }
     pthread_mutex_unlock(&server->lock);
-    log_request(request);
+    http_log_request(request);
     if (server->options.metrics != NULL) {
         metrics_request(server->options.metrics, request->route != NULL ? request->route->pattern : "none", request->method,
                         request->status, dn_now_seconds() - request->began);
@@ -295,6 +282,7 @@ static bool admit(http_request *request, const char *method, const char *version
         return refuse_and_close(request, &problem);
     }
     snprintf(request->method, sizeof request->method, "%s", method);
+    http_find_trace(request);
     if (request->uri_refused) {
         api_refuse(&problem, API_MALFORMED_HTTP, "", "the request target has a control character or a broken escape");
         return refuse_and_close(request, &problem);

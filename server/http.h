@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #include "api/problem.h"
+#include "api/traceparent.h"
 #include "base/error.h"
 #include "server/auth.h"
 #include "server/metrics.h"
@@ -45,6 +46,8 @@ struct http_request {
     char *path; /* raw, without base path and query */
     char *segment[HTTP_SEGMENTS_MAX]; /* what the {} matched */
     char *segment_storage;
+    char trace[API_TRACE_BYTES]; /* of its traceparent (api/traceparent.h); "" none */
+    unsigned traces; /* headers of that name */
     char client[65]; /* whose key it is; "local" without keys */
     auth_identity who; /* what that key may do, and how much */
     char *body; /* NUL terminated */

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "server/http_internal.h"
+#include "server/log.h"
 
 /* Waits until the event is there, or for so long. */
 static void pause_for(const http *server, int milliseconds)
@@ -59,7 +60,7 @@ static void wait_for_place(http *server, unsigned *waited_ms)
 static void wait_for_descriptors(http *server, int failed, bool *said)
 {
     if (!*said) {
-        fprintf(stderr, "denoised: cannot accept connections (%s): they wait; raise the limit of open files\n", strerror(failed));
+        log_say(LOG_ERROR, "http", "cannot accept connections (%s): they wait; raise the limit of open files", strerror(failed));
         *said = true;
     }
     if (server->options.metrics != NULL) {

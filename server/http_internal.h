@@ -81,6 +81,10 @@ void http_refuse_mute(http_request *request); /* answers by hand, and ends the c
 bool http_hold(http_request *request, size_t bytes); /* counts bytes in memory until the request is over; false: there are too many */
 void http_let_go(http_request *request);
 
+/* http_log.c: its line in the log; the trace that its headers name. */
+void http_log_request(const http_request *request);
+void http_find_trace(http_request *request);
+
 /* http.c: takes it out of the list, writes its line in the log, frees it. */
 void http_request_end(http_request *request);
 

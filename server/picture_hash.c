@@ -1,4 +1,5 @@
 /* See picture_hash.h. */
+#include "server/log.h"
 #include "server/picture_hash.h"
 
 #include <errno.h>
@@ -115,7 +116,7 @@ static void run_task(picture_task *task)
             task->sha256[count - 1] = '\0';
         }
     } else {
-        fprintf(stderr, "denoised: a picture cannot be looked at: %s\n", strerror(errno));
+        log_say(LOG_ERROR, "http", "a picture cannot be looked at: %s", strerror(errno));
     }
     for (int i = 0; i < 2; i++) {
         if (ends[i] >= 0) {

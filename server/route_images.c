@@ -9,6 +9,7 @@
 
 #include "api/negotiate.h"
 #include "base/sha256.h"
+#include "server/log.h"
 #include "server/service.h"
 
 /* What the row promises is what goes out, or nothing: a file that a disk has changed is an error, never a wrong picture. */
@@ -40,7 +41,7 @@ static int open_whole(service *s, const store_image *image, const char **fault)
     if (fd >= 0 && is_whole(fd, image)) {
         return fd;
     }
-    fprintf(stderr, "denoised: images/%s is %s\n", image->file, fd < 0 ? "missing or cannot be opened" : "damaged");
+    log_say(LOG_ERROR, "http", "images/%s is %s", image->file, fd < 0 ? "missing or cannot be opened" : "damaged");
     *fault = fd < 0 ? "the image's file could not be read" : "the image's file is damaged";
     if (fd >= 0) {
         close(fd);

@@ -192,6 +192,15 @@ static store_request *make_write(http_request *request, store_op op)
     return write;
 }
 
+static void log_canceled(service *s, const char *id)
+{
+    store_job job;
+    if (store_get(s->store, NULL, id, &job) == STORE_OK) {
+        job_log_ended(&job, "canceled", "", 0);
+        store_job_done(&job);
+    }
+}
+
 /* What the cancel came to: tell the worker or the streams. False: refused and answered. */
 static bool canceled(http_request *request, delete_state *d)
 {
@@ -208,6 +217,7 @@ static bool canceled(http_request *request, delete_state *d)
         hub_forget(s->hub, done->id);
         hub_queue_moved(s->hub);
         metrics_add(s->metrics, METRIC_JOBS_CANCELED, 1);
+        log_canceled(s, done->id);
     }
     return true;
 }

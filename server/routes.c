@@ -24,7 +24,7 @@ const http_route service_routes[] = {
     {"GET", "/openapi.json", route_openapi, 0, 0},
     {"GET", "/healthz", route_healthz, 0, 0},
     {"GET", "/readyz", route_readyz, 0, 0},
-    {"GET", "/metrics", route_metrics, 0, AUTH_ANY},
+    {"GET", "/metrics", route_metrics, 0, AUTH_METRICS | AUTH_READ_ALL | AUTH_ADMIN},
     {"GET", "/stats", route_stats, 0, AUTH_ADMIN},
     {"GET", "/page/{}", route_page, 0, 0},
     {"GET", "/", route_root, 0, 0},

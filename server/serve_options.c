@@ -146,6 +146,9 @@ static int check_options(serve_options *o)
     if (!batching_from(o->batching_text, &o->batching)) {
         return refuse_option("--batching must be continuous, request or single");
     }
+    if (!log_format_from(o->log_format_text, &o->log_format)) {
+        return refuse_option("--log-format must be text or json");
+    }
     dn_error error;
     if (dn_precision_parse(&o->precision, o->precision_text, &error) != DN_OK) {
         return refuse_option(error.message);
@@ -192,6 +195,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
                          .keep_bytes_text = "10G",
                          .memory_limit_text = "0",
                          .socket_mode_text = "0660",
+                         .log_format_text = "text",
                          .batching_text = "continuous",
                          .keep_days = 7,
                          .streams_max = API_STREAMS_MAX,
@@ -226,6 +230,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_TEXT_OPTION("webhook-ca-file", "FILE", o->webhook_ca_file, "certificates that receivers are checked with (the system's)"),
         DN_NUMBER_OPTION("webhook-pause", o->webhook_pause, 0.01, 3600.0, "seconds before the second try; then five times as long (5)"),
         DN_NUMBER_OPTION("patience", o->patience, 0.01, 100.0, "times the 10 s of a slow head, 30 s of body and reader (1)"),
+        DN_TEXT_OPTION("log-format", "FORM", o->log_format_text, "of the lines on standard error: text (the default), json"),
         DN_TEXT_OPTION("socket-mode", "MODE", o->socket_mode_text, "of a Unix socket (0660)"),
     };
     static const char *const brief[] = {"listen",    "data",         "model",        "threads",    "memory-limit",

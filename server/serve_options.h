@@ -7,11 +7,12 @@
 
 #include "base/precision.h"
 #include "server/batching.h"
+#include "server/log.h"
 #include "server/options.h"
 
 typedef struct serve_options {
     const char *listen, *data, *base_path, *public_url, *api_key_file, *keep_bytes_text, *memory_limit_text, *socket_mode_text;
-    const char *batching_text;
+    const char *batching_text, *log_format_text;
     const char *webhook_secret_file, *webhook_ca_file; /* NULL: none */
     dn_option_list models, host_list, webhook_list, cors_list;
     uint64_t threads, keep_days, rows_max, streams_max;
@@ -27,6 +28,7 @@ typedef struct serve_options {
     dn_precision precision;
     unsigned socket_mode;
     batching batching;
+    log_format log_format;
 } serve_options;
 
 /* DN_OPTIONS_GO_ON, or the exit status: help was printed, or what is wrong. */

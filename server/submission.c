@@ -1,4 +1,5 @@
 /* See submission.h. */
+#include "server/log.h"
 #include "server/submission.h"
 
 #include <stdio.h>
@@ -188,6 +189,7 @@ static bool fill_jobs(submission *sub, const char *route, api_problem *problem)
         return api_refuse(problem, API_INTERNAL, "", "out of memory");
     }
     enqueue->job_count = sub->count;
+    memcpy(enqueue->trace, request->trace, sizeof enqueue->trace);
     for (size_t i = 0; i < sub->count; i++) {
         sub->has_inputs |= sub->jobs[i].init_image.bytes != NULL;
         if (!fill_job(&enqueue->jobs[i], &sub->jobs[i], problem)) {
@@ -222,6 +224,23 @@ static void refuse_cost(const submission *sub, api_problem *problem)
     problem->retry_after_seconds = sub->budget_seconds;
 }
 
+static void log_accepted(const http_request *request, const store_request *enqueue, const store_enqueue_job *job)
+{
+    char trace[33];
+    log_line line;
+    api_trace_id(trace, enqueue->trace);
+    log_begin(&line, LOG_INFO, "jobs", "job accepted");
+    log_text(&line, "job", job->id);
+    log_text(&line, "client", enqueue->client);
+    log_text(&line, "model", job->model);
+    log_integer(&line, "n", job->n);
+    log_integer(&line, "priority", job->priority);
+    log_integer(&line, "cost", (long long)job->cost);
+    log_text(&line, "request_id", request->id);
+    log_text(&line, "trace_id", trace);
+    log_end(&line);
+}
+
 bool submission_stored(submission *sub, api_problem *problem)
 {
     http_request *request = sub->request;
@@ -249,6 +268,7 @@ bool submission_stored(submission *sub, api_problem *problem)
     }
     metrics_add(s->metrics, METRIC_JOBS_ACCEPTED, enqueue->id_count);
     for (size_t i = 0; i < enqueue->job_count; i++) {
+        log_accepted(request, enqueue, &enqueue->jobs[i]);
         if (enqueue->jobs[i].deadline_ms) {
             dispatcher_deadline(s->dispatcher, dn_wall_ms() + enqueue->jobs[i].deadline_ms);
         }

@@ -53,7 +53,8 @@ static bool add_headers(webhook_try *t, const webhook_secret *secret)
     return webhook_sign(signature, secret, t->message.id, t->message.seconds, t->message.body) &&
            add_header(t, "Content-Type", "application/json") && add_header(t, "User-Agent", "denoised/" DN_VERSION) &&
            add_header(t, "webhook-id", t->message.id) && add_header(t, "webhook-timestamp", seconds) &&
-           add_header(t, "webhook-signature", signature) && add_header(t, "Expect", "");
+           add_header(t, "webhook-signature", signature) && add_header(t, "Expect", "") &&
+           (!t->message.traceparent[0] || add_header(t, "traceparent", t->message.traceparent));
 }
 
 /* Everything that libcurl would otherwise do by itself, or because of the environment, is turned off. */

@@ -5,6 +5,7 @@
 
 #include <curl/curl.h>
 
+#include "api/traceparent.h"
 #include "server/webhook_policy.h"
 #include "server/webhook_signature.h"
 
@@ -16,6 +17,7 @@ typedef struct webhook_message {
     char id[40];
     int64_t seconds; /* when it is sent, since 1970 */
     char *body;
+    char traceparent[API_TRACEPARENT_BYTES]; /* "" none */
 } webhook_message;
 
 typedef struct webhook_try {

@@ -3,6 +3,7 @@
  * Invariant: a row of the outbox is in at most one slot, from the moment it is read until the store has said how its try went; so no
  * row is sent twice at once, though the store names it again and again; and not twice at all because the store was too busy or too full
  * to hear of it. Slots belong to the thread, except while SLOT_MARKING, when they are the store's writer's. */
+#include "server/log.h"
 #include "server/webhooks.h"
 
 #include <inttypes.h>
@@ -83,7 +84,7 @@ static void count_outcome(receiver *r, bool delivered, double now)
     r->until = 0;
     if (r->failures >= WEBHOOK_FAILURES_MAX) {
         r->until = now + WEBHOOK_PAUSE_SECONDS;
-        fprintf(stderr, "webhooks: %s:%u has failed %u times in a row and is left alone for an hour\n", r->host, r->port, r->failures);
+        log_say(LOG_WARNING, "webhooks", "%s:%u has failed %u times in a row and is left alone for an hour", r->host, r->port, r->failures);
     }
 }
 
@@ -157,7 +158,7 @@ static void finish_try(webhooks *w, slot *s, CURLcode code)
     metrics_add(w->options.metrics, delivered ? METRIC_WEBHOOKS_DELIVERED : METRIC_WEBHOOKS_FAILED, 1);
     if (!delivered && last) {
         metrics_add(w->options.metrics, METRIC_WEBHOOKS_GIVEN_UP, 1);
-        fprintf(stderr, "webhooks: the end of job %s could not be told to %s:%u: %s\n", s->id, s->try.url.host, s->try.url.port, why);
+        log_say(LOG_ERROR, "webhooks", "the end of job %s could not be told to %s:%u: %s", s->id, s->try.url.host, s->try.url.port, why);
     }
     mark(w, s, outcome, why, delivered || last ? 0 : next_try(w, s->attempt + 1));
 }
@@ -202,6 +203,14 @@ static char *body_of(const store_delivery *d)
     return api_text_take(&text);
 }
 
+/* Each try is a span of its own. Without random bytes the receiver sees no trace. */
+static void go_on_with_trace(webhook_try *t, const char *trace)
+{
+    unsigned char span[8];
+    if (trace[0] && getrandom(span, sizeof span, 0) == (ssize_t)sizeof span)
+        api_traceparent_write(t->message.traceparent, trace, span);
+}
+
 static void send_one(webhooks *w, slot *s, const store_delivery *d)
 {
     const char *rule = NULL;
@@ -214,6 +223,7 @@ static void send_one(webhooks *w, slot *s, const store_delivery *d)
     webhook_try *t = &s->try;
     *t = (webhook_try){.message = {.seconds = dn_wall_ms() / 1000, .body = body_of(d)}};
     snprintf(t->message.id, sizeof t->message.id, "job_%s", d->id);
+    go_on_with_trace(t, d->trace);
     if (!webhook_url_check(&t->url, d->url, w->options.allowed, &rule)) { /* it was accepted under another policy */
         mark(w, s, WEBHOOK_HOPELESS, rule, 0);
         return;

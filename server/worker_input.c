@@ -9,6 +9,7 @@
 #include "base/sha256.h"
 #include "server/input_picture.h"
 #include "server/inputs.h"
+#include "server/log.h"
 #include "server/worker_internal.h"
 
 static dn_status check_hash(const unsigned char *bytes, size_t count, const char *sha256, const char *what, dn_error *error)
@@ -33,7 +34,7 @@ dn_status worker_read_input(uint8_t **out, const char *folder, const char *job, 
         return dn_fail(error, DN_INTERNAL, "there is no folder of input pictures");
     dn_status status = dn_file_read(&bytes, &count, path, API_BODY_IMAGE_BYTES_MAX, &why);
     if (status != DN_OK) { /* The operator is told where, the client what. */
-        fprintf(stderr, "worker: %s\n", why.message);
+        log_say(LOG_ERROR, "worker", "%s", why.message);
         status = dn_fail(error, status == DN_NO_MEMORY ? status : DN_IO, "the stored %s cannot be read", what);
     }
     if (status == DN_OK)

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "server/fault.h"
+#include "server/log.h"
 #include "server/worker_internal.h"
 
 static dn_status say(worker *w, worker_model *model, protocol_model_state state, dn_error *error)
@@ -130,9 +131,10 @@ static void say_table(const worker_model *model)
                 (size_t)snprintf(text + used, sizeof text - used, "%s%u: %.3g", used ? ", " : "", rows, 1e3 * model->table.seconds[rows]);
     const size_t kept = dn_engine_condition_bytes(model->engine, model->rows_limit);
     const size_t activations = dn_engine_workspace_bytes(model->engine, model->rows_limit) - kept;
-    fprintf(stderr, "worker: model %s is in memory: %zu MiB (%zu of weights, %zu of activations, up to %zu of kept vectors), ", model->name,
-            model->bytes >> 20, dn_engine_weight_bytes(model->engine) >> 20, activations >> 20, kept >> 20);
-    fprintf(stderr, "%u rows a tick (%s ms)\n", model->rows_max, used ? text : "");
+    log_say(LOG_INFO, "worker",
+            "model %s is in memory: %zu MiB (%zu of weights, %zu of activations, up to %zu of kept vectors), %u rows a tick (%s ms)",
+            model->name, model->bytes >> 20, dn_engine_weight_bytes(model->engine) >> 20, activations >> 20, kept >> 20, model->rows_max,
+            used ? text : "");
 }
 
 static dn_status tell_table(worker *w, worker_model *model, double now, dn_error *error)
@@ -298,7 +300,7 @@ static bool make_room(worker *w, uint64_t more, const char *reason, double now, 
         unprepare_lanes(w, victim);
         close_engine(victim);
         victim->held = false;
-        fprintf(stderr, "worker: model %s makes room for %s\n", victim->name, reason);
+        log_say(LOG_INFO, "worker", "model %s makes room for %s", victim->name, reason);
         *status = say(w, victim, PROTOCOL_MODEL_UNLOADED, error);
         if (*status != DN_OK)
             return false;

@@ -150,6 +150,21 @@ static sqlite3_stmt *prepared(sql *c, sql_id id)
     return c->statements[id];
 }
 
+dn_status sql_prepare_all(sql *c, const char *path, dn_error *error)
+{
+    for (int id = 0; id < SQL_COUNT; id++) {
+        if (prepared(c, (sql_id)id)) {
+            continue;
+        }
+        const int code = c->code & 0xff;
+        if (code == SQLITE_ERROR || code == SQLITE_CORRUPT) {
+            return dn_fail(error, DN_INVALID, "%s: its schema is damaged (%s): restore a backup", path, c->text);
+        }
+        return dn_fail(error, code == SQLITE_NOMEM ? DN_NO_MEMORY : DN_IO, "%s: %s", path, c->text);
+    }
+    return DN_OK;
+}
+
 static bool bind(sql *c, sqlite3_stmt *statement, const char *format, va_list arguments)
 {
     int rc = SQLITE_OK;

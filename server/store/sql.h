@@ -31,6 +31,8 @@ dn_status sql_open(sql *out, const char *path, bool writer, dn_error *error);
 /* For integrity_check, which leaves out the rules of the schema (CHECK) on a connection that may not write: one that may, and does not.
  * Where the file cannot be written, read-only after all. */
 dn_status sql_open_checker(sql *out, const char *path, dn_error *error);
+/* Prepares every statement: a schema that is damaged where it names its columns is found before anything relies on it. DN_INVALID. */
+dn_status sql_prepare_all(sql *c, const char *path, dn_error *error);
 dn_status sql_use_wal(sql *c, const char *path, dn_error *error);
 void sql_close(sql *c);
 

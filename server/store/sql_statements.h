@@ -5,7 +5,7 @@
 
 #define SQL_JOB_COLUMNS                                                                                                                    \
     "row,id,client,state,cancel_requested,expired,priority,cost,created_ms,started_ms,finished_ms,expires_ms,attempt,crashes,boots,"       \
-    "token,n,images_done,model,request,error_code,error_detail,run_at_ms"
+    "token,n,images_done,model,request,error_code,error_detail,run_at_ms,trace"
 #define SQL_IMAGE_COLUMNS "number,file,seed,width,height,bytes,sha256,pixels_sha256,device,build,evaluations"
 
 /* Unless its end is still to be told to a webhook, and ?1. */
@@ -62,8 +62,8 @@
     X(SQL_TURN, "SELECT max(turn,coalesce((SELECT turn FROM client WHERE client=?1 AND priority=?2),0)) FROM level WHERE priority=?2")     \
     X(SQL_TURN_SET,                                                                                                                        \
       "INSERT INTO client(client,priority,turn) VALUES(?1,?2,?3) ON CONFLICT(client,priority) DO UPDATE SET turn=excluded.turn")           \
-    X(SQL_JOB_ADD, "INSERT INTO job(id,client,idempotency,model,request,n,cost,priority,turn,created_ms,deadline_ms)"                      \
-                   " VALUES(?1,?2,nullif(?3,0),?4,?5,?6,?7,?8,?9,?10,nullif(?11,0)) RETURNING row")                                        \
+    X(SQL_JOB_ADD, "INSERT INTO job(id,client,idempotency,model,request,n,cost,priority,turn,created_ms,deadline_ms,trace)"                \
+                   " VALUES(?1,?2,nullif(?3,0),?4,?5,?6,?7,?8,?9,?10,nullif(?11,0),nullif(?12,'')) RETURNING row")                         \
     /* Without INDEXED BY the whole queue of the priority is looked through. */                                                            \
     X(SQL_OVERTAKEN,                                                                                                                       \
       "SELECT coalesce(min(turn),-1) FROM job INDEXED BY job_pending WHERE client=?1 AND state<2 AND state=0 AND priority=?2"              \
@@ -119,7 +119,7 @@
     X(SQL_CLIENTS_FORGET, "DELETE FROM client WHERE turn<=(SELECT turn FROM level WHERE level.priority=client.priority)")                  \
     /* Outbox. A row is done with when it was delivered or its next time is never. */                                                      \
     X(SQL_OUTBOX_ADD, "INSERT INTO outbox(job,url,next_ms) VALUES(?1,?2,?3)")                                                              \
-    X(SQL_OUTBOX_DUE, "SELECT o.row,j.id,o.url,e.name,e.data,o.attempt,j.finished_ms FROM outbox o JOIN job j ON j.row=o.job"              \
+    X(SQL_OUTBOX_DUE, "SELECT o.row,j.id,o.url,e.name,e.data,o.attempt,j.finished_ms,j.trace FROM outbox o JOIN job j ON j.row=o.job"      \
                       " JOIN event e ON e.job=o.job AND e.seq=(SELECT max(seq) FROM event WHERE job=o.job)"                                \
                       " WHERE o.delivered_ms IS NULL AND o.next_ms<=?1 ORDER BY o.next_ms LIMIT ?2")                                       \
     X(SQL_OUTBOX_LEFT, "SELECT count(*) FROM outbox WHERE delivered_ms IS NULL AND next_ms<9223372036854775807")                          \

@@ -102,12 +102,14 @@ static void add_job(store *s, store_request *r, const store_enqueue_job *job, in
         turn = overtaken;
         sql_run(c, SQL_OVERTAKE, "tiii", r->client, priority, turn, cost);
     }
-    int64_t row = sql_integer(c, SQL_JOB_ADD, 0, "ttittiiiiii", job->id, r->client, key, job->model, job->request_json, (int64_t)job->n,
-                              cost, priority, turn, now, deadline);
+    int64_t row = sql_integer(c, SQL_JOB_ADD, 0, "ttittiiiiiit", job->id, r->client, key, job->model, job->request_json, (int64_t)job->n,
+                              cost, priority, turn, now, deadline, r->trace);
     int64_t ahead, cost_ahead;
+    char trace[33];
+    api_trace_id(trace, r->trace);
     store_ahead(c, priority, turn, row, &ahead, &cost_ahead);
     if (!c->code) {
-        store_event_take(s, row, "queued", api_event_queued(job->id, ahead), &r->event_seq);
+        store_event_take(s, row, "queued", api_event_queued(job->id, ahead, trace), &r->event_seq);
     }
 }
 

@@ -41,6 +41,7 @@ bool store_read_job(sql *c, sqlite3_stmt *statement, store_job *out)
     copy_text(c, out->client, sizeof out->client, statement, 2);
     copy_text(c, out->model, sizeof out->model, statement, 18);
     copy_text(c, out->error_code, sizeof out->error_code, statement, 20);
+    copy_text(c, out->trace, sizeof out->trace, statement, 23);
     if (c->code) {
         store_job_done(out);
     }

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "server/fault.h"
+#include "server/log.h"
 #include "server/store/sqlite_store.h"
 
 #define KEEPER_SAID_SECONDS 5.0 /* a check that took longer is told of in the log */
@@ -64,14 +65,14 @@ static void check(store *s, sql *c)
     bool sound = !c->code && strcmp(text, "ok") == 0;
     tell(s, sound ? STORE_SOUND : unreadable ? STORE_UNREADABLE : STORE_DAMAGED, sound ? "" : c->code ? c->text : text);
     if (sound && took > KEEPER_SAID_SECONDS) {
-        fprintf(stderr, "store: the database is sound (looked through in %.0f s)\n", took);
+        log_say(LOG_INFO, "store", "the database is sound (looked through in %.0f s)", took);
     } else if (!sound) {
         pthread_mutex_lock(&s->keeper_mutex);
         bool late = s->recovered; /* before, the start refuses with a line of its own */
         pthread_mutex_unlock(&s->keeper_mutex);
         atomic_store(&s->stopped, true);
         if (late) {
-            fprintf(stderr, "store: %s is %s (%s); writing has stopped\n", s->database, unreadable ? "not readable" : "damaged", text);
+            log_say(LOG_ERROR, "store", "%s is %s (%s); writing has stopped", s->database, unreadable ? "not readable" : "damaged", text);
         }
     }
     sql_clear(c);

@@ -25,9 +25,10 @@ EMBED(store_migration_3, "migrations/sqlite/0003_evaluations.sql");
 EMBED(store_migration_4, "migrations/sqlite/0004_deadline.sql");
 EMBED(store_migration_5, "migrations/sqlite/0005_delay.sql");
 EMBED(store_migration_6, "migrations/sqlite/0006_key_limits.sql");
+EMBED(store_migration_7, "migrations/sqlite/0007_trace_and_metrics_scope.sql");
 
-static const char *const MIGRATIONS[] = {store_migration_1, store_migration_2, store_migration_3,
-                                         store_migration_4, store_migration_5, store_migration_6};
+static const char *const MIGRATIONS[] = {store_migration_1, store_migration_2, store_migration_3, store_migration_4,
+                                         store_migration_5, store_migration_6, store_migration_7};
 
 int store_schema_newest(void)
 {

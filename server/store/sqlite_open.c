@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "server/fault.h"
+#include "server/log.h"
 #include "server/store/sqlite_store.h"
 
 #define LOCK_PATIENCE_MS 1000
@@ -51,7 +52,7 @@ static void log_message(void *unused, int code, const char *message)
     /* Only at the start, which refuses with one line of its own; and the end of a check that nobody waits for. */
     bool told_elsewhere = primary == SQLITE_NOTADB || primary == SQLITE_INTERRUPT;
     if (primary != SQLITE_NOTICE && primary != SQLITE_SCHEMA && primary != SQLITE_CONSTRAINT && !told_elsewhere) {
-        fprintf(stderr, "sqlite: %.*s (%d)\n", (int)strcspn(message, "\n"), message, code);
+        log_say(LOG_WARNING, "sqlite", "%.*s (%d)", (int)strcspn(message, "\n"), message, code);
     }
 }
 
@@ -176,6 +177,9 @@ static dn_status open_database(store *s, dn_error *error)
         sql_text(&s->writer, text);
     }
     status = store_migrate(s, error);
+    if (status == DN_OK) {
+        status = sql_prepare_all(&s->writer, s->database, error);
+    }
     if (status == DN_OK) {
         mark_presence(s);
         fault_point("boot_marked");

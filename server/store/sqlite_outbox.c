@@ -59,6 +59,7 @@ static bool read_delivery(sql *c, sqlite3_stmt *statement, store_delivery *out)
         .finished_ms = sqlite3_column_int64(statement, 6),
     };
     strncat(out->id, sql_column(c, statement, 1), sizeof out->id - 1);
+    strncat(out->trace, sql_column(c, statement, 7), sizeof out->trace - 1);
     return out->url && out->event && out->data;
 }
 

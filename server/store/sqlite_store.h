@@ -143,7 +143,7 @@ dn_status store_migrate(store *s, dn_error *error);
 int store_schema_newest(void);
 const char *store_migration(int version); /* SQL of 1..newest */
 extern const char store_migration_1[], store_migration_2[], store_migration_3[], store_migration_4[], store_migration_5[],
-    store_migration_6[]; /* the files */
+    store_migration_6[], store_migration_7[]; /* the files */
 
 /* sqlite_keeper.c */
 void store_keeper_init(store *s);

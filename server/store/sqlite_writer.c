@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "server/fault.h"
+#include "server/log.h"
 #include "server/store/sqlite_store.h"
 
 typedef store_result operation(store *s, store_request *r);
@@ -197,7 +198,7 @@ static bool is_refusal(int code)
 static void stop(store *s, const char *text)
 {
     if (!atomic_exchange(&s->stopped, true)) {
-        fprintf(stderr, "store: writing has stopped, the outcome of the last transaction is not known: %s\n", text);
+        log_say(LOG_ERROR, "store", "writing has stopped, the outcome of the last transaction is not known: %s", text);
     }
 }
 

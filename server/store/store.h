@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "api/limits.h"
+#include "api/traceparent.h"
 #include "api/views.h"
 #include "base/error.h"
 
@@ -50,6 +51,7 @@ typedef struct store_job {
     uint32_t n, images_done;
     char model[65];
     char *request_json;
+    char trace[API_TRACE_BYTES];    /* that it belongs to (api/traceparent.h); "" none */
     char error_code[24];            /* "" none */
     char *error_detail;
 } store_job;
@@ -113,6 +115,7 @@ typedef struct store_request {
     bool known_only;                /* a key that is known is answered; anything new is STORE_QUOTA */
     uint64_t pending_jobs_max;      /* of this client, where it is fewer than the store's own limit; 0: that one */
     unsigned char fingerprint[32];
+    char trace[API_TRACE_BYTES];    /* "" none */
     char (*ids)[27];                /* malloc'd: new or replayed ids, id_count of them */
     size_t id_count;
     /* STORE_CLAIM: up to claim_max queued jobs, best priority (aged), then turn, then age; models: only these (NULL-terminated; NULL: any).
@@ -206,6 +209,7 @@ char **store_queued_models(store *s);
 typedef struct store_delivery {
     int64_t row;
     char id[27];
+    char trace[API_TRACE_BYTES];    /* of the job; "" none */
     char *url, *event, *data;       /* of the job's last milestone: its name and its JSON */
     uint32_t attempt;               /* tries before this one */
     int64_t finished_ms;
@@ -268,7 +272,7 @@ typedef struct store_audit {
 } store_audit;
 dn_status store_audit_folder(const char *folder, store_audit *audit, dn_error *error);
 /* ---- API keys: the SHA-256 of each, whose it is, what it may do and how much. */
-enum { STORE_SCOPE_SUBMIT = 1, STORE_SCOPE_READ = 2, STORE_SCOPE_READ_ALL = 4, STORE_SCOPE_ADMIN = 8 };
+enum { STORE_SCOPE_SUBMIT = 1, STORE_SCOPE_READ = 2, STORE_SCOPE_READ_ALL = 4, STORE_SCOPE_ADMIN = 8, STORE_SCOPE_METRICS = 16 };
 typedef struct store_key {
     char number[17];                /* shown, and part of the key */
     unsigned char hash[32];         /* of the whole key */

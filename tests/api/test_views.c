@@ -123,8 +123,8 @@ static void event_payloads(void)
 {
     api_image_view view = image();
     CHECK(equals_free(api_image_body(ID, &view, "/p"), IMAGE));
-    CHECK(equals_free(api_event_queued(ID, 3), "{\"id\":\"" ID "\",\"queue_position\":3}"));
-    CHECK(equals_free(api_event_queued(ID, -1), "{\"id\":\"" ID "\",\"queue_position\":null}"));
+    CHECK(equals_free(api_event_queued(ID, 3, ""), "{\"id\":\"" ID "\",\"queue_position\":3}"));
+    CHECK(equals_free(api_event_queued(ID, -1, "abc"), "{\"id\":\"" ID "\",\"queue_position\":null,\"trace_id\":\"abc\"}"));
     CHECK(equals_free(api_event_started(1, "cpu", 28), "{\"attempt\":1,\"device\":\"cpu\",\"resumed_done\":28}"));
     CHECK(equals_free(api_event_image(ID, &view, "/p"), "{\"image\":" IMAGE "}"));
     CHECK(equals_free(api_event_requeued("worker-crashed", 1), "{\"reason\":\"worker-crashed\",\"attempt\":1}"));

@@ -323,8 +323,10 @@ def crowd_round(daemon, ids, watched):
     reopened = mob.finish()
     told, refused = aside.finish()
 
+    reader = harness.metrics_key(daemon.data)
+
     def gone():
-        return b"denoised_event_streams 0\n" in daemon.get("/metrics", Authorization=f"Bearer {SECRETS[0]}").body
+        return b"denoised_event_streams 0\n" in daemon.get("/metrics", Authorization=reader).body
     harness.eventually(gone, 30, "end of streams")
     return times, share, opened, sum(len(events) for _, events in told), refused, reopened
 

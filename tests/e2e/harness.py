@@ -333,6 +333,12 @@ def read_events(connection, until=None):
     return events
 
 
+def metrics_key(data):
+    """A key that may read /metrics and nothing else, as an Authorization header; a running daemon knows it within a second."""
+    done = subprocess.run([PROGRAM, "key", "add", "prometheus", "--scopes", "metrics", "--data", data], capture_output=True, text=True, check=True)
+    return "Bearer " + done.stdout.strip()
+
+
 def png_size(data):
     check(data[:8] == b"\x89PNG\r\n\x1a\n", "not a PNG")
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
@@ -354,7 +360,7 @@ def png_texts(data):
     return texts
 
 
-__all__ = ["Answer", "CLASSES", "Daemon", "FAULTS", "PATIENCE", "PROGRAM", "ROOT", "SLOW", "Skip", "base64", "check", "eventually", "json", "last_words", "os", "png_size", "png_texts",
+__all__ = ["Answer", "CLASSES", "Daemon", "FAULTS", "PATIENCE", "PROGRAM", "ROOT", "SLOW", "Skip", "base64", "check", "eventually", "json", "last_words", "metrics_key", "os", "png_size", "png_texts",
            "PROXIED", "read_events", "run", "same", "scratch", "signal", "socket", "sqlite3", "subprocess", "sys", "test", "threading", "time", "tiny_model"]
 
 # DENOISED_PROXY=1: every daemon of a test stands behind nginx and is spoken to through it (proxy_test.py runs the API's tests so).

@@ -61,14 +61,16 @@ def clients_see_their_own_and_scopes_hold():
     alice, again, bob = add(data, "alice"), add(data, "alice"), add(data, "bob")
     writer, reader = add(data, "alice", "--scopes", "submit"), add(data, "alice", "--scopes", "read")
     auditor, boss = add(data, "carol", "--scopes", "read-all"), add(data, "dave", "--scopes", "admin")
+    prometheus = add(data, "prometheus", "--scopes", "metrics")
     with Daemon(data=data) as daemon:
         made = daemon.post({"steps": 2}, Authorization=alice).json
         eventually(lambda: daemon.get(f"/jobs/{made['id']}", Authorization=alice).json["state"] == "succeeded", 60, "the job")
         slow = daemon.post({"steps": 1000, "n": 64}, Authorization=alice).json["id"]
         one = f"/jobs/{made['id']}"
-        paths = [one, f"{one}/images/0.png", f"{one}/events", "/jobs", "/models", "/samplers", "/metrics"]
-        expected = {alice: [200, 200, 200, 200, 200, 200, 200], again: [200] * 7, reader: [200] * 7, auditor: [200] * 7, boss: [200] * 7,
-                    bob: [404, 404, 404, 200, 200, 200, 200], writer: [403, 403, 403, 403, 200, 200, 200]}
+        paths = [one, f"{one}/images/0.png", f"{one}/events", "/jobs", "/models", "/samplers", "/metrics", "/stats"]
+        own = [200] * 6 + [403, 403]  # the daemon's numbers tell of everybody
+        expected = {alice: own, again: own, reader: own, auditor: [200] * 7 + [403], boss: [200] * 8, bob: [404] * 3 + own[3:],
+                    writer: [403] * 4 + own[4:], prometheus: [403] * 6 + [200, 403]}
         for key, statuses in expected.items():
             same([daemon.get(path, Authorization=key).status for path in paths], statuses, f"what {number_of(key)} may read")
         same(sorted(jobs_of(daemon, alice)), sorted([made["id"], slow]), "alice's list")
@@ -161,8 +163,8 @@ def a_daemon_that_cannot_read_its_keys_opens_nothing():
     db.close()
     done = subprocess.run([PROGRAM, "serve", "--listen", "127.0.0.1:0", "--data", data, "--model", f"tiny={tiny_model()}"],
                           capture_output=True, text=True, timeout=PATIENCE, check=False)
-    same(done.returncode, 75, "exit status")
-    check("denoised serve: the database's keys cannot be read" in done.stderr, done.stderr)
+    same(done.returncode, 78, "exit status")
+    check("api_key" in done.stderr and "restore a backup" in done.stderr and "ready" not in done.stdout, done.stderr)
 
 
 @test

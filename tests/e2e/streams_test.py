@@ -2,7 +2,7 @@
 import json
 import os
 
-from harness import Daemon, PATIENCE, check, eventually, run, same, scratch, socket, test
+from harness import Daemon, PATIENCE, check, eventually, metrics_key, run, same, scratch, socket, test
 from many import Streams
 
 CLIENTS = 8
@@ -116,7 +116,8 @@ def clients_that_leave_are_let_go():
         for connection in sockets:
             connection.close()
         eventually(lambda: descriptors(daemon.process.pid) <= before + SPARE, 60, "descriptors as before")
-        eventually(lambda: b"denoised_event_streams 0\n" in daemon.get("/metrics", Authorization=f"Bearer {SECRETS[0]}").body, 30, "no stream counted")
+        reader = metrics_key(daemon.data)
+        eventually(lambda: b"denoised_event_streams 0\n" in daemon.get("/metrics", Authorization=reader).body, 60, "no stream counted")
         same(daemon.get(f"/jobs/{job_id}", Authorization=f"Bearer {SECRETS[0]}").json["state"], "queued", "the job that waits")
         for one in (job_id, *first[::-1]):
             daemon.call("DELETE", f"/jobs/{one}", Authorization=f"Bearer {SECRETS[0]}")

@@ -207,6 +207,22 @@ static void a_newer_schema_is_refused(void)
     CHECK(ask_database("PRAGMA user_version") == 99 && ask_database("SELECT count(*) FROM model") == 1);
 }
 
+static void a_damaged_schema_is_refused(void)
+{
+    CHECK(fresh());
+    close_store();
+    char path[128];
+    snprintf(path, sizeof path, "%s/denoised.db", folder);
+    sqlite3 *db = NULL;
+    CHECK(sqlite3_open(path, &db) == SQLITE_OK);
+    int rc = sqlite3_exec(
+        db, "PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql=replace(sql,'error_detail','error_detaih') WHERE name='job'", NULL,
+        NULL, NULL);
+    sqlite3_close(db);
+    CHECK(rc == SQLITE_OK && open_store() == DN_INVALID);
+    CHECK_MSG(strstr(error.message, "schema is damaged") && strstr(error.message, "backup"), "%s", error.message);
+}
+
 static void anothers_database_is_refused(void)
 {
     new_folder();
@@ -351,6 +367,7 @@ int main(void)
     RUN(a_new_database_has_no_backup);
     RUN(a_failed_migration_changes_nothing);
     RUN(a_newer_schema_is_refused);
+    RUN(a_damaged_schema_is_refused);
     RUN(anothers_database_is_refused);
     RUN(a_garbled_header_is_refused);
     RUN(a_truncated_database_is_refused);
