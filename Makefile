@@ -174,6 +174,8 @@ $(OUT)/web/%.gz: server/web/%
 	@mkdir -p $(@D)
 	@gzip -9nc $< >$@
 
+$(OUT)/server/command_manual.o $(OUT)/faults/server/command_manual.o: server/manual.roff
+
 # A test links what its room may see: engine tests the engine alone, api tests the engine and api, the rest everything.
 $(OUT)/libapi.a: $(call obj,$(API_SRC))
 	@rm -f $@
@@ -304,6 +306,11 @@ install: build
 	cd engine && cp --parents $$(find . -name '*.h' ! -path './backend/cpu/*') $(abspath $(DESTDIR)$(PREFIX))/include/denoised/
 	install -d $(DESTDIR)$(PREFIX)/share/denoised
 	cp -r models $(DESTDIR)$(PREFIX)/share/denoised/
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	build/denoised manual >$(DESTDIR)$(PREFIX)/share/man/man1/denoised.1
+	build/denoised completions bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/denoised
+	build/denoised completions zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_denoised
+	build/denoised completions fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/denoised.fish
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/denoised/LICENSE
 
 arm-test:

@@ -117,7 +117,10 @@ static int list(jobs_options *o)
         cJSON_free(text);
     } else if (status == DN_OPTIONS_GO_ON) {
         printf("%-26s  %-9s  %4s  %6s  %5s  %4s  %s\n", "ID", "STATE", "DONE", "IMAGES", "STEPS", "AGE", "CLASS");
-        cJSON_ArrayForEach(job, all) print_row(job);
+        cJSON_ArrayForEach(job, all)
+        {
+            print_row(job);
+        }
     }
     cJSON_Delete(whole);
     return status == DN_OPTIONS_GO_ON ? DN_EXIT_OK : status;

@@ -21,6 +21,8 @@ static const dn_command commands[] = {
     {"train", dn_command_train, "train a network from a recipe and labelled pictures"},
     {"evaluate", dn_command_evaluate, "judge a model's pictures by a classifier trained on real ones"},
     {"worker", dn_command_worker, "compute for a daemon (started by serve)"},
+    {"completions", dn_command_completions, "print completions for bash, zsh or fish"},
+    {"manual", dn_command_manual, "print the manual page"},
     {"version", dn_command_version, "print the version and the build"},
 };
 

@@ -1,6 +1,5 @@
-/* The commands of the program: each is one file, server/command_NAME.c, and one row of the table in
- * commands.c. argv[0] is the
- * command's word; the value returned is the exit status (server/options.h). */
+/* The commands of the program: each is one file, server/command_NAME.c, and one row of the table in commands.c. argv[0]
+ * is the command's word; the value returned is the exit status (server/options.h). */
 #ifndef DN_SERVER_COMMANDS_H
 #define DN_SERVER_COMMANDS_H
 
@@ -18,6 +17,7 @@ const dn_command *dn_command_named(const char *name); /* NULL: none */
 int dn_command_backup(int argc, char **argv);
 int dn_command_cancel(int argc, char **argv);
 int dn_command_check(int argc, char **argv);
+int dn_command_completions(int argc, char **argv);
 int dn_command_evaluate(int argc, char **argv);
 int dn_command_forward(int argc, char **argv);
 int dn_command_generate(int argc, char **argv);
@@ -26,6 +26,7 @@ int dn_command_health(int argc, char **argv);
 int dn_command_inspect(int argc, char **argv);
 int dn_command_jobs(int argc, char **argv);
 int dn_command_key(int argc, char **argv);
+int dn_command_manual(int argc, char **argv);
 int dn_command_serve(int argc, char **argv);
 int dn_command_submit(int argc, char **argv);
 int dn_command_train(int argc, char **argv);

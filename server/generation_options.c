@@ -10,6 +10,7 @@
 /* Options before this one belong to samplers, the others to guidance and conditioning. */
 #define SAMPLER_OPTIONS_END DN_OPT_GUIDANCE_METHOD
 #define NAME_BYTES 40
+#define CHOICES_BYTES 96
 
 /* "sigma-schedule" of "sigma_schedule". */
 static const char *flag_of(dn_option_id id)
@@ -25,13 +26,26 @@ static const char *flag_of(dn_option_id id)
     return flag;
 }
 
+/* "model|karras|..." */
+static const char *value_of_choices(dn_option_id id)
+{
+    static char values[DN_OPT_COUNT][CHOICES_BYTES];
+    const dn_option_info *info = dn_option_info_of(id);
+    char *value = values[id];
+    size_t used = 0;
+    value[0] = '\0';
+    for (uint32_t i = (uint32_t)info->minimum; i <= (uint32_t)info->maximum && used < CHOICES_BYTES; i++)
+        used += (size_t)snprintf(value + used, CHOICES_BYTES - used, "%s%s", used > 0 ? "|" : "", info->choices[i]);
+    return value;
+}
+
 void generation_add_options(dn_option out[DN_OPT_COUNT], const char *text[DN_OPT_COUNT])
 {
     for (uint32_t i = 0; i < DN_OPT_COUNT; i++) {
         const dn_option_info *info = dn_option_info_of((dn_option_id)i);
         out[i] = (dn_option){.name = flag_of((dn_option_id)i),
                              .kind = info->type == DN_TYPE_BOOLEAN ? DN_OPTION_SWITCH : DN_OPTION_TEXT,
-                             .value = "X",
+                             .value = info->type == DN_TYPE_CHOICE ? value_of_choices((dn_option_id)i) : "X",
                              .target = &text[i],
                              .help = info->help,
                              .hidden = true};

@@ -4,7 +4,8 @@
 
 #include "server/options.h"
 
-#define COLUMNS 80
+#define COLUMNS 80u
+#define LEFT_BYTES 160
 #define LEFT_MAX 25 /* a longer option stands on a line of its own */
 
 bool dn_option_is_brief(const dn_command_line *line, const dn_option *option)
@@ -15,12 +16,12 @@ bool dn_option_is_brief(const dn_command_line *line, const dn_option *option)
     return found && !option->hidden;
 }
 
-static size_t left_text(char out[96], const dn_option *option, bool letters)
+static size_t left_text(char out[LEFT_BYTES], const dn_option *option, bool letters)
 {
     char letter[8] = "";
     if (letters)
         snprintf(letter, sizeof letter, option->letter ? "-%c, " : "    ", option->letter);
-    snprintf(out, 96, "%s--%s%s%s", letter, option->name, option->value ? " " : "", option->value ? option->value : "");
+    snprintf(out, LEFT_BYTES, "%s--%s%s%s", letter, option->name, option->value ? " " : "", option->value ? option->value : "");
     return strlen(out);
 }
 
@@ -44,9 +45,18 @@ static void print_wrapped(const char *text, size_t indent)
 
 static void print_option(const dn_option *option, bool letters, size_t left)
 {
-    char text[96], help[512];
+    char text[LEFT_BYTES], help[512];
     size_t bytes = left_text(text, option, letters);
     snprintf(help, sizeof help, "%s%s", option->help, option->required ? " (required)" : "");
+    if (bytes + 2 > COLUMNS) { /* too many words to choose from: they go to the right */
+        dn_option shorter = *option;
+        size_t used = strlen(help);
+        shorter.value = "WORD";
+        bytes = left_text(text, &shorter, letters);
+        for (const char *at = option->value; *at != '\0'; at += strcspn(at, "|"), at += *at == '|')
+            used += (size_t)snprintf(help + used, used < sizeof help ? sizeof help - used : 0, "%s%.*s", at == option->value ? ": " : ", ",
+                                     (int)strcspn(at, "|"), at);
+    }
     if (bytes > left)
         printf("  %s\n%*s", text, (int)left + 4, "");
     else
@@ -60,7 +70,7 @@ void dn_options_print_help(const dn_command_line *line, bool all)
     const dn_option help_all = {.name = "help-all", .help = "print every option"};
     size_t left = sizeof "--help-all" - 1, shown = 0;
     bool letters = false;
-    char text[96];
+    char text[LEFT_BYTES];
     for (size_t i = 0; i < line->option_count; i++)
         letters |= line->options[i].letter != 0;
     for (size_t i = 0; i < line->option_count; i++) {
