@@ -137,6 +137,13 @@ def openai_fields_differ(schemas):
     return sorted(set(shown) ^ (set(own) | set(schemas["GenerateRequest"]["properties"]))) or ([] if own else ["no table"])
 
 
+def headers_left_out(text):
+    """What the daemon's sources put into answers and the description never names."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in sorted(pathlib.Path("server").glob("*.c")))
+    put = set(re.findall(r'http_add_header\(\s*\w+,\s*"([A-Za-z-]+)"', sources)) | set(re.findall(r'add_response_header\(\s*\w+,\s*"([A-Za-z-]+)"', sources))
+    return sorted(name for name in put if not re.search(rf"(?<![A-Za-z-]){name}(?![A-Za-z-])", text)) or ([] if put else ["none found"])
+
+
 def main():
     try:
         import openapi_json
@@ -166,6 +173,7 @@ def main():
     verdicts = re.findall(r'X\(\w+, "([a-z-]+)"\)', read("api/verification.h"))
     shown = schemas["Verification"]["properties"]["reasons"]["items"]["properties"]["code"]["enum"]
     check("reasons_are_verification_h", sorted(set(verdicts) ^ set(shown)) or ([] if verdicts else ["no table"]))
+    check("every_header_is_named", headers_left_out(read("api/openapi.yaml")))
     check("every_answer_has_an_id", answers_without_id(document))
     check("every_operation_has_what_any_may_be_answered_with", refusals_left_out(document))
     check("accepted_shows_every_field", sorted(accepted ^ set(schemas["GenerateRequest"]["properties"])))
