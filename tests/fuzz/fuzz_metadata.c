@@ -4,9 +4,29 @@
 
 #include <zlib.h>
 
+#include "api/verification.h"
 #include "base/limits.h"
 #include "format/json.h"
 #include "format/png_image.h"
+
+/* A recipe that can be read becomes a request that is JSON, within a request's size, and says what the recipe says. */
+static void ask_again(const char *text, size_t count)
+{
+    const dn_json_limits limits = {.bytes_max = API_BODY_BYTES_MAX};
+    bool no_memory = false;
+    api_recipe recipe;
+    dn_error error;
+    if (!api_recipe_read(&recipe, text, count, &no_memory)) {
+        REQUIRE(!no_memory);
+        return;
+    }
+    api_verification found = {.verdict = API_VERDICT_CANNOT, .claimed = &recipe};
+    char *body = api_recipe_body(&recipe, "model", "AAAA", NULL), *answer = api_verification_body(&found);
+    REQUIRE(body != NULL && dn_json_scan(body, strlen(body), &limits, NULL, &error) == DN_OK);
+    REQUIRE(answer != NULL && dn_json_scan(answer, strlen(answer), &limits, NULL, &error) == DN_OK);
+    free(body);
+    free(answer);
+}
 
 static void read_text(const uint8_t *data, size_t size, const char *key)
 {
@@ -22,6 +42,7 @@ static void read_text(const uint8_t *data, size_t size, const char *key)
     cJSON *root = NULL;
     if (dn_json_parse(&root, text, count, &limits, NULL, &error) == DN_OK)
         cJSON_Delete(root);
+    ask_again(text, count);
     free(text);
 }
 
