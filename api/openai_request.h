@@ -31,8 +31,8 @@ bool api_openai_translate(api_openai_request *out, char **native, const char *bo
 /* A refusal of the native body, told in the dialect's names: "/steps" becomes "num_inference_steps" if that was sent. */
 void api_openai_rename(const api_openai_request *request, api_problem *problem);
 
-/* Seconds that a synchronous answer may take so that a client which reads for `read_timeout` seconds at most (the value of the header
- * X-Stainless-Read-Timeout, NULL: not told) still hears it: a quarter of its time less, 5 s at most; never more than `most`. */
+/* Seconds that a synchronous answer may take so that a client which reads for `read_timeout` seconds at most (what the headers
+ * X-Stainless-Read-Timeout or X-Stainless-Timeout say, NULL: not told) still hears it: a quarter of its time less, 5 s at most; never more than `most`. */
 double api_openai_wait_seconds(const char *read_timeout, double most);
 
 #endif

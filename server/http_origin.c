@@ -88,9 +88,15 @@ void http_origin_headers(const http_request *request, struct MHD_Response *respo
         MHD_add_response_header(response, "Access-Control-Allow-Origin", origin);
         MHD_add_response_header(
             response, "Access-Control-Expose-Headers",
-            "Allow, ETag, Idempotency-Replayed, Location, Preference-Applied, Retry-After, WWW-Authenticate, X-Request-Id");
+            "Allow, ETag, Idempotency-Replayed, Location, Preference-Applied, Retry-After, WWW-Authenticate, X-Request-Id, X-Should-Retry");
     }
 }
+
+/* What a page may send: our own, and what OpenAI's client for browsers says of itself. */
+#define ASKED_HEADERS                                                                                                                      \
+    "Authorization, Content-Type, Idempotency-Key, Prefer, Last-Event-ID, X-Stainless-Arch, X-Stainless-Lang, X-Stainless-OS, "            \
+    "X-Stainless-Package-Version, X-Stainless-Read-Timeout, X-Stainless-Retry-Count, X-Stainless-Runtime, X-Stainless-Runtime-Version, "   \
+    "X-Stainless-Timeout"
 
 bool http_preflight(http_request *request, const char *methods)
 {
@@ -100,7 +106,7 @@ bool http_preflight(http_request *request, const char *methods)
         return false;
     }
     http_add_header(request, "Access-Control-Allow-Methods", "%s", methods);
-    http_add_header(request, "Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Prefer, Last-Event-ID");
+    http_add_header(request, "Access-Control-Allow-Headers", "%s", ASKED_HEADERS);
     http_add_header(request, "Access-Control-Max-Age", PREFLIGHT_SECONDS);
     if (http_header(request, "Access-Control-Request-Private-Network") != NULL) {
         http_add_header(request, "Access-Control-Allow-Private-Network", "true");

@@ -122,7 +122,9 @@ static void begin(http_request *request)
     request->state = g;
     request->state_free = images_state_free;
     const bool preferred = api_prefer_wait(http_header(request, "Prefer"), &prefer) == 1;
-    g->seconds = api_openai_wait_seconds(http_header(request, "X-Stainless-Read-Timeout"), preferred ? prefer : API_WAIT_SECONDS_MAX);
+    const char *patience = http_header(request, "X-Stainless-Read-Timeout"); /* openai-python's; openai-node says the other */
+    g->seconds = api_openai_wait_seconds(patience != NULL ? patience : http_header(request, "X-Stainless-Timeout"),
+                                         preferred ? prefer : API_WAIT_SECONDS_MAX);
     find_origin(g, request);
     if (!submission_open(&g->submission, request, &problem) || !submission_check(&g->submission, &problem) ||
         !read_body(request, g, &problem) || !submission_send(&g->submission, "POST /v1/images/generations", &problem)) {

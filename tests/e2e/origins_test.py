@@ -58,9 +58,11 @@ def a_named_origin_may_ask_and_read():
     answer = preflight(open_daemon, Access_Control_Request_Headers="authorization,content-type")
     same((answer.status, answer.body), (204, b""), "a preflight")
     same(cors(answer), {"access-control-allow-origin": APP, "access-control-allow-methods": "POST", "access-control-max-age": "600", "vary": "Origin",
-                        "access-control-allow-headers": "Authorization, Content-Type, Idempotency-Key, Prefer, Last-Event-ID",
+                        "access-control-allow-headers": "Authorization, Content-Type, Idempotency-Key, Prefer, Last-Event-ID, " + ", ".join(
+                            f"X-Stainless-{name}" for name in ("Arch", "Lang", "OS", "Package-Version", "Read-Timeout", "Retry-Count", "Runtime",
+                                                               "Runtime-Version", "Timeout")),
                         "access-control-expose-headers": "Allow, ETag, Idempotency-Replayed, Location, Preference-Applied, Retry-After, "
-                                                         "WWW-Authenticate, X-Request-Id"}, "its headers")
+                                                         "WWW-Authenticate, X-Request-Id, X-Should-Retry"}, "its headers")
     same(preflight(open_daemon, "/jobs/aaaaaaaaaaaaaaaaaaaaaaaaaa", method="DELETE").headers["access-control-allow-methods"], "GET, HEAD, DELETE",
          "methods of a job")
     local = preflight(open_daemon, Access_Control_Request_Private_Network="true")
