@@ -294,6 +294,19 @@ def partial_pictures_come_from_the_denoising_loop():
 
 
 @test
+def partial_pictures_have_the_size_of_the_last():
+    """Those of a latent model come from its latents, an eighth as wide."""
+    with Daemon(model=os.path.join(ROOT, "tests/golden/pipe_dit_ddpm10_cfg4"), program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow20"}) as latent:
+        for seed in range(10):
+            events = stream({"prompt": "class:3", "steps": 100, "seed": seed, "partial_images": 1}, at=latent)
+            if len(events) == 2:
+                break
+        partial, last = [e["json"] for e in events]
+        same((partial["size"], last["size"]), ("64x64", "64x64"), "what is said")
+        same([png_size(base64.b64decode(p["b64_json"])) for p in (partial, last)], [(64, 64)] * 2, "what there is")
+
+
+@test
 def a_stream_says_how_its_job_ended():
     with frozen(daemon):
         connection = daemon.connect()
