@@ -65,6 +65,7 @@ static const struct {
     {"fashion-mnist", "class: sneaker", 7, ""},
     {"fashion-mnist", "class:10", -1, "prompt must name a class from class:0 to class:9"},
     {"fashion-mnist", "class:99999999999999999999999", -1, "prompt must name a class from class:0 to class:9"},
+    {"fashion-mnist", "class:18446744073709551623", -1, "prompt must name a class from class:0 to class:9"},
     {"fashion-mnist", "class:4294967303", -1, "prompt must name a class from class:0 to class:9"},
     {"fashion-mnist", "class:", -1, NONE "; GET /models/fashion-mnist has all, by name or as class:N"},
     {"fashion-mnist", "class:-1", -1, NONE},
