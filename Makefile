@@ -92,6 +92,7 @@ help:
 ## make check        format, static analysis, include law, hardened flags
 ## make torture      for MINUTES (60): kills, power cuts, faults, seeds, fuzzing, ONLY=kills,... of them; adds up in $TORTURE_DIR (torture/)
 ## make soak         for MINUTES (60): half the capacity and a fault every 30 s; what it does to memory and files
+## make screenshots  pictures of the page in build/screenshots, where Debian's chromium and chromium-driver are installed
 ## make bench        measure; results beside their floors
 ## make SANITIZER=address|undefined|thread test
 ## make image-test   build the container image without Docker and try it
@@ -223,7 +224,7 @@ fuzz:
 fuzz-test:
 	@tests/fuzz/million.sh
 
-.PHONY: deps run test torture soak tests-build check bench install examples arm-test image-test clean
+.PHONY: deps run test torture soak tests-build check bench screenshots install examples arm-test image-test clean
 deps:
 	@sh deploy/packages.sh install build runtime try
 
@@ -291,6 +292,9 @@ check:
 	@echo "static analysis"; cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --suppressions-list=tests/tidy/cppcheck.txt \
 	  --error-exitcode=1 -D_GNU_SOURCE -I. -Iengine -j2 engine api server
 	@echo "checked"
+
+screenshots: build
+	@DENOISED=$(CURDIR)/$(OUT)/denoised python3 tests/browser/screenshots.py
 
 bench: build $(BENCHES)
 	@tests/bench/run.sh $(OUT)
