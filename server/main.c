@@ -8,10 +8,10 @@
 static void print_help(void)
 {
     const dn_command *command;
-    printf("usage: denoised COMMAND [OPTION...]\nServes, trains and runs class-conditional diffusion models.\n\n");
+    printf("usage: denoised COMMAND [OPTION...]        denoised COMMAND --help says more\n"
+           "Serves, trains and runs class-conditional diffusion models.\n\n");
     for (size_t i = 0; (command = dn_command_at(i)) != NULL; i++)
         printf("  %-12s %s\n", command->name, command->help);
-    printf("\ndenoised COMMAND --help says more.\n");
 }
 
 int main(int argc, char **argv)

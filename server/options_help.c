@@ -64,6 +64,22 @@ static void print_option(const dn_option *option, bool letters, size_t left)
     print_wrapped(help, left + 4);
 }
 
+/* Its lines as they are, but for those that are too long. */
+static void print_footer(const char *footer)
+{
+    char text[512];
+    printf("\n");
+    while (*footer != '\0') {
+        const size_t bytes = strcspn(footer, "\n");
+        snprintf(text, sizeof text, "%.*s", (int)bytes, footer);
+        if (bytes > COLUMNS)
+            print_wrapped(text, 0);
+        else
+            printf("%s\n", text);
+        footer += bytes + (footer[bytes] == '\n');
+    }
+}
+
 void dn_options_print_help(const dn_command_line *line, bool all)
 {
     const dn_option help = {.name = "help", .help = "print this"};
@@ -90,5 +106,5 @@ void dn_options_print_help(const dn_command_line *line, bool all)
         print_option(&help_all, letters, left);
     print_option(&help, letters, left);
     if (line->footer)
-        printf("\n%s\n", line->footer);
+        print_footer(line->footer);
 }
