@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "api/base64.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/sha256.h"
@@ -16,6 +17,7 @@
 #include "server/log.h"
 
 #define AUTH_FILE_BYTES_MAX (1u << 20)
+#define AUTH_BASIC_BYTES_MAX 1023 /* of a user's name, a colon and a secret; a multiple of three */
 #define AUTH_SECRETS_FOLDER "/run/secrets/"
 
 typedef struct auth_key {
@@ -282,19 +284,46 @@ static bool find(const auth_keys *among, const unsigned char hash[DN_SHA256_BYTE
     return found;
 }
 
-bool auth_check(auth *a, const char *authorization, auth_identity *out)
+static bool check_secret(auth *a, const char *secret, auth_identity *out)
 {
     unsigned char hash[DN_SHA256_BYTES];
-    if (authorization == NULL || strncasecmp(authorization, "Bearer ", 7) != 0) {
-        return false;
-    }
-    const char *secret = authorization + 7 + strspn(authorization + 7, " ");
     look_again(a);
     dn_sha256_of(hash, secret, strlen(secret));
     pthread_mutex_lock(&a->lock);
     bool of_file = find(&a->of_file, hash, out), of_store = find(&a->of_store, hash, out);
     pthread_mutex_unlock(&a->lock);
     return of_file || of_store;
+}
+
+/* What stands behind a scheme's name; NULL: it is another. */
+static const char *credentials(const char *authorization, const char *scheme)
+{
+    const size_t bytes = strlen(scheme);
+    if (authorization == NULL || strncasecmp(authorization, scheme, bytes) != 0) {
+        return NULL;
+    }
+    return authorization + bytes + strspn(authorization + bytes, " ");
+}
+
+bool auth_check(auth *a, const char *authorization, auth_identity *out)
+{
+    const char *secret = credentials(authorization, "Bearer ");
+    return secret != NULL && check_secret(a, secret, out);
+}
+
+bool auth_check_basic(auth *a, const char *authorization, auth_identity *out)
+{
+    unsigned char pair[AUTH_BASIC_BYTES_MAX + 1];
+    const char *text = credentials(authorization, "Basic ");
+    size_t bytes = 0;
+    if (text == NULL || strlen(text) > AUTH_BASIC_BYTES_MAX / 3 * 4 || !api_base64_decode(pair, &bytes, text, strlen(text))) {
+        return false;
+    }
+    pair[bytes] = '\0';
+    const unsigned char *colon = memchr(pair, ':', bytes);
+    const bool fine = colon != NULL && check_secret(a, (const char *)colon + 1, out);
+    explicit_bzero(pair, sizeof pair);
+    return fine;
 }
 
 /* ---- How much */

@@ -48,6 +48,8 @@ bool auth_required(auth *a);
 size_t auth_count(auth *a); /* keys that are good */
 /* authorization: the header's value or NULL. True with *out filled. */
 bool auth_check(auth *a, const char *authorization, auth_identity *out);
+/* The same of "Basic BASE64(user:password)" (RFC 7617): the password is the key, whatever the user's name. */
+bool auth_check_basic(auth *a, const char *authorization, auth_identity *out);
 
 /* Takes one request off a key's rate. False: too soon; *retry_seconds, at least 1, says when there will be one. */
 bool auth_allow_request(auth *a, const auth_identity *who, unsigned *retry_seconds);

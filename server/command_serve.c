@@ -22,6 +22,7 @@
 #include "server/log.h"
 #include "server/log_sink.h"
 #include "server/serve_options.h"
+#include "server/sdapi_calls.h"
 #include "server/service.h"
 #include "server/version.h"
 
@@ -125,6 +126,7 @@ static dn_status open_parts(serve_run *run, dn_error *error)
         status = as_configuration(auth_open(&s->auth, o->api_key_file[0] != '\0' ? o->api_key_file : NULL, error), error);
     }
     if (status == DN_OK && (status = check_data_folder(o->data, error)) == DN_OK && (status = hub_create(&s->hub, error)) == DN_OK &&
+        (status = sdapi_calls_create(&s->sdapi, s->hub, error)) == DN_OK &&
         (status = metrics_create(&s->metrics, error)) == DN_OK && (status = models_create(&s->models, error)) == DN_OK) {
         status = add_models(run, error);
     }
@@ -214,6 +216,7 @@ static void close_parts(serve_run *run)
     }
     models_free(s->models);
     metrics_free(s->metrics);
+    sdapi_calls_free(s->sdapi);
     hub_free(s->hub);
     auth_free(s->auth);
     free(s->stream_counts);

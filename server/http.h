@@ -79,6 +79,7 @@ typedef char *http_refusal(http_request *request, const api_problem *problem, in
 typedef struct http_dialect {
     const char *prefix; /* "/v1/", below the base path */
     http_refusal *refusal;
+    bool basic; /* its clients send a user and a password: the password may be the key */
 } http_dialect;
 
 typedef struct http_options {

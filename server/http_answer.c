@@ -116,30 +116,32 @@ static char *native_refusal(http_request *request, const api_problem *problem, i
     return api_problem_json(problem, request->id);
 }
 
-static http_refusal *refusal_of(const http_request *request)
+const http_dialect *http_dialect_of(const http_request *request)
 {
     const http *server = request->server;
     const size_t base = strlen(server->base_path);
     const bool inside = request->path != NULL && strncmp(request->path, server->base_path, base) == 0;
     for (const http_dialect *d = server->options.dialects; inside && d != NULL && d->prefix != NULL; d++) {
         if (strncmp(request->path + base, d->prefix, strlen(d->prefix)) == 0) {
-            return d->refusal;
+            return d;
         }
     }
-    return native_refusal;
+    return NULL;
 }
 
 void http_problem(http_request *request, const api_problem *problem)
 {
     int status = 500;
     const char *content_type = NULL;
+    const http_dialect *dialect = http_dialect_of(request);
     if (problem->retry_after_seconds > 0) {
         http_add_header(request, "Retry-After", "%u", problem->retry_after_seconds);
     }
     if (problem->code == API_UNAUTHORIZED) {
-        http_add_header(request, "WWW-Authenticate", "Bearer realm=\"denoised\"");
+        http_add_header(request, "WWW-Authenticate", "%sBearer realm=\"denoised\"",
+                        dialect != NULL && dialect->basic ? "Basic realm=\"denoised\", " : "");
     }
-    char *json = refusal_of(request)(request, problem, &status, &content_type);
+    char *json = (dialect != NULL ? dialect->refusal : native_refusal)(request, problem, &status, &content_type);
     if (request->server->options.metrics != NULL) {
         metrics_refused(request->server->options.metrics, problem->code);
     }

@@ -96,6 +96,8 @@ bool http_check_origin(http_request *request); /* false: one of theirs that may 
 void http_origin_headers(const http_request *request, struct MHD_Response *response);
 bool http_preflight(http_request *request, const char *methods); /* true: a preflight that is allowed; answered */
 
+const http_dialect *http_dialect_of(const http_request *request); /* NULL: none */
+
 /* http_key.c: fills in the request's client and what its key allows; false: refused and answered. */
 bool http_check_key(http_request *request);
 

@@ -16,8 +16,13 @@ bool http_check_key(http_request *request)
         return true;
     }
     snprintf(request->client, sizeof request->client, "-");
-    if (!auth_check(keys, http_header(request, "Authorization"), &request->who)) {
-        http_refuse(request, API_UNAUTHORIZED, "an API key is needed: Authorization: Bearer SECRET");
+    const http_dialect *dialect = http_dialect_of(request);
+    const char *authorization = http_header(request, "Authorization");
+    const bool basic = dialect != NULL && dialect->basic;
+    if (!auth_check(keys, authorization, &request->who) && !(basic && auth_check_basic(keys, authorization, &request->who))) {
+        http_refuse(request, API_UNAUTHORIZED,
+                    basic ? "an API key is needed: as the password, with any user name, or Authorization: Bearer SECRET"
+                          : "an API key is needed: Authorization: Bearer SECRET");
         return false;
     }
     memcpy(request->client, request->who.client, sizeof request->client);

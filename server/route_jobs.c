@@ -201,7 +201,20 @@ static void log_canceled(service *s, const char *id)
     }
 }
 
-/* What the cancel came to: tell the worker or the streams. False: refused and answered. */
+void route_canceled(service *s, const store_request *done)
+{
+    if (done->state_after == API_STATE_RUNNING) {
+        dispatcher_cancel(s->dispatcher, done->id);
+    } else {
+        hub_milestone(s->hub, done->id, done->event_seq, true);
+        hub_forget(s->hub, done->id);
+        hub_queue_moved(s->hub);
+        metrics_add(s->metrics, METRIC_JOBS_CANCELED, 1);
+        log_canceled(s, done->id);
+    }
+}
+
+/* What the cancel came to. False: refused and answered. */
 static bool canceled(http_request *request, delete_state *d)
 {
     service *s = request->application;
@@ -210,14 +223,8 @@ static bool canceled(http_request *request, delete_state *d)
         route_store_refusal(request, s, done);
         return false;
     }
-    if (done->result == STORE_OK && done->state_after == API_STATE_RUNNING) {
-        dispatcher_cancel(s->dispatcher, done->id);
-    } else if (done->result == STORE_OK) {
-        hub_milestone(s->hub, done->id, done->event_seq, true);
-        hub_forget(s->hub, done->id);
-        hub_queue_moved(s->hub);
-        metrics_add(s->metrics, METRIC_JOBS_CANCELED, 1);
-        log_canceled(s, done->id);
+    if (done->result == STORE_OK) {
+        route_canceled(s, done);
     }
     return true;
 }

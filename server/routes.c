@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/sdapi.h"
 #include "server/service.h"
 
 #define READERS (AUTH_READ | AUTH_READ_ALL | AUTH_ADMIN)
@@ -26,14 +27,45 @@ const http_route service_routes[] = {
     {"GET", "/readyz", route_readyz, 0, 0},
     {"GET", "/metrics", route_metrics, 0, AUTH_METRICS | AUTH_READ_ALL | AUTH_ADMIN},
     {"GET", "/stats", route_stats, 0, AUTH_ADMIN},
+    {"POST", "/sdapi/v1/txt2img", route_sdapi_txt2img, API_BODY_BYTES_MAX, AUTH_SUBMIT},
+    {"POST", "/sdapi/v1/img2img", route_sdapi_img2img, API_BODY_IMAGE_BYTES_MAX, AUTH_SUBMIT},
+    {"GET", "/sdapi/v1/progress", route_sdapi_progress, 0, READERS},
+    {"POST", "/internal/progress", route_sdapi_task, API_BODY_BYTES_MAX, READERS},
+    {"POST", "/sdapi/v1/interrupt", route_sdapi_interrupt, API_BODY_BYTES_MAX, AUTH_SUBMIT | AUTH_ADMIN},
+    {"POST", "/sdapi/v1/skip", route_sdapi_skip, API_BODY_BYTES_MAX, AUTH_SUBMIT | AUTH_ADMIN},
+    {"GET", "/sdapi/v1/samplers", route_sdapi_samplers, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/schedulers", route_sdapi_schedulers, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/sd-models", route_sdapi_models, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/options", route_sdapi_options_get, 0, AUTH_ANY},
+    {"POST", "/sdapi/v1/options", route_sdapi_options_set, API_BODY_BYTES_MAX, AUTH_SUBMIT},
+    {"POST", "/sdapi/v1/png-info", route_sdapi_png_info, API_BODY_IMAGE_BYTES_MAX, AUTH_ANY},
+    {"GET", "/sdapi/v1/cmd-flags", route_sdapi_flags, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/memory", route_sdapi_memory, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/scripts", route_sdapi_scripts, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/embeddings", route_sdapi_embeddings, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/script-info", route_sdapi_none, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/sd-vae", route_sdapi_none, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/upscalers", route_sdapi_none, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/latent-upscale-modes", route_sdapi_none, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/prompt-styles", route_sdapi_none, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/loras", route_sdapi_none, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/hypernetworks", route_sdapi_none, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/face-restorers", route_sdapi_none, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/realesrgan-models", route_sdapi_none, 0, AUTH_ANY},
+    {"GET", "/sdapi/v1/extensions", route_sdapi_none, 0, AUTH_ANY},
+    {"POST", "/sdapi/v1/refresh-checkpoints", route_sdapi_refresh, API_BODY_BYTES_MAX, AUTH_SUBMIT},
+    {"POST", "/sdapi/v1/refresh-vae", route_sdapi_refresh, API_BODY_BYTES_MAX, AUTH_SUBMIT},
+    {"POST", "/sdapi/v1/refresh-loras", route_sdapi_refresh, API_BODY_BYTES_MAX, AUTH_SUBMIT},
     {"GET", "/page/{}", route_page, 0, 0},
     {"GET", "/", route_root, 0, 0},
     {NULL, NULL, NULL, 0, 0},
 };
 
 const http_dialect service_dialects[] = {
-    {"/v1/", route_openai_refusal},
-    {NULL, NULL},
+    {"/v1/", route_openai_refusal, false},
+    {"/sdapi/v1/", sdapi_refusal, true},
+    {"/internal/", sdapi_refusal, true},
+    {NULL, NULL, false},
 };
 
 const char *route_reach(const http_request *request)

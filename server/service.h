@@ -26,6 +26,7 @@ typedef struct service {
     auth *auth;
     webhooks *webhooks; /* NULL: there are none */
     picture_hasher *pictures;
+    struct sdapi_calls *sdapi;
     const char *base_path;
     const char *public_url; /* how clients reach it, without the base path; "": nobody has said */
     const char *version, *build;
@@ -73,6 +74,7 @@ bool route_flag(http_request *request, const char *name, bool otherwise, bool *o
 /* Answers shared by routes. */
 void route_missing(http_request *request, store_result result); /* 404, 410 or 503 */
 void route_store_problem(service *s, const store_request *done, api_problem *problem); /* why a write was not STORE_OK */
+void route_canceled(service *s, const store_request *done); /* a STORE_CANCEL was STORE_OK: tells the worker, or the streams */
 void route_store_refusal(http_request *request, service *s, const store_request *done); /* the same, answered */
 /* The JOB body, with Location, and Retry-After when it is 202. status 0: 200 when it shows a job that has ended, else 202. */
 void route_job(http_request *request, int status, const char *id);
@@ -118,5 +120,11 @@ http_refusal route_openai_refusal; /* OpenAI's shape of every refusal below /v1/
 
 /* The dialects by their paths, ended by prefix NULL. */
 extern const http_dialect service_dialects[];
+
+http_handler route_sdapi_txt2img, route_sdapi_img2img; /* route_sdapi.c */
+http_handler route_sdapi_progress, route_sdapi_task, route_sdapi_interrupt, route_sdapi_skip; /* route_sdapi_progress.c */
+http_handler route_sdapi_samplers, route_sdapi_schedulers, route_sdapi_models, route_sdapi_none, route_sdapi_embeddings, route_sdapi_scripts,
+    route_sdapi_refresh, route_sdapi_flags, route_sdapi_memory, route_sdapi_options_get, route_sdapi_options_set,
+    route_sdapi_png_info; /* route_sdapi_info.c */
 
 #endif

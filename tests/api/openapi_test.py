@@ -166,6 +166,10 @@ def main():
     check("bounds_are_limits_h", bounds_differ(document, schemas))
     codes = re.findall(r'X\(\w+, \d+, "([a-z-]+)"', read("api/problem.h"))
     check("codes_are_problem_h", sorted(set(codes) ^ set(schemas["Problem"]["properties"]["code"]["enum"])) or ([] if codes else ["no table"]))
+    sdapi = re.findall(r"^    X\((\w+), [A-Z]+, ", read("api/sdapi_fields.h"), re.M)
+    check("sdapi_fields_are_the_table", sorted(set(sdapi) ^ set(schemas["SdapiRequest"]["properties"])) or ([] if sdapi else ["no table"]))
+    sdapi_options = re.findall(r'^    \{"(\w+)", .*, (?:FREE|FIXED)\},', read("api/sdapi_options.c"), re.M)
+    check("sdapi_options_are_the_table", sorted(set(sdapi_options) ^ set(schemas["SdapiOptions"]["properties"])) or ([] if sdapi_options else ["no table"]))
     states = re.findall(r'\[API_STATE_\w+\] = "(\w+)"', read("api/views.c"))
     check("states_are_views_c", sorted(set(states) ^ set(schemas["State"]["enum"])) or ([] if states else ["no table"]))
     accepted = set(schemas["AcceptedRequest"]["properties"]) - {"class_name", "negative_class_name"}

@@ -43,6 +43,15 @@ def narrowed(whole, model):
                              "class_label": {"type": "integer", "minimum": 0, "maximum": model["class_count"] - 1},
                              "sampler": {"type": "string", "enum": ["ddim", "euler", "dpmpp_2m"]}, "n": {"type": "integer", "minimum": 1, "maximum": 3}}
     request["required"] = ["class_label", "model"]
+    webui = narrow["components"]["schemas"]["SdapiRequest"]
+    webui["properties"] = {**{name: webui["properties"][name] for name in ("seed", "cfg_scale", "restore_faces", "hr_scale", "save_images", "alwayson_scripts")},
+                           "prompt": {"type": "string", "enum": ["sneaker", "class:8"]}, "steps": steps, "n_iter": request["properties"]["n"],
+                           "sampler_name": {"type": "string", "enum": ["Euler a", "DDIM", "DPM++ 2M"]}, "width": {"enum": [model["width"], None]}}
+    webui["required"] = ["prompt"]
+    title = f"{model['name']} [{model['weights_sha256'][:10]}]"
+    narrow["components"]["schemas"]["SdapiOptions"]["properties"]["sd_model_checkpoint"] = {"enum": [title, None]}
+    for path in ("/sdapi/v1/img2img", "/sdapi/v1/png-info"):  # their pictures must have a size, or be some
+        del narrow["paths"][path]
     return narrow
 
 
