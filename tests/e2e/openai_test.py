@@ -39,17 +39,21 @@ def add(data, name, *options):
     return f"Bearer {done.stdout.strip()}"
 
 
-@contextlib.contextmanager
-def frozen(at):
-    """Its worker stands still: no job ends meanwhile."""
-    pids = eventually(at.worker_pids, what="a worker")
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+class Busy(Daemon):
+    """Makes one picture at a time, each step of it in 20 ms at least."""
+
+    def __init__(self, *options, **more):
+        super().__init__("--batching", "single", *options, program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow20"}, **more)
+
+    @contextlib.contextmanager
+    def held(self, **headers):
+        """An urgent job of twenty minutes is before all others: none of them begins meanwhile."""
+        posted = self.post({"steps": 1000, "n": 64, "priority": 10}, **headers)
+        same(posted.status, 202, "the job that is before all others")
+        at = posted.headers["location"]
+        eventually(lambda: self.get(at, **headers).json["state"] == "running", what="it runs")
         yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        self.call("DELETE", at, **headers)
 
 
 def in_background(call):
@@ -203,43 +207,45 @@ def a_key_makes_one_job():
     first, again = [post({"prompt": "a shirt", "steps": 2}, Idempotency_Key="openai-1") for _ in range(2)]
     same((again.headers.get("idempotency-replayed"), again.headers["location"], again.json), ("true", first.headers["location"], first.json), "again")
     refused(post({"prompt": "a bag", "steps": 2}, Idempotency_Key="openai-1"), 400, "invalid_request_error", "idempotency_mismatch")
-    answer = daemon.post({"class_label": 6, "steps": 2}, Idempotency_Key="openai-1")
+    same(post({"class_label": 6, "steps": 2}, Idempotency_Key="openai-2").status, 200, "a body that both routes take")
+    answer = daemon.post({"class_label": 6, "steps": 2}, Idempotency_Key="openai-2")
     same((answer.status, answer.json["code"]), (422, "idempotency-mismatch"), "another route is another request")
-    same(daemon.jobs_in_store(), rows + 1, "rows")
+    same(daemon.jobs_in_store(), rows + 2, "rows")
 
 
 @test
 def who_waits_too_long_is_told_where_the_job_is():
-    with frozen(daemon):
-        slow = {"prompt": "a dress", "steps": 2, "seed": 3}
-        told = refused(post(slow, X_Stainless_Read_Timeout="0.5"), 504, "server_error", "timeout")
-        same(post(slow, X_Stainless_Timeout="0.5").status, 504, "as another client of theirs says it")
-        check(f"/jobs/{job_of(told)}" in told.json["error"]["message"] and int(told.headers["retry-after"]) >= 1, "where to look")
-        same(told.headers["x-should-retry"], "false", "another try would be another job")
-        same(daemon.get(told.headers["location"]).json["state"] in ("queued", "running"), True, "it goes on")
-        keyed = refused(post(slow, Prefer="wait=0", Idempotency_Key="patience"), 504, "server_error", "timeout")
-        same(keyed.headers["x-should-retry"], "true", "another try waits for the same job")
-        waiting = in_background(lambda: post(slow, Idempotency_Key="patience"))
-        gone = daemon.connect()
-        rows = daemon.jobs_in_store()
-        gone.request("POST", IMAGES, json.dumps(dict(slow, seed=4)), {"Content-Type": "application/json"})
-        eventually(lambda: daemon.jobs_in_store() == rows + 1, what="the job of who leaves")
-        gone.close()
-    answer = waiting()
-    same((answer.status, answer.headers.get("idempotency-replayed"), job_of(answer)), (200, "true", job_of(keyed)), "waiting on with the key")
-    for job in daemon.get("/jobs?limit=4").json["jobs"]:
-        same(daemon.wait(job["id"])["state"], "succeeded", "a job nobody waits for any more")
+    slow = {"prompt": "a dress", "steps": 2, "seed": 3}
+    with Busy() as busy:
+        with busy.held():
+            told = refused(post(slow, busy, X_Stainless_Read_Timeout="0.5"), 504, "server_error", "timeout")
+            same(post(slow, busy, X_Stainless_Timeout="0.5").status, 504, "as another client of theirs says it")
+            check(f"/jobs/{job_of(told)}" in told.json["error"]["message"] and int(told.headers["retry-after"]) >= 1, "where to look")
+            same(told.headers["x-should-retry"], "false", "another try would be another job")
+            check(busy.get(told.headers["location"]).json["state"] in ("queued", "running"), "it goes on")
+            keyed = refused(post(slow, busy, Prefer="wait=0", Idempotency_Key="patience"), 504, "server_error", "timeout")
+            same(keyed.headers["x-should-retry"], "true", "another try waits for the same job")
+            waiting = in_background(lambda: post(slow, busy, Idempotency_Key="patience"))
+            gone = busy.connect()
+            rows = busy.jobs_in_store()
+            gone.request("POST", IMAGES, json.dumps(dict(slow, seed=4)), {"Content-Type": "application/json"})
+            eventually(lambda: busy.jobs_in_store() == rows + 1, what="the job of who leaves")
+            gone.close()
+        answer = waiting()
+        same((answer.status, answer.headers.get("idempotency-replayed"), job_of(answer)), (200, "true", job_of(keyed)), "waiting on with the key")
+        for job in busy.get("/jobs?limit=4").json["jobs"]:
+            same(busy.wait(job["id"])["state"], "succeeded", "a job nobody waits for any more")
 
 
 @test
 def jobs_that_end_badly_say_so():
     failed = refused(post({"prompt": "a bag", "steps": 1000, "n": 64, "deadline_ms": 1}), 500, "server_error", "job_failed")
     same((failed.headers["x-should-retry"], daemon.get(failed.headers["location"]).json["state"]), ("false", "failed"), "not to be tried again")
-    with frozen(daemon):
-        waiting = in_background(lambda: post({"prompt": "a bag", "steps": 3, "seed": 991}))
-        job = eventually(lambda: [j["id"] for j in daemon.get("/jobs?limit=1").json["jobs"] if j["request"]["seed"] == "991"], what="its job")[0]
-        daemon.call("DELETE", f"/jobs/{job}")
-    canceled = refused(waiting(), 409, "invalid_request_error", "canceled")
+    with Busy() as busy, busy.held():
+        waiting = in_background(lambda: post({"prompt": "a bag", "steps": 3, "seed": 991}, busy))
+        job = eventually(lambda: [j["id"] for j in busy.get("/jobs?limit=1").json["jobs"] if j["request"]["seed"] == "991"], what="its job")[0]
+        busy.call("DELETE", f"/jobs/{job}")
+        canceled = refused(waiting(), 409, "invalid_request_error", "canceled")
     same((canceled.headers["x-should-retry"], job_of(canceled)), ("false", job), "of OpenAI's clients a 409 would be tried again")
 
 
@@ -308,12 +314,12 @@ def partial_pictures_have_the_size_of_the_last():
 
 @test
 def a_stream_says_how_its_job_ended():
-    with frozen(daemon):
-        connection = daemon.connect()
+    with Busy() as busy, busy.held():
+        connection = busy.connect()
         connection.request("POST", IMAGES, json.dumps({"prompt": "a bag", "seed": 992, "steps": 3, "stream": True}), {"Content-Type": "application/json"})
-        job = eventually(lambda: [j["id"] for j in daemon.get("/jobs?limit=1").json["jobs"] if j["request"]["seed"] == "992"], what="its job")[0]
-        daemon.call("DELETE", f"/jobs/{job}")
-    events = [e for e in read_events(connection) if e["event"]]
+        job = eventually(lambda: [j["id"] for j in busy.get("/jobs?limit=1").json["jobs"] if j["request"]["seed"] == "992"], what="its job")[0]
+        busy.call("DELETE", f"/jobs/{job}")
+        events = [e for e in read_events(connection) if e["event"]]
     same([(e["event"], e["json"]["type"], e["json"]["error"]["code"]) for e in events], [("error", "error", "canceled")], "the events")
     events = stream({"prompt": "a bag", "steps": 1000, "n": 64, "deadline_ms": 1, "partial_images": 1})
     same([(e["event"], e["json"]["error"]["type"], e["json"]["error"]["code"]) for e in events[-1:]], [("error", "server_error", "job_failed")], "the last")
@@ -321,8 +327,8 @@ def a_stream_says_how_its_job_ended():
 
 @test
 def streams_have_their_limit():
-    with Daemon("--streams-max", "1") as other:
-        with frozen(other):
+    with Busy("--streams-max", "1") as other:
+        with other.held():
             open_one = other.connect()
             open_one.request("POST", IMAGES, json.dumps({"prompt": "a bag", "steps": 2, "stream": True}), {"Content-Type": "application/json"})
             same(open_one.getresponse().status, 200, "the first")
@@ -339,7 +345,8 @@ def keys_scopes_rates_and_budgets_hold():
     data = scratch("data")
     alice, bob, reader = add(data, "alice"), add(data, "bob"), add(data, "carol", "--scopes", "read")
     rated, poor, few = add(data, "rated", "--rate", "0.2"), add(data, "poor", "--budget", "0.001"), add(data, "few", "--pending-jobs", "1")
-    with Daemon(data=data) as other:
+    enough = add(data, "enough", "--budget", "0.014")  # 8x8 pictures: 100 steps are 0.0064 megapixel-steps, and there are two of them
+    with Busy(data=data) as other:
         body = {"prompt": "a bag", "steps": 2}
         answer = refused(post(body, other), 401, "authentication_error", "invalid_api_key")
         same(answer.headers["www-authenticate"], 'Bearer realm="denoised"', "WWW-Authenticate")
@@ -358,7 +365,9 @@ def keys_scopes_rates_and_budgets_hold():
         check(int(late.headers["retry-after"]) >= 1, "Retry-After")
         never = refused(post(dict(body, steps=1000), other, Authorization=poor), 429, "rate_limit_error", "rate_limit_exceeded")
         check("megapixel-steps" in never.json["error"]["message"], "why")
-        with frozen(other):
+        hundred = {"prompt": "a bag", "steps": 100, "guidance_scale": 1, "sampler": "ddim"}
+        same([post(hundred, other, Authorization=enough, Idempotency_Key=key).status for key in "aaaab"], [200] * 5, "what is known already costs nothing")
+        with other.held(Authorization=alice):
             refused(post(body, other, Authorization=few, Prefer="wait=0"), 504, "server_error", "timeout")
             full = refused(post(body, other, Authorization=few), 429, "rate_limit_error", "rate_limit_exceeded")
             check(int(full.headers["retry-after"]) >= 1, "Retry-After")
