@@ -89,7 +89,8 @@ def the_unit_is_tight():
 @test
 def the_compose_file_is_tight():
     services = compose()["services"]
-    same(sorted(services), ["denoised", "proxy"], "services")
+    same(sorted(services), ["denoised", "grafana", "prometheus", "proxy", "scrape"], "services")
+    same(sorted(name for name, service in services.items() if "profiles" not in service), ["denoised", "proxy"], "services without a profile")
     for name, service in services.items():
         same((service["read_only"], service["cap_drop"]), (True, ["ALL"]), f"{name}: root file system and capabilities")
         check("no-new-privileges:true" in service["security_opt"], f"{name}: new privileges")
@@ -102,7 +103,10 @@ def the_compose_file_is_tight():
     same(daemon["user"], "10001:10001", "user of the daemon")
     same((daemon["pids_limit"], daemon["ulimits"], daemon["init"]), (512, {"nofile": 65536, "core": 0}, True), "limits")
     check(daemon["mem_limit"] and daemon["restart"] == "on-failure:5", "memory and restarts")
-    same([name for name, service in services.items() if "ports" in service], ["proxy"], "who publishes a port")
+    same([name for name, service in services.items() if "ports" in service], ["proxy", "grafana"], "who publishes a port")
+    check(all(port.startswith("127.0.0.1:") for port in services["grafana"]["ports"]), "Grafana is for this host")
+    check(not any(set(daemon["networks"]) & set(service["networks"]) for name, service in services.items() if name != "denoised"), "the daemon's network is its own")
+    same((services["scrape"]["networks"], compose()["networks"]["observe"]), (["observe"], {"internal": True}), "who reaches the metrics")
     check(not set(daemon["networks"]) & set(proxy["networks"]), "the daemon is on the proxy's network")
     check(all(compose()["networks"][name]["internal"] for name in daemon["networks"]), "the daemon reaches the world")
 

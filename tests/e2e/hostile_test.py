@@ -157,6 +157,10 @@ def run_paths(daemon, proxied):
     print(f"     {total} ids and queries {'through nginx' if proxied else 'directly'}; health within {1000 * health.slowest:.0f} ms")
 
 
+REQUEST_LINE = re.compile(r"\S+Z info http: [A-Za-z_-]{1,16} (-|[!-~]{1,256}) \d{1,3}( route=\S+)? bytes=\d+ seconds=\d+\.\d{6} client=\S+"
+                          r" request_id=[0-9a-f]{32}")
+
+
 def check_log(daemon):
     """Nothing in the log can move a terminal's cursor, nor is there a line that no request made."""
     with open(daemon.log_path, "rb") as log:
@@ -164,7 +168,8 @@ def check_log(daemon):
     check(re.search(rb"[^\n -~]", text) is None, "a byte that is not printable ASCII is in the log")
     # A line of a request is one: what a client chose of it has no space, and stands in its place.
     for line in text.decode("ascii").splitlines():
-        check(not re.match(r"\d{4}-", line) or re.fullmatch(r"\S+Z [0-9a-f]{32} [A-Za-z_-]{1,16} (-|[!-~]{1,256}) \d{1,3} \d+ [0-9.]+ ms \S+", line), line)
+        check(re.match(r"\d{4}-\d\d-\d\dT[0-9:.]{12}Z (info|warning|error) [a-z]+: ", line), line)
+        check(" http: " not in line or "images/" in line or REQUEST_LINE.fullmatch(line), line)
     check(http_cases.KEY not in text and b"DROP TABLE" not in text and b"passwd HTTP" not in text, "what a client sent is in the log")
 
 
@@ -282,7 +287,7 @@ def hostile_commands_get_their_answers():
                                           env=dict(os.environ, **(environment[0] if environment else {})))
                 except subprocess.TimeoutExpired:
                     raise AssertionError(f"{group}: {name}: it started") from None
-                first = done.stderr.decode("utf8", "replace").split("\n")[0]
+                first = re.sub(r"^\d{4}-\S+Z ", "", done.stderr.decode("utf8", "replace").split("\n")[0])  # a line of the log has its time
                 if line.endswith("..."):
                     line, first = line[:-3], first[:len(line) - 3]
                 same((first, done.returncode, done.stdout), (line, status, b""), f"{group}: {name}")

@@ -33,20 +33,21 @@ def free_port():
     raise AssertionError("no port is free")
 
 
-def rewritten(changes):
-    """deploy/nginx.conf with (old, new) texts replaced; every old text must be there."""
-    with open(os.path.join(ROOT, "deploy/nginx.conf"), encoding="utf8") as conf:
+def rewritten(changes, name="nginx.conf"):
+    """deploy/nginx.conf, or another file, with (old, new) texts replaced; every old text must be there."""
+    with open(os.path.join(ROOT, "deploy", name), encoding="utf8") as conf:
         text = conf.read()
     for old, new in changes:
-        check(old in text, f"deploy/nginx.conf has no {old!r}")
+        check(old in text, f"deploy/{name} has no {old!r}")
         text = text.replace(old, new)
     return text
 
 
 class Nginx:
-    """nginx before socket_path (default: denoised.sock in its own folder). changes: further (old, new) texts of its configuration."""
+    """nginx before socket_path (default: denoised.sock in its own folder). changes: further (old, new) texts of its configuration, which is
+    the file of deploy/ that is named, and listens where that says."""
 
-    def __init__(self, socket_path=None, changes=()):
+    def __init__(self, socket_path=None, changes=(), name="nginx.conf", listen="listen 8080;"):
         program = have_nginx()
         if not program:
             raise Skip("nginx is not installed")
@@ -57,8 +58,8 @@ class Nginx:
         self.port = free_port()
         conf = os.path.join(self.folder, "nginx.conf")
         with open(conf, "w", encoding="utf8") as out:
-            out.write(rewritten([(" /tmp/", f" {self.folder}/"), ("listen 8080;", f"listen 127.0.0.1:{self.port};"),
-                                 ("unix:/run/denoised/denoised.sock", f"unix:{self.socket_path}"), *changes]))
+            out.write(rewritten([(" /tmp/", f" {self.folder}/"), (listen, f"listen 127.0.0.1:{self.port};"),
+                                 ("unix:/run/denoised/denoised.sock", f"unix:{self.socket_path}"), *changes], name))
         os.chmod(conf, 0o644)
         self.log_path = os.path.join(self.folder, "log")
         who = {"user": NOBODY, "group": os.getegid(), "extra_groups": []} if os.geteuid() == 0 else {}

@@ -178,21 +178,21 @@ FOLDERS = [
      "denoised serve: {t}/data-short/denoised.db is not a sound SQLite database (file is not a database): restore a backup"),
     ("data that another daemon has", "+ --data {t}/locked", 75, "denoised serve: {t}/locked is in use by another denoised"),
     ("a model folder without a model", "+ --model-first b={t}/model-empty", 78,
-     "denoised: model b cannot be loaded: {t}/model-empty: there is no diffusion_pytorch_model.safetensors, nor any other file of weights"),
+     "error dispatcher: model b cannot be loaded: {t}/model-empty: there is no diffusion_pytorch_model.safetensors, nor any other file of weights"),
     ("a model that is no JSON", "+ --model-first b={t}/model-text", 78,
-     "denoised: model b cannot be loaded: {t}/model-text/model_index.json: byte 0: value expected"),
-    ("a model that is a list", "+ --model-first b={t}/model-list", 78, "denoised: model b cannot be loaded: {t}/model-list/model_index.json: not an object"),
+     "error dispatcher: model b cannot be loaded: {t}/model-text/model_index.json: byte 0: value expected"),
+    ("a model that is a list", "+ --model-first b={t}/model-list", 78, "error dispatcher: model b cannot be loaded: {t}/model-list/model_index.json: not an object"),
     ("a model of another kind", "+ --model-first b={t}/model-pipeline", 78,
-     'denoised: model b cannot be loaded: {t}/model-pipeline/model_index.json: StableDiffusionPipeline has no denoiser '
+     'error dispatcher: model b cannot be loaded: {t}/model-pipeline/model_index.json: StableDiffusionPipeline has no denoiser '
      '(one of "unet" and "transformer" is needed)'),
     ("a model with a key twice", "+ --model-first b={t}/model-twice", 78,
-     "denoised: model b cannot be loaded: {t}/model-twice/model_index.json: byte 32: duplicate key"),
+     "error dispatcher: model b cannot be loaded: {t}/model-twice/model_index.json: byte 32: duplicate key"),
     ("a model a hundred deep", "+ --model-first b={t}/model-deep", 78,
-     "denoised: model b cannot be loaded: {t}/model-deep/model_index.json: byte 16: nested too deeply"),
+     "error dispatcher: model b cannot be loaded: {t}/model-deep/model_index.json: byte 16: nested too deeply"),
     ("a model with a NUL", "+ --model-first b={t}/model-nul", 78,
-     "denoised: model b cannot be loaded: {t}/model-nul/model_index.json: byte 21: \\u0000 in a string"),
+     "error dispatcher: model b cannot be loaded: {t}/model-nul/model_index.json: byte 21: \\u0000 in a string"),
     ("a model without its network", "+ --model-first b={t}/model-no-unet", 78,
-     "denoised: model b cannot be loaded: {t}/model-no-unet/unet/config.json: No such file or directory"),
+     "error dispatcher: model b cannot be loaded: {t}/model-no-unet/unet/config.json: No such file or directory"),
 ]
 
 GROUPS = {"USAGE": USAGE, "OPTIONS": OPTIONS, "KEY_FILES": KEY_FILES, "FOLDERS": FOLDERS}
