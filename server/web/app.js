@@ -30,6 +30,7 @@ async function look() {
     await call('/readyz', {anonymous: true});
     if ($('status').dataset.state !== 'waiting') status('ready', 'Ready');
     if (!loaded) await (starting ??= start().finally(() => { starting = null; }));
+    else if (form.currentModel() && !form.currentModel().architecture && form.currentModel().state !== 'failed') await form.chooseModel(form.currentModel().name);
   } catch (error) {
     const state = unreachable(error) ? 'offline' : error.code === 'draining' ? 'draining' : 'loading';
     status(state, {offline: 'Not reachable, trying again', draining: 'Draining: no new pictures', loading: `Not ready: ${error.detail}`}[state]);
@@ -86,20 +87,26 @@ function countDown(until, detail) {
   if (left > 0) setTimeout(() => { if (again === until) countDown(until, detail); }, 250);
 }
 
-let sending = null;
+let sending = null, trying = false; // a request on its way; it has met no daemon, and is sent again and again
 /* Sends a request, or an array of them, and puts the jobs on the stage. Refusals are told beside their fields, or below the form. */
 export async function make(body, labels) {
   clearErrors();
   $('generate').setAttribute('aria-busy', 'true');
-  sending = new AbortController();
+  const control = new AbortController();
+  sending = control;
   try {
-    const made = await jobs.submit(body, {signal: sending.signal, onWait: (error) => banner(`${sentence(error.detail)} The request is sent again by itself.`)});
+    const made = await jobs.submit(body, {signal: control.signal, onWait: (error) => {
+      banner(`${sentence(error.detail)} The request is sent again by itself.`);
+      $('generate').textContent = 'Stop trying';
+      trying = true;
+    }});
     banner('');
     stage.show(made.map((one) => one.id), labels);
     keepInputs(body, made);
     others?.postMessage('made');
     return made;
   } catch (error) {
+    if (error.name === 'AbortError') { banner(''); return null; }
     if (!(error instanceof Problem)) throw error;
     banner('');
     explain(error);
@@ -107,7 +114,9 @@ export async function make(body, labels) {
     return null;
   } finally {
     $('generate').removeAttribute('aria-busy');
-    sending = null;
+    if (trying) $('generate').textContent = 'Generate';
+    trying = false;
+    if (sending === control) sending = null;
   }
 }
 
@@ -130,6 +139,7 @@ function refuse(error) {
 
 $('form').addEventListener('submit', async (event) => {
   event.preventDefault();
+  if (trying) { sending.abort(); return; }
   if (!loaded || Date.now() < again || sending) return;
   const made = await make(form.body());
   if (made && !form.locked()) form.roll();

@@ -1,8 +1,8 @@
-/* The jobs this page knows, kept up to date while they run. The jobs on the stage are watched by event stream (previews), at most three of them,
- * for a browser has six connections to one address in all its tabs; other jobs, and all of them while the tab is hidden, are polled together. */
+/* The jobs this page knows, kept up to date while they run. Jobs on the stage are watched by event stream (previews): two in a tab, four in
+ * all tabs, for a browser has six connections to one address. Other jobs, and all of them while the tab is hidden, are polled together. */
 import {call, events, get, Problem, token} from './api.js';
 
-const STREAMS_MAX = 3;
+const STREAMS_MAX = 2, STREAMS_OF_ALL_TABS = 4;
 const POLL_MS = 1000;
 const known = new Map();
 const listeners = new Set();
@@ -109,12 +109,22 @@ function openStreams() {
   for (const id of rest.slice(0, Math.max(0, STREAMS_MAX - streams.size))) stream(id);
 }
 
+/* Does the work while it holds one of the places that all tabs share; false: there is none. Without locks (no secure context) a tab counts its own. */
+async function inPlace(work) {
+  if (!navigator.locks) { await work(); return true; }
+  for (let place = 0; place < STREAMS_OF_ALL_TABS; place++) {
+    const done = await navigator.locks.request(`denoised stream ${place}`, {ifAvailable: true}, (lock) => (lock ? work().then(() => true) : false));
+    if (done) return true;
+  }
+  return false;
+}
+
 async function stream(id) {
   const control = new AbortController();
   streams.set(id, control);
   try {
-    await events(`/jobs/${id}/events`, (name, data, eventId) => take(id, name, data, eventId), {signal: control.signal, after: seen.get(id)});
-    refused.set(id, Date.now() + 500);
+    const had = await inPlace(() => events(`/jobs/${id}/events`, (name, data, eventId) => take(id, name, data, eventId), {signal: control.signal, after: seen.get(id)}));
+    refused.set(id, Date.now() + (had ? 500 : 2000));
   } catch (error) {
     if (error.status === 404 || error.status === 410) forget(id);
     refused.set(id, Date.now() + 1000 * Math.max(2, error.retryAfter || 0));

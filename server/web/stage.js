@@ -1,6 +1,6 @@
 /* The stage: what is being made, as it is made. One job fills it with its pictures; several jobs (a comparison, variations) share it, with labels
  * where they have any. Before the first, it shows the noise that the form's seed starts from. */
-import {picture} from './api.js';
+import {picture, unreachable} from './api.js';
 import * as classes from './classes.js';
 import {$, el, fill, say, seconds, show as reveal} from './dom.js';
 import * as form from './form.js';
@@ -17,9 +17,19 @@ export const current = () => shown;
 
 /* ---- Pictures by URL: fetched with the key, kept as blob URLs for as long as the page knows their job. */
 const blobs = new Map();
+async function patiently(url) {
+  for (;;) {
+    try {
+      return await picture(url);
+    } catch (error) {
+      if (!unreachable(error)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 2000));
+    }
+  }
+}
 export function pictureUrl(image) {
   if (!blobs.has(image.url)) {
-    const coming = picture(image.url).then((blob) => URL.createObjectURL(blob));
+    const coming = patiently(image.url).then((blob) => URL.createObjectURL(blob));
     coming.catch(() => blobs.delete(image.url));
     blobs.set(image.url, coming);
   }
