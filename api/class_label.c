@@ -50,7 +50,7 @@ unsigned api_name_distance(const char *a, size_t a_bytes, const char *b, size_t 
     return row[b_bytes];
 }
 
-unsigned api_name_nearness(const char *text, size_t bytes, const char *name, size_t name_bytes)
+unsigned api_name_nearness(const char *text, size_t bytes, const char *name, size_t name_bytes, unsigned most)
 {
     char whole[NAME_BYTES_MAX + 1];
     if (bytes > NAME_BYTES_MAX || name_bytes > NAME_BYTES_MAX) {
@@ -58,8 +58,11 @@ unsigned api_name_nearness(const char *text, size_t bytes, const char *name, siz
     }
     memcpy(whole, name, name_bytes);
     whole[name_bytes] = '\0';
-    bool inside = bytes >= 3 && name_bytes >= 3 && (strcasestr(whole, text) || strcasestr(text, whole));
-    return inside ? 1 : api_name_distance(text, bytes, name, name_bytes);
+    if (bytes >= 3 && name_bytes >= 3 && (bytes < name_bytes ? strcasestr(whole, text) : strcasestr(text, whole))) {
+        return 1;
+    }
+    const size_t least_edits = bytes > name_bytes ? bytes - name_bytes : name_bytes - bytes;
+    return least_edits > most ? UINT_MAX : api_name_distance(text, bytes, name, name_bytes);
 }
 
 static void keep_nearest(suggestion *kept, suggestion next)
@@ -90,7 +93,7 @@ static void find_nearest(suggestion *kept, const api_model *model, const char *t
         const char *rest = model->class_names[i], *name;
         size_t name_bytes;
         while (api_next_synonym(&rest, &name, &name_bytes)) {
-            unsigned distance = api_name_nearness(text, bytes, name, name_bytes);
+            unsigned distance = api_name_nearness(text, bytes, name, name_bytes, reach);
             compared++;
             if (distance <= reach && distance < name_bytes) {
                 keep_nearest(kept, (suggestion){name, name_bytes, distance});

@@ -15,8 +15,8 @@ void api_class_first_name(char *out, size_t capacity, const api_model *model, ui
 /* Edits (insert, delete, replace) between two names, ASCII case-insensitive; UINT_MAX for names over 64 bytes. */
 unsigned api_name_distance(const char *a, size_t a_bytes, const char *b, size_t b_bytes);
 
-/* The same for suggestions: a name that holds the text whole ("boot" in "Ankle boot"), or the other way round, is as near as one edit.
- * text is NUL-terminated. */
-unsigned api_name_nearness(const char *text, size_t bytes, const char *name, size_t name_bytes);
+/* The same for suggestions: a name that holds the text whole ("boot" in "Ankle boot"), or the other way round, is as near as one edit; where
+ * the lengths alone make more than `most` edits it is UINT_MAX. text is NUL-terminated. */
+unsigned api_name_nearness(const char *text, size_t bytes, const char *name, size_t name_bytes, unsigned most);
 
 #endif

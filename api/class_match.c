@@ -14,9 +14,9 @@
 #define NAME_WORDS_MAX 32 /* of a class name */
 #define BUCKETS 256
 #define LISTED_MAX 5 /* classes that a refusal lists */
-#define WINDOW_WORDS 8 /* of the prompt that are compared for suggestions, alone and in pairs */
+#define WINDOW_WORDS 5 /* of the prompt that are compared for suggestions, alone and in pairs */
 #define NEAR_BYTES 64
-#define COMPARED_MAX 20000 /* bounds a refusal's time */
+#define COMPARED_MAX 20000 /* names and words: bounds a refusal's time, and has room for the thousand classes of ImageNet */
 
 typedef struct word {
     const char *at;
@@ -119,6 +119,15 @@ static bool is_filler(const word *w)
     return false;
 }
 
+static bool are_fillers(const word *words, int count)
+{
+    int i = 0;
+    while (i < count && is_filler(&words[i])) {
+        i++;
+    }
+    return i == count;
+}
+
 static void read_prompt(prompt_words *p, const char *prompt)
 {
     p->count = split(p->words, WORDS_MAX, prompt, strlen(prompt));
@@ -175,12 +184,9 @@ static void find_name(finder *f, uint32_t index, const char *name, size_t bytes)
 {
     word words[NAME_WORDS_MAX];
     const int count = split(words, NAME_WORDS_MAX, name, bytes);
-    bool filler = true, exact;
-    for (int i = 0; i < count && filler; i++) {
-        filler = is_filler(&words[i]);
-    }
+    bool exact;
     for (int at = count > 0 ? f->prompt->buckets[bucket_of(&words[0])] : -1; at >= 0; at = f->prompt->words[at].next) {
-        if (!stands_at(f->prompt, at, words, count, &exact) || (filler && count != f->prompt->count)) {
+        if (!stands_at(f->prompt, at, words, count, &exact) || (count != f->prompt->count && are_fillers(words, count))) {
             continue;
         }
         const int worth = 2 * count + exact;
@@ -286,7 +292,7 @@ static unsigned distance_of(near_list *n, char windows[][NEAR_BYTES + 1], int co
         least = distance_of(n, windows, count, name, (size_t)(slash - name));
     }
     for (int i = 0; i < count && n->compared < COMPARED_MAX; i++) {
-        const unsigned distance = api_name_nearness(windows[i], strlen(windows[i]), name, bytes);
+        const unsigned distance = api_name_nearness(windows[i], strlen(windows[i]), name, bytes, n->distance[LISTED_MAX - 1]);
         least = distance < least ? distance : least;
         n->compared++;
     }
@@ -318,6 +324,7 @@ static bool refuse_none(const prompt_words *p, const api_model *model, const cha
     char windows[2 * WINDOW_WORDS][NEAR_BYTES + 1], list[LISTED_MAX * (NEAR_BYTES + 24)];
     near_list n = {.compared = 0};
     int near = 0;
+    memset(n.distance, -1, sizeof n.distance); /* nothing is as far */
     const int count = make_windows(windows, p);
     for (uint32_t i = 0; count > 0 && i < model->class_count && n.compared < COMPARED_MAX; i++) {
         const char *rest = model->class_names[i], *name;

@@ -19,6 +19,7 @@ typedef struct images_state {
     api_openai_request asked;
     waiter waiter;
     bool stored, waiting;
+    bool preferred; /* Prefer: wait=N */
     bool keyed; /* with an Idempotency-Key, so that to ask again is to wait for the same job */
     double seconds; /* to wait */
     char origin[ORIGIN_BYTES]; /* of the URLs of its pictures */
@@ -121,10 +122,10 @@ static void begin(http_request *request)
     }
     request->state = g;
     request->state_free = images_state_free;
-    const bool preferred = api_prefer_wait(http_header(request, "Prefer"), &prefer) == 1;
+    g->preferred = api_prefer_wait(http_header(request, "Prefer"), &prefer) == 1;
     const char *patience = http_header(request, "X-Stainless-Read-Timeout"); /* openai-python's; openai-node says the other */
     g->seconds = api_openai_wait_seconds(patience != NULL ? patience : http_header(request, "X-Stainless-Timeout"),
-                                         preferred ? prefer : API_WAIT_SECONDS_MAX);
+                                         g->preferred ? prefer : API_WAIT_SECONDS_MAX);
     find_origin(g, request);
     if (!submission_open(&g->submission, request, &problem) || !submission_check(&g->submission, &problem) ||
         !read_body(request, g, &problem) || !submission_send(&g->submission, "POST /v1/images/generations", &problem)) {
@@ -260,6 +261,9 @@ static bool stored(http_request *request, images_state *g)
         return false;
     }
     g->waiting = waiter_begin(&g->waiter, s, request, g->submission.enqueue->ids, enqueue->id_count, g->seconds);
+    if (g->preferred && g->waiting) {
+        http_add_header(request, "Preference-Applied", "wait=%u", (unsigned)g->seconds);
+    }
     if (!g->waiting) {
         answer(request, g);
     }
