@@ -103,6 +103,8 @@ export async function make(body, labels) {
     banner('');
     stage.show(made.map((one) => one.id), labels);
     keepInputs(body, made);
+    const box = $('frame').getBoundingClientRect(); /* on a phone the form is below it */
+    if (box.bottom < 80 || box.top > innerHeight - 80) $('stage').scrollIntoView({block: 'start'});
     others?.postMessage('made');
     return made;
   } catch (error) {
@@ -199,9 +201,11 @@ stage.setActions((all) => {
     one.images.length > 0 ? act('recipe', 'Recipe', (module) => module.open(one, 0)) : null];
 });
 
+const FILE_MAX = 64 << 20; // bytes
 /* ---- A PNG from outside: its recipe fills the form; without one it may be where the next picture starts */
 async function take(file) {
   try {
+    if (file.size > FILE_MAX) throw new Error();
     const png = await import('./png.js');
     const found = await png.texts(await file.arrayBuffer());
     const recipe = found && png.recipe(found);

@@ -63,7 +63,11 @@ export async function cancel(id) {
 }
 
 export async function purge(id) {
-  await call(`/jobs/${id}?purge=1`, {method: 'DELETE'});
+  try {
+    await call(`/jobs/${id}?purge=1`, {method: 'DELETE'});
+  } catch (error) {
+    if (error.status !== 404 && error.status !== 410) throw error; /* it has gone already */
+  }
   forget(id);
 }
 

@@ -3,8 +3,15 @@
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 const latin = new TextDecoder('latin1'), utf8 = new TextDecoder();
 
-async function through(bytes, stream) {
-  return new Uint8Array(await new Response(new Blob([bytes]).stream().pipeThrough(stream)).arrayBuffer());
+const TEXT_MAX = 1 << 20; // bytes of one text, unpacked: a few bytes may claim gigabytes
+
+async function through(bytes, stream, most = Infinity) {
+  const reader = new Blob([bytes]).stream().pipeThrough(stream).getReader(), pieces = [];
+  for (let count = 0, piece; !(piece = await reader.read()).done; pieces.push(piece.value)) {
+    count += piece.value.length;
+    if (count > most) { reader.cancel(); throw new Error('too long'); }
+  }
+  return new Uint8Array(await new Blob(pieces).arrayBuffer());
 }
 
 /* Keyword to text of its tEXt, zTXt and iTXt chunks; null: this is no PNG. */
@@ -18,12 +25,12 @@ export async function texts(buffer) {
     const key = latin.decode(body.subarray(0, Math.max(end, 0)));
     try {
       if (kind === 'tEXt') found[key] = latin.decode(body.subarray(end + 1));
-      else if (kind === 'zTXt') found[key] = latin.decode(await through(body.subarray(end + 2), new DecompressionStream('deflate')));
+      else if (kind === 'zTXt') found[key] = latin.decode(await through(body.subarray(end + 2), new DecompressionStream('deflate'), TEXT_MAX));
       else if (kind === 'iTXt') {
         const compressed = body[end + 1] === 1;
         let rest = body.subarray(end + 3);
         for (let i = 0; i < 2; i++) rest = rest.subarray(rest.indexOf(0) + 1); /* language, translated keyword */
-        found[key] = utf8.decode(compressed ? await through(rest, new DecompressionStream('deflate')) : rest);
+        found[key] = utf8.decode(compressed ? await through(rest, new DecompressionStream('deflate'), TEXT_MAX) : rest);
       }
     } catch { /* a broken chunk says nothing */ }
     at += 12 + length;

@@ -57,7 +57,8 @@ def pngs_say_what_they_were_made_of():
         same(texts(page, png()), [{}, None], "a PNG that says nothing")
         same(texts(page, b"GIF89a" + bytes(40)), None, "no PNG")
         for broken in (png(chunk(b"tEXt", b"denoised\0{")), png(chunk(b"iTXt", b"denoised\0\1\0\0\0no deflate")), png(chunk(b"tEXt", b"denoised")),
-                       png(chunk(b"tEXt", b"denoised\0" + ours))[:60], png(b"\xff\xff\xff\xfftEXtdenoised\0" + ours), png(chunk(b"tEXt", b"denoised\0null"))):
+                       png(chunk(b"tEXt", b"denoised\0" + ours))[:60], png(b"\xff\xff\xff\xfftEXtdenoised\0" + ours), png(chunk(b"tEXt", b"denoised\0null")),
+                       png(chunk(b"zTXt", b"denoised\0\0" + zlib.compress(ours + b" " * (2 << 20))))):
             same(texts(page, broken)[1], None, f"recipe of a broken one: {broken[33:60]!r}")
         job = daemon.make(class_label=7, seed="18446744073709551615", steps=3, guidance_scale=-2.5, sampler="ddim", eta=0.5)
         found, recipe = texts(page, daemon.image(job["id"]))
