@@ -20,14 +20,9 @@
 #define AUTH_BASIC_BYTES_MAX 1023 /* of a user's name, a colon and a secret; a multiple of three */
 #define AUTH_SECRETS_FOLDER "/run/secrets/"
 
-typedef struct auth_key {
-    auth_identity who;
-    unsigned char hash[DN_SHA256_BYTES];
-} auth_key;
-
 /* Of one source. */
 typedef struct auth_keys {
-    auth_key *keys;
+    auth_identity *keys;
     size_t count;
 } auth_keys;
 
@@ -59,7 +54,7 @@ static bool valid_name(const char *name)
     return strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == length;
 }
 
-static dn_status parse_line(auth_key *key, char *line, const char *path, unsigned number, dn_error *error)
+static dn_status parse_line(auth_identity *key, char *line, const char *path, unsigned number, dn_error *error)
 {
     char *rest = NULL;
     char *name = strtok_r(line, " \t\r", &rest);
@@ -72,15 +67,15 @@ static dn_status parse_line(auth_key *key, char *line, const char *path, unsigne
         return dn_fail(error, DN_INVALID, "%s:%u: a secret has %d to %d characters", path, number, AUTH_SECRET_BYTES_MIN,
                        AUTH_SECRET_BYTES_MAX);
     }
-    *key = (auth_key){.who = {.scopes = AUTH_SUBMIT | AUTH_READ}};
-    snprintf(key->who.client, sizeof key->who.client, "%s", name);
+    *key = (auth_identity){.scopes = AUTH_SUBMIT | AUTH_READ};
+    snprintf(key->client, sizeof key->client, "%s", name);
     dn_sha256_of(key->hash, secret, length);
     return DN_OK;
 }
 
 static dn_status parse_keys(auth_keys *out, char *text, const char *path, dn_error *error)
 {
-    auth_key *keys = calloc(AUTH_KEYS_MAX, sizeof *keys);
+    auth_identity *keys = calloc(AUTH_KEYS_MAX, sizeof *keys);
     unsigned used = 0, number = 0;
     if (keys == NULL) {
         return dn_fail(error, DN_NO_MEMORY, "%s: out of memory", path);
@@ -189,15 +184,15 @@ static bool look_at_store(auth *a)
     if (a->store == NULL || store_keys(a->store, &rows, &count) != STORE_OK) {
         return false;
     }
-    auth_key *keys = calloc(count + 1, sizeof *keys);
+    auth_identity *keys = calloc(count + 1, sizeof *keys);
     size_t used = 0;
     for (size_t i = 0; keys != NULL && i < count; i++) {
         const store_key *row = &rows[i];
         if (row->revoked_ms == 0 && used < AUTH_KEYS_MAX) {
-            auth_key *key = &keys[used++];
-            key->who = (auth_identity){.scopes = row->scopes, .rate = row->rate, .budget = row->budget, .pending_jobs = row->pending_jobs};
-            memcpy(key->who.client, row->client, sizeof key->who.client);
-            memcpy(key->who.number, row->number, sizeof key->who.number);
+            auth_identity *key = &keys[used++];
+            *key = (auth_identity){.scopes = row->scopes, .rate = row->rate, .budget = row->budget, .pending_jobs = row->pending_jobs};
+            memcpy(key->client, row->client, sizeof key->client);
+            memcpy(key->number, row->number, sizeof key->number);
             memcpy(key->hash, row->hash, sizeof key->hash);
         }
     }
@@ -278,7 +273,7 @@ static bool find(const auth_keys *among, const unsigned char hash[DN_SHA256_BYTE
         }
         if (difference == 0) {
             found = true;
-            *out = among->keys[i].who;
+            *out = among->keys[i];
         }
     }
     return found;
@@ -324,6 +319,24 @@ bool auth_check_basic(auth *a, const char *authorization, auth_identity *out)
     const bool fine = colon != NULL && check_secret(a, (const char *)colon + 1, out);
     explicit_bzero(pair, sizeof pair);
     return fine;
+}
+
+void auth_look(auth *a)
+{
+    look_again(a);
+}
+
+bool auth_holds(auth *a, const auth_identity *who)
+{
+    static const unsigned char none[DN_SHA256_BYTES];
+    auth_identity known;
+    pthread_mutex_lock(&a->lock);
+    const bool required = a->path != NULL || a->store_had_keys;
+    const bool good = memcmp(who->hash, none, sizeof none) == 0
+                          ? !required
+                          : find(&a->of_file, who->hash, &known) || find(&a->of_store, who->hash, &known);
+    pthread_mutex_unlock(&a->lock);
+    return good;
 }
 
 /* ---- How much */

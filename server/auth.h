@@ -33,6 +33,7 @@ typedef struct auth_identity {
     unsigned scopes;
     double rate, budget;   /* as in store_key */
     uint64_t pending_jobs;
+    unsigned char hash[32]; /* SHA-256 of the secret; zeros: no key was needed */
 } auth_identity;
 
 /* path: the key file, or NULL. Refuses a file that others may read (mode beyond 0640), unless it lies under /run/secrets, a bad line, a
@@ -50,6 +51,11 @@ size_t auth_count(auth *a); /* keys that are good */
 bool auth_check(auth *a, const char *authorization, auth_identity *out);
 /* The same of "Basic BASE64(user:password)" (RFC 7617): the password is the key, whatever the user's name. */
 bool auth_check_basic(auth *a, const char *authorization, auth_identity *out);
+
+/* For answers that take long: auth_look looks at the keys again, as every check does; auth_holds says from what is known then, without reading
+ * anything, whether that identity's key is still good (or that still none is needed). */
+void auth_look(auth *a);
+bool auth_holds(auth *a, const auth_identity *who);
 
 /* Takes one request off a key's rate. False: too soon; *retry_seconds, at least 1, says when there will be one. */
 bool auth_allow_request(auth *a, const auth_identity *who, unsigned *retry_seconds);

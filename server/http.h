@@ -65,6 +65,7 @@ struct http_request {
     bool entered, held; /* counted in the server's `active`; suspended without a time limit. Of the request's thread. */
     int status;
     _Atomic uint64_t bytes_sent;
+    atomic_bool streaming, revoked; /* it is an answer without an end; its key is no longer good, and the stream ends */
     atomic_bool gone; /* its client left while it was suspended: it was woken, and nobody reads the answer */
     _Atomic int suspended; /* RUNNING, SUSPENDED or PENDING: see http_clock.c */
     double wake_at; /* of the timer; 0: none; guarded by the server's lock, as its place in the clock's wheel */

@@ -163,13 +163,18 @@ typedef struct stream {
     http_request *request;
     http_reader *reader;
     void *payload;
+    bool silent; /* at the server's end: it has nothing more to say */
 } stream;
 
 static ssize_t read_stream(void *payload, uint64_t position, char *out, size_t room)
 {
     stream *s = payload;
     (void)position;
-    ssize_t count = atomic_load(&s->request->server->stopping) ? -1 : s->reader(s->request, s->payload, out, room);
+    /* At the end a stream still says what it has not said: what became of its job, above all. */
+    const bool stopping = atomic_load(&s->request->server->stopping);
+    const bool over = (stopping && s->silent) || atomic_load(&s->request->revoked);
+    ssize_t count = over ? -1 : s->reader(s->request, s->payload, out, room);
+    s->silent = stopping && count == 0; /* http_suspend wakes it at once then */
     if (count > 0) {
         atomic_fetch_add(&s->request->bytes_sent, (uint64_t)count);
     }
@@ -185,7 +190,7 @@ void http_answer_stream(http_request *request, int status, const char *content_t
         http_refuse(request, API_INTERNAL, "out of memory");
         return;
     }
-    *s = (stream){request, reader, payload};
+    *s = (stream){.request = request, .reader = reader, .payload = payload};
     if (request->link != NULL) {
         int bytes = HTTP_STREAM_SEND_BYTES;
         setsockopt(request->link->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
@@ -196,4 +201,5 @@ void http_answer_stream(http_request *request, int status, const char *content_t
     }
     send_response(request, status, content_type, response);
     http_waits(request, true);
+    atomic_store(&request->streaming, true);
 }

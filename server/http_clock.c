@@ -142,6 +142,27 @@ static void wake_gone(http *server)
     }
 }
 
+/* Under the lock, which it lets go while it looks at the keys: ends the streams whose key has been revoked since they were opened. */
+static void end_revoked(http *server)
+{
+    bool streams = false;
+    for (const http_request *r = server->requests; r != NULL && !streams; r = r->next) {
+        streams = atomic_load(&r->streaming);
+    }
+    if (!streams || server->options.auth == NULL) {
+        return;
+    }
+    pthread_mutex_unlock(&server->lock);
+    auth_look(server->options.auth);
+    pthread_mutex_lock(&server->lock);
+    for (http_request *r = server->requests; r != NULL; r = r->next) {
+        if (atomic_load(&r->streaming) && !atomic_load(&r->revoked) && !auth_holds(server->options.auth, &r->who)) {
+            atomic_store(&r->revoked, true);
+            http_resume(r);
+        }
+    }
+}
+
 static void *clock_main(void *payload)
 {
     http *server = payload;
@@ -158,6 +179,7 @@ static void *clock_main(void *payload)
         if (now >= gone_at) {
             gone_at = now + HTTP_GONE_SECONDS;
             wake_gone(server);
+            end_revoked(server);
         }
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);

@@ -19,7 +19,7 @@
 #define HTTP_ACCEPT_PAUSE_MS 100 /* between two tries to accept without descriptors */
 #define HTTP_ACCEPT_FULL_MS 20 /* between two looks whether connections have gone */
 #define HTTP_CONNECTION_BYTES 32768u /* request line and headers */
-#define HTTP_STOP_SECONDS 1.0 /* at the end, for answers that are on their way */
+#define HTTP_STOP_SECONDS 5.0 /* at the end, for answers that are on their way */
 #define HTTP_ARGUMENTS_MAX 64u /* of a query: libmicrohttpd keeps each in those bytes, and is mute when they do not fit */
 #define HTTP_HELD_BYTES_MAX (512u << 20) /* large bodies and answers of all connections in memory */
 #define HTTP_HELD_FREE_BYTES 65536u /* those that are always let in */

@@ -1,4 +1,5 @@
 """API keys: made, listed and revoked beside a running daemon; what each scope may do; rates, pending jobs and budgets."""
+import contextlib
 import re
 import sqlite3
 
@@ -53,6 +54,51 @@ def keys_are_made_listed_and_revoked_beside_a_daemon():
         key_command(data, "revoke", number_of(alice), status=1)
         with open(daemon.log_path, encoding="utf8") as log:
             check(alice[7:] not in log.read(), "a key stands in the log")
+
+
+def opened(daemon, path, key, body=None):
+    """An event stream that has begun."""
+    headers = {"Authorization": key, "Accept": "text/event-stream", "Content-Type": "application/json"}
+    connection = daemon.connect()
+    connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, {**headers, "Prefer": "wait=0"})
+    answer = connection.getresponse()
+    same((answer.status, answer.headers["content-type"].split(";")[0]), (200, "text/event-stream"), path)
+    check(answer.readline(), "the first line")
+    return answer
+
+
+@test
+def streams_end_with_the_key_that_opened_them():
+    """Of jobs that run, wait, and say nothing since their worker stands still; those of another key of the same client go on."""
+    data = scratch("data")
+    leaves, stays = add(data, "alice"), add(data, "alice")
+    keys = os.path.join(scratch("keys"), "keys")
+    lines = ["of_the_file a-secret-of-the-file\n", "another another-secret-of-it\n"]
+    with open(os.open(keys, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf8") as out:
+        out.writelines(lines)
+    with Daemon("--api-key-file", keys, data=data) as daemon:
+        long = {"steps": 1000, "n": 64}
+        jobs = [daemon.post(long, Authorization=stays).json["id"] for _ in range(4)]
+        eventually(lambda: daemon.get(f"/jobs/{jobs[0]}", Authorization=stays).json["progress"]["done"] > 0, what="the first runs")
+        worker = daemon.worker_pids()[0]
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            ends = [opened(daemon, f"/jobs/{job}/events?previews=0", leaves) for job in jobs] + [opened(daemon, "/generate", leaves, long)]
+            goes_on = opened(daemon, f"/jobs/{jobs[-1]}/events?previews=0", stays)
+            of_file = opened(daemon, "/generate", "Bearer a-secret-of-the-file", long)
+            key_command(data, "revoke", number_of(leaves))
+            for stream in ends:  # to its end, which is no error, and not the job's
+                check(b"event: succeeded" not in stream.read(), "a stream went on to its job's end")
+            with open(keys, "w", encoding="utf8") as out:
+                out.writelines(lines[1:])
+            check(b"event: succeeded" not in of_file.read(), "the stream of a key of the file went on to its job's end")
+            same(daemon.get(f"/jobs/{jobs[0]}/events", Authorization=leaves).status, 401, "the way back")
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # on a machine so slow that it was taken for frozen
+                os.kill(worker, signal.SIGCONT)
+        for job in jobs[::-1]:
+            daemon.call("DELETE", f"/jobs/{job}", Authorization=stays)
+        check(b"event: canceled" in goes_on.read(), "the other key's stream was cut")
 
 
 @test

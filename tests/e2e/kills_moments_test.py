@@ -62,10 +62,11 @@ def terminated_at(scene, point):
     scene._leave_litter()
     victim.start(scene._faults(point).replace(",", ":stop,", 1) if "," in scene._faults(point) else f"{point}:1:stop")
     clients = threading.Thread(target=scene.work.run, args=(lambda: finished.is_set() or victim.dead(), point), daemon=True)
+    if POINTS[point] in ("drain", "worker_drain"):
+        scene._until_running()  # before there is anybody who may cancel it
     clients.start()
     try:
         if POINTS[point] in ("drain", "worker_drain"):
-            scene._until_running()
             victim.process.terminate()
         again = time.monotonic() + 0.5
         end = time.monotonic() + PATIENCE
