@@ -142,6 +142,8 @@ typedef struct client_watch {
 
     client_events events;
     dn_progress_bar bar;
+    double share, left_seconds; /* what the bar says; left < 0: nobody knows */
+    char note[48];
     bool plain; /* no bar: milestones in lines */
     bool heard; /* something came since the last connection */
 } client_watch;

@@ -11,11 +11,23 @@
 #define PAUSE_FIRST 0.25 /* seconds before the second connection, then twice as long each time */
 #define PAUSE_MOST 15.0
 
-/* A line beneath the picture; the bar comes again with the next progress. */
-static void say(client_watch *w, const char *text)
+/* What stands below the picture. */
+static void draw_bar(client_watch *w)
+{
+    dn_progress_update_left(&w->bar, w->share, w->left_seconds, w->note);
+}
+
+/* Wipes the bar, so that something else can be written where it stands; it is drawn again at once, whatever its pace. */
+static void wipe_bar(client_watch *w)
 {
     dn_progress_end(&w->bar);
     w->bar.drawn = 0.0;
+}
+
+/* A line beneath the picture. */
+static void say(client_watch *w, const char *text)
+{
+    wipe_bar(w);
     fprintf(stderr, "denoised %s: ", w->c->command);
     client_print(stderr, text);
     fprintf(stderr, "\n");
@@ -24,24 +36,28 @@ static void say(client_watch *w, const char *text)
 
 static void on_progress_event(client_watch *w, const cJSON *data)
 {
-    char note[48] = "";
     const double fraction = client_number(data, "fraction", -1), done = client_number(data, "done", 0);
     w->bar.label = "denoising";
+    w->note[0] = '\0';
     if (fraction < 0)
-        snprintf(note, sizeof note, "%.0f steps", done);
+        snprintf(w->note, sizeof w->note, "%.0f steps", done);
     else if (client_number(data, "images_done", 0) > 0)
-        snprintf(note, sizeof note, "%.0f done", client_number(data, "images_done", 0));
-    dn_progress_update_left(&w->bar, fraction > 0 ? fraction : 0, client_number(data, "eta_seconds", -1), note);
+        snprintf(w->note, sizeof w->note, "%.0f done", client_number(data, "images_done", 0));
+    w->share = fraction > 0 ? fraction : 0;
+    w->left_seconds = client_number(data, "eta_seconds", -1);
+    draw_bar(w);
 }
 
 static void on_waiting(client_watch *w, const cJSON *data)
 {
-    char note[48] = "";
     const double place = client_number(data, "queue_position", -1);
     w->bar.label = "waiting  ";
+    w->note[0] = '\0';
     if (place >= 0)
-        snprintf(note, sizeof note, "%.0f before it", place);
-    dn_progress_update_left(&w->bar, 0, client_number(data, "eta_seconds", -1), note);
+        snprintf(w->note, sizeof w->note, "%.0f before it", place);
+    w->share = 0;
+    w->left_seconds = client_number(data, "eta_seconds", -1);
+    draw_bar(w);
 }
 
 static void on_preview(client_watch *w, const cJSON *data)
@@ -53,9 +69,9 @@ static void on_preview(client_watch *w, const cJSON *data)
     unsigned char *png = malloc(length + 1);
     if (png != NULL && index >= 0 && index < CLIENT_IMAGES_MAX && api_base64_decode(png, &bytes, text, length) &&
         client_pictures_add(&w->pictures, (uint32_t)index, png, bytes)) {
-        dn_progress_end(&w->bar);
+        wipe_bar(w);
         client_pictures_show(&w->pictures, w->screen);
-        w->bar.drawn = 0.0;
+        draw_bar(w);
     }
     free(png);
 }

@@ -144,7 +144,8 @@ def previews_are_drawn_and_the_last_is_the_picture():
     with slow_daemon() as daemon:
         job_id = submit(daemon, "--class", 7, "--steps", 1000)
         terminal = Screen([PROGRAM, "watch", job_id, "--url", url_of(daemon)], COLORTERM="truecolor")
-        terminal.read(until=lambda shown: shown.decode(errors="ignore").count("\x1b[0m") >= 8 and b"denoising" in shown)
+        # Below a preview the bar stands again, before anything else is said.
+        terminal.read(until=lambda shown: re.search(rb"\x1b\[0m\r\n\rdenoising \[[#.]{24}\] +[0-9]+ %", shown))
         same(daemon.call("DELETE", f"/jobs/{job_id}").status, 202, "the cancel")
         shown, status = terminal.end()
         check(status == 1 and b"canceled, 0 pictures" in shown, f"{status} {shown[-300:]!r}")

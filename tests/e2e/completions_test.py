@@ -60,7 +60,7 @@ def bash_completes_commands_options_and_values():
     same(completed("generate", "--steps", ""), [""], "a number")
     folder = scratch("files")
     os.mkdir(os.path.join(folder, "a folder"))
-    for words in (("generate", "-o", "a"), ("generate", "--init-image", ""), ("inspect", "")):
+    for words in (("generate", "-o", "a"), ("generate", "--init-image", ""), ("inspect", ""), ("verify", "")):
         same(completed(*words, folder=folder), ["a folder"], words)
 
 
@@ -73,7 +73,7 @@ def zsh_has_every_option():
     for name in commands():
         same(set(re.findall(r"--([a-z0-9-]+)=?(?:\[|'\[)", parts[name])) | set(re.findall(r",--([a-z0-9-]+)=?\}", parts[name])), set(flags(name)) | {"help-all"}, name)
     # The file is one that compinit takes, and its function runs to where zsh wants its own completion to be active.
-    done = subprocess.run(["zsh", "-fc", f"autoload -Uz compinit && compinit -D && source {path} && echo $_comps[denoised]"], capture_output=True, text=True,
+    done = subprocess.run(["zsh", "-fc", f"autoload -Uz compinit && compinit -u -D && source {path} && echo $_comps[denoised]"], capture_output=True, text=True,
                           check=True, timeout=60 * SLOW, env=dict(os.environ, HOME=scratch("home")))
     same(done.stdout, "_denoised\n", "the function")
 
