@@ -23,6 +23,8 @@ model=${DENOISED_BENCH_MODEL:-models/fashion-mnist}
     [ -x "$out/tests/bench/bench_store" ] && { echo "== store"; "$out/tests/bench/bench_store" "$out"; }
     echo "== serving"
     python3 tests/bench/bench_serving.py --out "$out" --model "$model"
+    echo "== answers while saturated"
+    DENOISED="$out/denoised" python3 tests/bench/bench_saturated.py --model "$model"
     echo "== durability"
     python3 tests/bench/bench_durability.py --out "$out"
     echo "== batching"
