@@ -310,10 +310,10 @@ static int make_windows(char windows[][NEAR_BYTES + 1], const prompt_words *p)
     }
     for (int i = 0; i < told; i++) {
         if (words[i]->bytes <= NEAR_BYTES) {
-            snprintf(windows[count++], NEAR_BYTES + 1, "%.*s", words[i]->bytes, words[i]->at);
+            snprintf(windows[count++], NEAR_BYTES + 1, "%.*s", words[i]->stem, words[i]->at);
         }
         if (i + 1 < told && words[i]->bytes + words[i + 1]->bytes < NEAR_BYTES) {
-            snprintf(windows[count++], NEAR_BYTES + 1, "%.*s %.*s", words[i]->bytes, words[i]->at, words[i + 1]->bytes, words[i + 1]->at);
+            snprintf(windows[count++], NEAR_BYTES + 1, "%.*s %.*s", words[i]->bytes, words[i]->at, words[i + 1]->stem, words[i + 1]->at);
         }
     }
     return count;

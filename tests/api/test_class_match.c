@@ -77,6 +77,7 @@ static const struct {
     {"fashion-mnist", "a photo of the", -1, NONE "; GET /models"},
     {"fashion-mnist", "a sneeker", -1, NONE "; the nearest are \"Sneaker\" (class:7), "},
     {"fashion-mnist", "a photo of a boot", -1, NONE "; the nearest are \"Ankle boot\" (class:9), "},
+    {"fashion-mnist", "red boots", -1, NONE "; the nearest are \"Ankle boot\" (class:9), "},
     {"fashion-mnist", "a pulover and jeans", -1, NONE "; the nearest are \"Pullover\" (class:2), "},
     {"fashion-mnist", "a sneaker and a bag", -1, SEVERAL "\"Sneaker\" (class:7) or \"Bag\" (class:8)"},
     {"fashion-mnist", "coat dress bag shirt sandal sneaker", -1,
