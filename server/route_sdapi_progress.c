@@ -277,7 +277,7 @@ static void route_interrupt(http_request *request, const char *body)
         http_refuse(request, API_INTERNAL, "out of memory");
         return;
     }
-    memcpy(i->cancel->client, i->calls[i->next].client, sizeof i->cancel->client);
+    memcpy(i->cancel->client, request->client, sizeof i->cancel->client);
     memcpy(i->cancel->id, i->calls[i->next].id, sizeof i->cancel->id);
     i->cancel->base_path = s->base_path;
     i->next++;

@@ -218,6 +218,7 @@ static void names_are_webuis(void)
         {"Karras", NULL, NULL},
         {" Karras", NULL, NULL},
         {"EulerKarras", NULL, NULL},
+        {"Euler_Karras", NULL, NULL},
         {"DPM++ 2S a", NULL, NULL},
         {"Euler a ", NULL, NULL},
     };

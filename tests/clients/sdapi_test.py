@@ -128,7 +128,7 @@ def its_user_and_password_are_a_key():
 
 @test
 def a_call_is_followed_and_interrupted():
-    with Daemon(program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow20"}) as slow:
+    with Daemon(program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow200"}) as slow:
         api, done = client(slow), []
         thread = threading.Thread(target=lambda: done.append(client(slow).txt2img(prompt="bag", **{**SIZE, "steps": 1000})), daemon=True)
         thread.start()

@@ -6,7 +6,7 @@ from keys import add_key, basic
 from png import png
 
 TXT, IMG, TASK = "/sdapi/v1/txt2img", "/sdapi/v1/img2img", "/internal/progress"
-SLOW_STEPS = {"DENOISED_FAULT": "step_k:1:slow20"}  # with the program FAULTS: a thousand steps take longer than any test
+SLOW_STEPS = {"DENOISED_FAULT": "step_k:1:slow200"}  # with the program FAULTS: a thousand steps take longer than any test
 LISTS = ["script-info", "sd-vae", "upscalers", "latent-upscale-modes", "prompt-styles", "loras", "hypernetworks", "face-restorers", "realesrgan-models", "extensions"]
 
 daemon = Daemon()
@@ -340,7 +340,7 @@ class Call(threading.Thread):
         self.answer = self.to.post(self.body, self.path, **self.headers)
 
     def over(self):
-        self.join(60 * SLOW)
+        self.join(240 * SLOW)
         check(not self.is_alive(), "the call is not over")
         return self.answer
 
@@ -417,9 +417,11 @@ def clients_do_not_see_or_end_each_others_calls():
             same((task(slow, name, **bob)["textinfo"], slow.get(f"/sdapi/v1/progress?id_task={name}", **bob).json["state"]["job_count"]), ("Waiting...", 0), "bob's view")
             same(slow.post("", f"/sdapi/v1/interrupt?id_task={name}", **bob).json, {}, "bob's interrupt")
         same((slow.get("/sdapi/v1/progress", **bob).json["state"]["job_count"], slow.post("", "/sdapi/v1/interrupt", **bob).json), (0, {}), "all of bob's")
-        check(call.is_alive() and task(slow, "hers", **alice)["active"], "alice's call goes on")
+        hers = slow.get(f"/jobs/{job}", **alice).json
+        same((call.is_alive(), task(slow, "hers", **alice)["active"], hers["state"], hers["cancel_requested"]), (True, True, "running", False), "alice's call goes on")
         same(slow.post("", "/sdapi/v1/interrupt", **alice).json, {}, "alice's interrupt")
-        same(call.over().status, 200, "her call")
+        answer = call.over()
+        same((answer.status, json.loads(answer.json["info"])["interrupted"]), (200, True), "her call")
 
 
 @test
@@ -438,7 +440,8 @@ def a_client_that_leaves_has_not_cancelled_and_one_that_waits_too_long_is_told()
         call = Call(slow, force_task_id="third")
         eventually(lambda: task(slow, "third")["textinfo"] != "Waiting...", what="the third call")
         same(slow.post("", "/sdapi/v1/interrupt").json, {}, "interrupt ends all of them")
-        same(call.over().status, 200, "the one that waits")
+        answer = call.over()
+        same((answer.status, json.loads(answer.json["info"])["interrupted"]), (200, True), "the one that waits")
         for name in ("left", "late", "third"):
             eventually(lambda name=name: task(slow, name)["completed"], what=name)
 
@@ -455,6 +458,17 @@ def a_stopping_daemon_says_where_calls_go_on():
         slow.process.send_signal(signal.SIGTERM)
         plain(call.over(), 503, "draining")
         check(call.answer.headers["location"] in call.answer.json["detail"], "where it goes on")
+
+
+@test
+def a_base_path_comes_before_all():
+    if os.environ.get("DENOISED_BASE_PATH"):
+        raise Skip("there is one already")
+    with Daemon("--base-path", "/pictures") as below:
+        answer = below.post({"prompt": "bag", "steps": 2}, "/pictures" + TXT)
+        same((answer.status, answer.headers["location"]), (200, f"/pictures/jobs/{json.loads(answer.json['info'])['job_id']}"), "Location")
+        same(below.post({"id_task": "x"}, TASK).json["code"], "not-found", "without it")
+        same((below.get("/pictures/sdapi/v1/none").json, below.get("/pictures/sdapi/v1/cmd-flags").json["subpath"]), ({"detail": "Not Found"}, "pictures"), "below it")
 
 
 # ---- Keys
