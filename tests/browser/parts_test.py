@@ -115,7 +115,7 @@ def the_page_is_for_browsers():
             answer = daemon.get("/", Accept=accept)
             same((answer.status, answer.headers["content-type"]), (200, "text/plain; charset=utf-8"), f"Accept: {accept}")
         same(daemon.get("/").headers["content-type"], "text/plain; charset=utf-8", "without Accept")
-        for path in ("/page/", "/page/none.js", "/page/../denoised", "/page/%2e%2e/x", "/page/index.html/x", "/page"):
+        for path in ("/page/", "/page/none.js", "/page/index.html", "/page/../denoised", "/page/%2e%2e/x", "/page/index.html/x", "/page"):
             same(daemon.get(path).status, 404, path)
         same(daemon.call("POST", "/page/style.css", "x").status, 405, "POST")
 
