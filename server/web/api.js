@@ -27,7 +27,8 @@ export const onKeyNeeded = (function_) => { askForKey = function_; };
 
 async function problemOf(response) {
   let body = {};
-  try { body = await response.json(); } catch { /* a proxy's page */ }
+  try { body = (await response.json()) || {}; } catch { /* a proxy's page */ }
+  for (const name of ['code', 'detail', 'field']) if (typeof body[name] !== 'string') body[name] = null;
   const retryAfter = Number(response.headers.get('Retry-After')) || 0;
   return new Problem(response.status, body.code || 'unknown', body.detail || `the server answered ${response.status}`,
     {field: body.field || null, retryAfter, requestId: body.request_id || response.headers.get('X-Request-Id')});

@@ -99,6 +99,7 @@ class Page:
         """A press of the mouse where the element is, once it can be pressed."""
         element = self.find(name)
         self.until("return !arguments[0].disabled", element, what=f"{name} can be pressed")
+        self.js("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
         self.chromium.click(element)
 
     def value(self, name):
@@ -108,6 +109,8 @@ class Page:
         """Puts text in place of what a field holds, by its keys."""
         element = self.find(name)
         self.chromium.clear(element)
+        if text == "":
+            self.js("arguments[0].dispatchEvent(new Event('input', {bubbles: true}))", element)  # clearing by WebDriver is no input
         self.chromium.type(element, str(text))
 
     def choose(self, name, value):
