@@ -68,7 +68,7 @@ def views(page, theme):
     page.says("machine-note", "Live")
     judge(page, f"machine-{theme}")
     page.click("nav-studio")
-    page.find("form")
+    page.find("generate")
 
 
 def viewed(theme, **size):

@@ -103,6 +103,7 @@ class Page:
         self.chromium.click(element)
 
     def value(self, name):
+        self.until("return document.querySelector(arguments[0])", self.css(name), what=name)
         return self.js("return document.querySelector(arguments[0]).value", self.css(name))
 
     def write(self, name, text):
