@@ -198,6 +198,7 @@ stage.setActions((all) => {
   if (all.length > 1 || !one.request) return [];
   const act = (name, label, work) => el('button', {type: 'button', testid: `stage-${name}`, onclick: () => recipes().then((module) => work(module)).catch(refuse)}, label);
   return [act('again', 'Same again', (module) => module.again(one, one.request.n > 1 ? null : 0)), act('vary', 'Vary', (module) => module.vary(one, 0)),
+    one.images.length === 1 ? act('paint', 'Paint', (module) => module.paintOver(one, one.images[0])) : null,
     one.images.length > 0 ? act('recipe', 'Recipe', (module) => module.open(one, 0)) : null];
 });
 

@@ -211,7 +211,7 @@ async function use(job, index) {
   $('generate').focus();
 }
 
-async function paintOver(job, image) {
+export async function paintOver(job, image) {
   const {paint} = await import('./paint.js');
   await form.setRecipe(requestOf(job, image.index));
   await paint(await picture(image.url), {make, refuse, name: classes.nameOf(job.request.class_label)});
