@@ -24,7 +24,7 @@ def client(daemon, *words, folder=None, status=0, **environment):
     """Runs `denoised WORDS` against a daemon, or an address."""
     environment["DENOISED_URL"] = daemon if isinstance(daemon, str) else url_of(daemon)
     done = subprocess.run([PROGRAM, *map(str, words)], capture_output=True, cwd=folder or scratch("client"), env=screen.clean(environment),
-                          timeout=300 * SLOW, check=False)
+                          timeout=PATIENCE, check=False)
     out = subprocess.CompletedProcess(done.args, done.returncode, done.stdout, done.stderr.decode())
     same(out.returncode, status, f"the exit status of {words} ({out.stderr})")
     check(b"\x1b" not in out.stdout or "--show" in words or "-" in words, "escape codes in a pipe")
@@ -172,7 +172,7 @@ def interrupted_watchers_leave_the_job_alone():
                 line = process.stderr.readline()  # once something is told of it, signals are taken
                 check(line.startswith(b"denoised "), line)
                 process.send_signal(number)
-                out, said = process.communicate(timeout=60 * SLOW)
+                out, said = process.communicate(timeout=PATIENCE)
                 same(process.returncode, 130, f"the exit status ({said})")
                 mine = out.decode().strip() or job_id
                 check(f"denoised watch {mine}" in said.decode() and f"denoised cancel {mine}" in said.decode(), said)
@@ -273,7 +273,7 @@ def a_daemon_that_comes_back_is_found_again():
             said = process.stderr.readline()
         daemon.environment = None  # and now as fast as it can
         daemon.start()
-        said += process.communicate(timeout=300 * SLOW)[1]
+        said += process.communicate(timeout=PATIENCE)[1]
         same(process.returncode, 0, f"the exit status ({said})")
         check(b"succeeded, 1 picture" in said, said)
 

@@ -6,7 +6,7 @@ from harness import *  # noqa: F403
 
 
 def said(*words, **settings):
-    return subprocess.run([PROGRAM, *words], capture_output=True, text=True, check=True, timeout=60 * SLOW, **settings).stdout
+    return subprocess.run([PROGRAM, *words], capture_output=True, text=True, check=True, timeout=PATIENCE, **settings).stdout
 
 
 def commands():
@@ -24,7 +24,7 @@ def shell(name):
     path = os.path.join(scratch("completions"), f"c.{name}")
     with open(path, "w", encoding="utf8") as out:
         out.write(said("completions", name))
-    subprocess.run([name, "-n", path], check=True, timeout=60 * SLOW)
+    subprocess.run([name, "-n", path], check=True, timeout=PATIENCE)
     return path
 
 
@@ -48,7 +48,7 @@ def bash_completes_commands_options_and_values():
 
     def completed(*words, folder=None):
         line = f"source {path}; COMP_WORDS=(denoised {' '.join(repr(w) for w in words)}); COMP_CWORD={len(words)}; _denoised; printf '%s\\n' \"${{COMPREPLY[@]}}\""
-        return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, cwd=folder, timeout=60 * SLOW).stdout.split("\n")[:-1]
+        return subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, cwd=folder, timeout=PATIENCE).stdout.split("\n")[:-1]
     same(completed(""), [*commands(), "help"], "commands")
     for name in commands():
         same(sorted(completed(name, "--")), sorted({f"--{flag}" for flag in flags(name)} | {"--help-all"}), name)
@@ -74,7 +74,7 @@ def zsh_has_every_option():
         same(set(re.findall(r"--([a-z0-9-]+)=?(?:\[|'\[)", parts[name])) | set(re.findall(r",--([a-z0-9-]+)=?\}", parts[name])), set(flags(name)) | {"help-all"}, name)
     # The file is one that compinit takes, and its function runs to where zsh wants its own completion to be active.
     done = subprocess.run(["zsh", "-fc", f"autoload -Uz compinit && compinit -u -D && source {path} && echo $_comps[denoised]"], capture_output=True, text=True,
-                          check=True, timeout=60 * SLOW, env=dict(os.environ, HOME=scratch("home")))
+                          check=True, timeout=PATIENCE, env=dict(os.environ, HOME=scratch("home")))
     same(done.stdout, "_denoised\n", "the function")
 
 
@@ -84,7 +84,7 @@ def fish_completes_commands_options_and_values():
 
     def completed(line):
         done = subprocess.run(["fish", "--no-config", "-c", f"source {path}; complete -C '{line}'"], capture_output=True, text=True, check=True,
-                              timeout=60 * SLOW, env=dict(os.environ, HOME=scratch("home")), cwd=scratch("empty"))
+                              timeout=PATIENCE, env=dict(os.environ, HOME=scratch("home")), cwd=scratch("empty"))
         return [one.split("\t")[0] for one in done.stdout.splitlines()]
     same(sorted(completed("denoised ")), sorted([*commands(), "help"]), "commands")
     for name in ("serve", "generate", "submit", "completions"):
@@ -139,7 +139,7 @@ def make_installs_them_where_shells_and_man_look():
         raise Skip("build/denoised or the library is not built (make build)")
     folder = scratch("installed")
     subprocess.run(["make", "-o", "build", "install", f"DESTDIR={folder}", "PREFIX=/usr", f"OUT={os.path.dirname(PROGRAM)}", "COMMIT=dev"], cwd=ROOT, check=True,
-                   capture_output=True, timeout=300 * SLOW)
+                   capture_output=True, timeout=PATIENCE)
     for path, words in [("man/man1/denoised.1", ["manual"]), ("bash-completion/completions/denoised", ["completions", "bash"]),
                         ("zsh/site-functions/_denoised", ["completions", "zsh"]), ("fish/vendor_completions.d/denoised.fish", ["completions", "fish"])]:
         with open(os.path.join(folder, "usr/share", path), encoding="utf8") as stream:

@@ -22,7 +22,8 @@ PICTURE = base64.b64encode(png(8, 8, lambda x, y, c: 21 * x + 7 * c + 31 * y)).d
 BROKEN = base64.b64encode(png(8, 8, lambda x, y, c: 0, packed=b"\x78\x9c\x01")).decode()  # its rows end at once: only the worker finds out
 SHORT = [{"steps": 2 + i, "n": 1 + i % 3, "seed": str(100 + i), "class_label": i, "sampler": ("ddim", "dpmpp_2m", "ddpm")[i % 3]} for i in range(9)]
 LONG = [{"steps": 150, "n": 2, "seed": str(200 + i), "class_label": i, "sampler": ("ddim", "dpmpp_2m")[i % 2]} for i in range(4)]
-VERY_LONG = {"steps": 1000, "n": 2, "seed": "250", "class_label": 4, "sampler": "ddim"}
+# It goes before all others: whoever waits for its first step waits for nothing else.
+VERY_LONG = {"steps": 1000, "n": 2, "seed": "250", "class_label": 4, "sampler": "ddim", "priority": 10}
 DRAWN = [{"steps": 10 + i, "n": 1, "seed": str(300 + i), "class_label": i, "sampler": "ddim", "init_image": PICTURE, "strength": 0.5} for i in range(3)]
 FAILING = {"steps": 5, "n": 1, "seed": "400", "class_label": 1, "sampler": "ddim", "init_image": BROKEN, "strength": 0.5}
 

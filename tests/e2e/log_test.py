@@ -60,9 +60,9 @@ def every_line_is_json_and_every_request_has_one():
 
 @test
 def why_it_does_not_start_is_json_too():
-    done = subprocess.run([PROGRAM, "serve", "--log-format", "json", "--data", scratch("data"), "--model", "tiny=/nowhere"], capture_output=True, text=True, timeout=60 * SLOW, check=False)
+    done = subprocess.run([PROGRAM, "serve", "--log-format", "json", "--data", scratch("data"), "--model", "tiny=/nowhere"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     same((done.returncode, json.loads(done.stderr)["level"]), (78, "error"), "status and line")
-    done = subprocess.run([PROGRAM, "serve", "--log-format", "xml", "--model", "tiny=/nowhere"], capture_output=True, text=True, timeout=60 * SLOW, check=False)
+    done = subprocess.run([PROGRAM, "serve", "--log-format", "xml", "--model", "tiny=/nowhere"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     same((done.returncode, done.stderr), (78, "denoised serve: --log-format must be text or json\n"), "another format")
 
 

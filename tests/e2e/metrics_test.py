@@ -8,7 +8,7 @@ import shutil
 from harness import *  # noqa: F403
 from receiver import Receiver, daemon_for
 
-SLOW_STEPS = {"DENOISED_FAULT": "step_k:1:slow20"}  # with the program FAULTS: a thousand steps take longer than any test
+SLOW_STEPS = {"DENOISED_FAULT": "step_k:1:slow100"}  # with the program FAULTS: a thousand steps take longer than any test
 moved = set()
 ELSEWHERE = {"denoised_accept_pauses_total": "machine_faults_test.py"}  # what takes more than a daemon and clients
 seen = {}  # family to its type, of every page that was read

@@ -35,7 +35,7 @@ def job_of(answer):
 
 def add(data, name, *options):
     """A key, as an Authorization header."""
-    done = subprocess.run([PROGRAM, "key", "add", name, *options, "--data", data], capture_output=True, text=True, timeout=60 * SLOW, check=True)
+    done = subprocess.run([PROGRAM, "key", "add", name, *options, "--data", data], capture_output=True, text=True, timeout=PATIENCE, check=True)
     return f"Bearer {done.stdout.strip()}"
 
 
@@ -69,7 +69,7 @@ def in_background(call):
     thread.start()
 
     def answer():
-        thread.join(120 * SLOW)
+        thread.join(PATIENCE)
         check(answers, "neither an answer nor an end")
         return answers[0]
     return answer
@@ -383,12 +383,12 @@ def a_drain_is_told():
         if told is not None:  # a daemon that ends gives its last answers a second, which a machine may not have
             refused(told, 503, "server_error", "draining")
             same((told.headers["x-should-retry"], job_of(told)), ("false", job), "the job is kept")
-        same(slow.process.wait(70 * SLOW), 0, "exit status")
+        same(slow.process.wait(PATIENCE), 0, "exit status")
         slow.environment = None
         slow.program = PROGRAM
         slow.start()
         same(slow.wait(job)["state"], "succeeded", "the job, after the next start")
-    with Daemon(program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow20"}) as slow:
+    with Daemon(program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow200"}) as slow:
         slow.post({"steps": 1000, "n": 2})
         eventually(lambda: slow.get("/jobs?state=running").json["jobs"], what="it runs")
         slow.process.send_signal(signal.SIGTERM)

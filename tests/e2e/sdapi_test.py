@@ -340,7 +340,7 @@ class Call(threading.Thread):
         self.answer = self.to.post(self.body, self.path, **self.headers)
 
     def over(self):
-        self.join(240 * SLOW)
+        self.join(PATIENCE)
         check(not self.is_alive(), "the call is not over")
         return self.answer
 

@@ -254,7 +254,7 @@ def limits_keys_and_drains_hold_here_too():
 def pictures_of_the_command_line_are_verified_too():
     folder = scratch("cli")
     done = subprocess.run([PROGRAM, "generate", "--model", tiny_model(), "--class", "Bag", "--seed", "7", "--steps", "5", "--output", "bag.png"], cwd=folder,
-                          capture_output=True, text=True, timeout=120 * SLOW, check=False)
+                          capture_output=True, text=True, timeout=PATIENCE, check=False)
     same(done.returncode, 0, done.stderr)
     with open(os.path.join(folder, "bag.png"), "rb") as png:
         code, reasons, shown = verdict(png.read())
@@ -264,7 +264,7 @@ def pictures_of_the_command_line_are_verified_too():
 
 def verified(folder, *words, model=None):
     done = subprocess.run([PROGRAM, "verify", "--model", model or tiny_model(), "--threads", "1", *words], cwd=folder, capture_output=True, text=True,
-                          timeout=240 * SLOW, check=False)
+                          timeout=PATIENCE, check=False)
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 
