@@ -1,0 +1,138 @@
+/* The registry of AUTOMATIC1111's calls: whose they are, which are open, who makes room, and what is watched. */
+#include <string.h>
+
+#include "server/sdapi_calls.h"
+#include "tests/test.h"
+
+static hub *h;
+static sdapi_calls *calls;
+
+static void begin(void)
+{
+    dn_error error;
+    if (hub_create(&h, &error) != DN_OK || sdapi_calls_create(&calls, h, &error) != DN_OK) {
+        abort();
+    }
+}
+
+static void end(void)
+{
+    sdapi_calls_free(calls);
+    hub_free(h);
+}
+
+static sdapi_call made(const char *client, unsigned number, const char *task)
+{
+    sdapi_call call = {.n_iter = 1};
+    snprintf(call.client, sizeof call.client, "%s", client);
+    snprintf(call.id, sizeof call.id, "job%023u", number);
+    snprintf(call.task, sizeof call.task, "%s", task);
+    return call;
+}
+
+static void add(const char *client, unsigned number, const char *task)
+{
+    const sdapi_call call = made(client, number, task);
+    sdapi_calls_add(calls, &call);
+}
+
+static bool finds(const char *client, const char *task, unsigned number)
+{
+    sdapi_call found;
+    const sdapi_call wanted = made("", number, "");
+    return sdapi_calls_find(calls, client, task, &found) && strcmp(found.id, wanted.id) == 0;
+}
+
+static void calls_are_their_clients(void)
+{
+    sdapi_call open[4];
+    begin();
+    add("alice", 1, "one");
+    add("bob", 2, "one");
+    add("alice", 3, "");
+    const sdapi_call third = made("alice", 3, "");
+    CHECK(finds("alice", "one", 1) && finds("bob", "one", 2) && finds(NULL, "one", 2));
+    CHECK(finds("alice", third.id, 3) && !finds("bob", third.id, 3) && !finds("alice", "", 3) && !finds("alice", "two", 1));
+    CHECK(sdapi_calls_open(calls, "alice", open, 4) == 2 && strcmp(open[1].id, third.id) == 0);
+    CHECK(sdapi_calls_open(calls, "alice", open, 1) == 1 && strcmp(open[0].task, "one") == 0);
+    sdapi_calls_end(calls, open[0].id);
+    CHECK(sdapi_calls_open(calls, "alice", open, 4) == 1 && sdapi_calls_open(calls, "bob", open, 4) == 1);
+    CHECK(finds("alice", "one", 1)); /* ended ones are found, too */
+    add("alice", 4, "one");
+    CHECK(finds("alice", "one", 4)); /* the newest of a name */
+    add("mallory", 3, "x");
+    CHECK(!finds("mallory", "x", 3)); /* a call of the same job is that one */
+    end();
+}
+
+static void the_oldest_that_ended_makes_room(void)
+{
+    begin();
+    for (unsigned i = 0; i < SDAPI_CALLS_MAX; i++) {
+        add("alice", i, "");
+    }
+    for (unsigned i = 5; i < 8; i++) {
+        const sdapi_call one = made("alice", i, "");
+        sdapi_calls_end(calls, one.id);
+    }
+    for (unsigned i = 0; i < 4; i++) { /* 5, 6 and 7 go, then the oldest that is open */
+        add("bob", 5000 + i, "");
+    }
+    for (unsigned i = 0; i < 10; i++) {
+        const sdapi_call one = made("alice", i, "");
+        const bool gone = i == 0 || (i >= 5 && i < 8);
+        CHECK_MSG(finds("alice", one.id, i) == !gone, "call %u", i);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        const sdapi_call one = made("bob", 5000 + i, "");
+        CHECK_MSG(finds("bob", one.id, 5000 + i), "bob's call %u", i);
+    }
+    end();
+}
+
+static void previews_are_wanted_while_a_call_is_open_and_looked_at(void)
+{
+    begin();
+    add("alice", 1, "");
+    const sdapi_call one = made("alice", 1, ""), unknown = made("alice", 2, "");
+    CHECK(!hub_previews_wanted(h, one.id));
+    sdapi_calls_watch(calls, one.id);
+    sdapi_calls_watch(calls, one.id);
+    sdapi_calls_watch(calls, unknown.id);
+    CHECK(hub_previews_wanted(h, one.id) && !hub_previews_wanted(h, unknown.id));
+    sdapi_calls_end(calls, one.id);
+    CHECK(!hub_previews_wanted(h, one.id));
+    sdapi_calls_watch(calls, one.id);
+    CHECK(!hub_previews_wanted(h, one.id));
+    add("alice", 3, "");
+    const sdapi_call third = made("alice", 3, "");
+    sdapi_calls_watch(calls, third.id);
+    end(); /* what is still watched ends with it */
+}
+
+static void clients_choose_models(void)
+{
+    char model[65] = "";
+    begin();
+    CHECK(!sdapi_calls_model(calls, "alice", model));
+    CHECK(sdapi_calls_choose(calls, "alice", "one") && sdapi_calls_choose(calls, "bob", "two") &&
+          sdapi_calls_choose(calls, "alice", "three"));
+    CHECK(sdapi_calls_model(calls, "alice", model) && strcmp(model, "three") == 0);
+    CHECK(sdapi_calls_model(calls, "bob", model) && strcmp(model, "two") == 0);
+    for (unsigned i = 2; i < SDAPI_CLIENTS_MAX; i++) {
+        char client[16];
+        snprintf(client, sizeof client, "client%u", i);
+        CHECK(sdapi_calls_choose(calls, client, "one"));
+    }
+    CHECK(!sdapi_calls_choose(calls, "one too many", "one") && sdapi_calls_choose(calls, "bob", "one"));
+    end();
+}
+
+int main(void)
+{
+    RUN(calls_are_their_clients);
+    RUN(the_oldest_that_ended_makes_room);
+    RUN(previews_are_wanted_while_a_call_is_open_and_looked_at);
+    RUN(clients_choose_models);
+    return test_end();
+}
