@@ -249,6 +249,7 @@ void openai_stream(http_request *request, const char *job_id, unsigned partial_i
     api_code refusal = stream_enter(s, e->client);
     if (refusal != API_NONE) {
         http_add_header(request, "Retry-After", "5");
+        http_add_header(request, "X-Should-Retry", "false"); /* the job is there already: Location */
         http_refuse(request, refusal, STREAMS_REFUSED);
         return;
     }
