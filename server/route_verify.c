@@ -323,7 +323,9 @@ void route_verify(http_request *request)
             return;
         }
     }
-    if (v->hashed) {
+    if (v->hashed && !picture_hasher_finished(((service *)request->application)->pictures, &v->pixels)) {
+        http_suspend(request, -1.0); /* the job's subscription woke it once more */
+    } else if (v->hashed) {
         answer_job(request, v, true);
     } else if (waiter_over(&v->waiter, &ended)) {
         answer_job(request, v, ended);
