@@ -142,10 +142,10 @@ def watching_in_lines_and_in_json():
 @test
 def previews_are_drawn_and_the_last_is_the_picture():
     with slow_daemon() as daemon:
-        job_id = submit(daemon, "--class", 7, "--steps", 1000)
+        job_id = submit(daemon, "--class", 7, "--steps", 1000, "-n", 2)
         terminal = Screen([PROGRAM, "watch", job_id, "--url", url_of(daemon)], COLORTERM="truecolor")
-        # Below a preview the bar stands again, before anything else is said.
-        terminal.read(until=lambda shown: re.search(rb"\x1b\[0m\r\n\rdenoising \[[#.]{24}\] +[0-9]+ %", shown))
+        terminal.read(until=lambda shown: len(re.findall(rb"\x1b\[0m\r\n\rdenoising \[[#.]{24}\] +[0-9]+ %", shown)) > 3)
+        check(not re.search(rb"\x1b\[0m\r\n\x1b\[[0-9]+A", terminal.shown), "a preview over another without a bar below")
         same(daemon.call("DELETE", f"/jobs/{job_id}").status, 202, "the cancel")
         shown, status = terminal.end()
         check(status == 1 and b"canceled, 0 pictures" in shown, f"{status} {shown[-300:]!r}")
@@ -354,7 +354,8 @@ def jobs_are_canceled():
         first = submit(daemon, "--class", 7, "--steps", 1000)
         running(daemon, first)
         *others, second, third = (submit(daemon, "--class", 7, "--steps", 1000) for _ in range(6))  # one at a time, and one ahead
-        same(text(client(daemon, "cancel", second)), f"{second} canceled\n", "a waiting one")
+        check(text(client(daemon, "cancel", second)) in (f"{second} canceled\n", f"{second} is being canceled\n"), "a waiting one, or one that was claimed")
+        same(daemon.wait(second)["state"], "canceled", "its end")
         same(text(client(daemon, "cancel", first)), f"{first} is being canceled\n", "a running one")
         daemon.wait(first)
         same(json.loads(client(daemon, "cancel", third, "--json").stdout)["id"], third, "as JSON")
@@ -478,6 +479,30 @@ def nonsense_is_told_as_such():
     same((os.listdir(folder), "try again" in done.stderr), ([], True), "what is left of a damaged picture")
     client(f"{fake.url}/evil", "get", UNKNOWN, folder=folder, status=76)
     same(os.listdir(folder), [], "files")
+    fake.shutdown()
+
+
+@test
+def a_bar_stands_below_every_preview():
+    picture = base64.b64encode(png.png(8, 8, lambda x, y, c: 30 * x)).decode()
+    preview = "event: preview\ndata: " + json.dumps({"index": 0, "png": picture}) + "\n\n"
+    job = {"id": UNKNOWN, "state": "canceled", "request": {"n": 1}, "images": []}
+    stream = ("id: 1\nevent: started\ndata: {}\n\nevent: progress\ndata: " + json.dumps({"fraction": 0.5, "eta_seconds": 61}) + "\n\n" + 3 * preview
+              + "id: 2\nevent: canceled\ndata: " + json.dumps({"job": job}) + "\n\n")
+    fake = Fake({f"/jobs/{UNKNOWN}/events": (200, {"Content-Type": "text/event-stream"}, stream.encode())})
+    shown, status = Screen([PROGRAM, "watch", UNKNOWN, "--url", fake.url], COLORTERM="truecolor").end()
+    same(status, 1, "the exit status")
+    bar = rb"\x1b\[0m\r\n\rdenoising \[#{12}\.{12}\]  50 %, 1:01 left"
+    same((len(re.findall(bar, shown)), shown.count(b"\x1b[20A")), (3, 3), "bars below previews, and redrawings")
+    fake.shutdown()
+
+
+@test
+def what_became_of_a_cancel_is_told():
+    fake = Fake({f"/{state}/jobs/{UNKNOWN}": (status, {}, json.dumps({"id": UNKNOWN, "state": state}).encode())
+                 for state, status in (("canceled", 200), ("running", 202), ("failed", 200))})
+    for state, said, status in (("canceled", "canceled", 0), ("running", "is being canceled", 0), ("failed", "had ended: failed", 1)):
+        same(text(client(f"{fake.url}/{state}", "cancel", UNKNOWN, status=status)), f"{UNKNOWN} {said}\n", state)
     fake.shutdown()
 
 
