@@ -55,6 +55,22 @@ def what_is_asked_while_nobody_is_there_is_asked_once_when_it_is_back():
 
 
 @test
+def an_answer_that_was_cut_off_makes_no_second_job():
+    """The daemon dies when the job is on disk and nobody has been told: the page asks again with the same Idempotency-Key."""
+    fired = os.path.join(scratch("fired"), "fired")
+    with fixed_port(program=FAULTS, environment={"DENOISED_FAULT": "after_commit_before_reply:1", "DENOISED_FAULT_FIRED": fired}) as one, \
+            Page(one.address, allow=GONE) as page:
+        page.ready()
+        fill_form(page, steps="2")
+        page.click("generate")
+        one.process.wait(PATIENCE)
+        page.says("banner", "sent again")
+        one.start()
+        job_id = stage_job(page)
+        same([job["id"] for job in one.get("/jobs").json["jobs"]], [job_id], "jobs")
+
+
+@test
 def without_a_network_the_page_stays_and_says_so():
     with Daemon() as one, Page(one.address, allow=GONE) as page:
         page.ready()
