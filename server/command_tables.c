@@ -89,5 +89,6 @@ const char *command_operand_words(const dn_command_line *line)
 
 bool command_operand_is_file(const dn_command_line *line)
 {
-    return strncmp(line->operands, "MODEL", 5) == 0 || strncmp(line->operands, "FILE", 4) == 0 || strcmp(line->operands, "DESTINATION") == 0;
+    return strncmp(line->operands, "MODEL", 5) == 0 || strncmp(line->operands, "FILE", 4) == 0 ||
+           strcmp(line->operands, "DESTINATION") == 0;
 }
