@@ -259,6 +259,7 @@ void http_last_word(http_request *request)
     request->connection = NULL;
     request->link = NULL;
     pthread_mutex_unlock(&server->lock);
+    atomic_store(&request->gone, true);
     request->held = false;
     request->route->handler(request);
     pthread_mutex_lock(&server->lock);

@@ -1,6 +1,7 @@
 /* Pages of other sites. A browser sends their requests whoever the user is, so two things are held apart: what they may read (CORS, off
  * unless --cors-origin names their origin), and what they may do. Without keys anybody on this machine may spend it, but not a page that
- * somebody on this machine happens to look at; with keys a request carries one, which another site's page does not have.
+ * somebody on this machine happens to look at; with keys a request carries one, which another site's page does not have. But a browser that
+ * its user has once given a key for HTTP Basic adds it to every request, whoever's page sends it: that key says nothing of the page.
  *
  * Fetch standard, sections 3.2 (Origin) and 3.3 (CORS); Fetch Metadata (Sec-Fetch-Site). Any thread that serves the request. */
 #include <string.h>
@@ -60,9 +61,15 @@ static bool changes_something(const char *method)
     return strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0 && strcmp(method, "OPTIONS") != 0;
 }
 
+static bool sends_key_itself(const http_request *request)
+{
+    const char *authorization = http_header(request, "Authorization");
+    return has_key_rule(request) && (authorization == NULL || strncasecmp(authorization, "Basic ", 6) != 0);
+}
+
 bool http_check_origin(http_request *request)
 {
-    if (!changes_something(request->method) || has_key_rule(request)) {
+    if (!changes_something(request->method) || sends_key_itself(request)) {
         return true;
     }
     const char *origin = http_header(request, "Origin"), *site = http_header(request, "Sec-Fetch-Site");

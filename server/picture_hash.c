@@ -144,9 +144,8 @@ static void *hasher_main(void *payload)
         }
         pthread_mutex_unlock(&hasher->lock);
         run_task(task);
-        pthread_mutex_lock(&hasher->lock);
-        task->finished = true;
         task->done(task->payload);
+        pthread_mutex_lock(&hasher->lock);
     }
     pthread_mutex_unlock(&hasher->lock);
     return NULL;
@@ -195,14 +194,6 @@ void picture_hasher_submit(picture_hasher *hasher, picture_task *task)
     hasher->tail = &task->next;
     pthread_cond_signal(&hasher->work);
     pthread_mutex_unlock(&hasher->lock);
-}
-
-bool picture_hasher_finished(picture_hasher *hasher, const picture_task *task)
-{
-    pthread_mutex_lock(&hasher->lock);
-    bool finished = task->finished;
-    pthread_mutex_unlock(&hasher->lock);
-    return finished;
 }
 
 /* ---- The process */

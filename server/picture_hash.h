@@ -17,16 +17,13 @@ typedef struct picture_task {
     size_t bytes;
     uint32_t width, height, channels; /* what it must be; another size is not decoded */
     char sha256[65]; /* out: of [height][width][channels], as an image's pixels_sha256; "": it cannot be decoded */
-    void (*done)(void *payload); /* called once, by the hasher's thread under its lock, whatever happens: it wakes somebody, no more */
+    void (*done)(void *payload); /* called once, by the hasher's thread, whatever happens; the task may be gone when it returns */
     void *payload;
-    bool finished; /* guarded by the hasher */
 } picture_task;
 
 dn_status picture_hasher_start(picture_hasher **out, dn_error *error);
 void picture_hasher_stop(picture_hasher *hasher); /* what is queued is done first; accepts NULL */
-void picture_hasher_submit(picture_hasher *hasher, picture_task *task); /* borrows it until it has finished; any thread */
-/* True: the hash is there, `done` has returned, and the task is the caller's again. Who was woken by something else sleeps on. */
-bool picture_hasher_finished(picture_hasher *hasher, const picture_task *task);
+void picture_hasher_submit(picture_hasher *hasher, picture_task *task); /* borrows it until `done`; any thread */
 
 /* The process: reads a PNG from standard input and prints the hash. shape: "WIDTHxHEIGHTxCHANNELS". The exit status. */
 int picture_hash_main(const char *shape);

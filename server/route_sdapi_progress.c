@@ -1,6 +1,7 @@
 /* How AUTOMATIC1111's clients follow their calls and end them: GET /sdapi/v1/progress, POST /internal/progress, /sdapi/v1/interrupt, /skip.
  * Where webui has one progress for everybody, each client has its own here, and with ?id_task= each call. */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -201,88 +202,125 @@ void route_sdapi_task(http_request *request)
 
 /* ---- Ending */
 
-/* Every call of the client's that is open, or the one that was named; one write of the store after another. */
+/* Every call of the client's that is open, or the one that was named. All are given to the store before the request sleeps, so that they
+ * take their course whether or not the client stays. */
 typedef struct interrupt_state {
-    sdapi_call *calls;
-    size_t count, next;
-    store_request *cancel;
+    http_request *request;
+    store_request **cancels;
+    size_t count;
+    atomic_size_t left; /* not answered by the store yet */
 } interrupt_state;
 
 static void interrupt_state_free(void *payload)
 {
     interrupt_state *i = payload;
-    store_request_free(i->cancel);
-    free(i->calls);
+    for (size_t k = 0; k < i->count; k++) {
+        store_request_free(i->cancels[k]);
+    }
+    free(i->cancels);
     free(i);
 }
 
 static void on_written(store_request *done)
 {
-    http_resume(done->payload);
+    interrupt_state *i = done->payload;
+    if (atomic_fetch_sub(&i->left, 1) == 1) {
+        http_resume(i->request);
+    }
 }
 
-static bool begin_interrupt(http_request *request)
+/* Which calls are to end; *count of them. */
+static void find_calls(http_request *request, const char *task, sdapi_call *calls, size_t *count)
 {
     service *s = request->application;
+    if (task == NULL) {
+        *count = sdapi_calls_open(s->sdapi, request->client, calls, SDAPI_CALLS_MAX);
+    } else if (sdapi_calls_find(s->sdapi, request->client, task, calls)) {
+        *count = calls[0].ended ? 0 : 1;
+    }
+}
+
+static bool make_cancels(interrupt_state *i, const sdapi_call *calls, size_t count)
+{
+    const service *s = i->request->application;
+    i->cancels = calloc(count + 1, sizeof *i->cancels);
+    for (size_t k = 0; k < count && i->cancels != NULL; k++) {
+        store_request *cancel = store_request_create(STORE_CANCEL, on_written, i);
+        if (cancel == NULL) {
+            return false;
+        }
+        memcpy(cancel->client, i->request->client, sizeof cancel->client);
+        memcpy(cancel->id, calls[k].id, sizeof cancel->id);
+        cancel->base_path = s->base_path;
+        i->cancels[i->count++] = cancel;
+    }
+    return i->cancels != NULL;
+}
+
+/* False: answered. */
+static bool begin_interrupt(http_request *request)
+{
     const char *task = NULL;
+    size_t count = 0;
     if (!read_task_query(request, &task)) {
         return false;
     }
     interrupt_state *i = calloc(1, sizeof *i);
-    if (i == NULL || (i->calls = calloc(SDAPI_CALLS_MAX, sizeof *i->calls)) == NULL) {
+    sdapi_call *calls = calloc(SDAPI_CALLS_MAX, sizeof *calls);
+    bool fine = i != NULL && calls != NULL;
+    if (fine) {
+        i->request = request;
+        request->state = i;
+        request->state_free = interrupt_state_free;
+        find_calls(request, task, calls, &count);
+        fine = make_cancels(i, calls, count);
+    } else {
         free(i);
+    }
+    free(calls);
+    if (!fine) {
         http_refuse(request, API_INTERNAL, "out of memory");
-        return false;
     }
-    request->state = i;
-    request->state_free = interrupt_state_free;
-    if (task == NULL) {
-        i->count = sdapi_calls_open(s->sdapi, request->client, i->calls, SDAPI_CALLS_MAX);
-    } else if (sdapi_calls_find(s->sdapi, request->client, task, i->calls)) {
-        i->count = i->calls[0].ended ? 0 : 1;
-    }
-    return true;
+    return fine;
 }
 
-/* What the cancel came to. A job that has ended or gone meanwhile needs none. False: refused and answered. */
-static bool interrupted(http_request *request, interrupt_state *i)
+/* What the cancels came to. A job that has ended or gone meanwhile needs none. False: refused and answered. */
+static bool interrupted(http_request *request, const interrupt_state *i)
 {
     service *s = request->application;
-    const store_request *done = i->cancel;
-    if (done->result == STORE_OK) {
-        route_canceled(s, done);
-    } else if (done->result != STORE_ENDED && done->result != STORE_NONE && done->result != STORE_GONE) {
-        route_store_refusal(request, s, done);
-        return false;
+    const store_request *refused = NULL;
+    for (size_t k = 0; k < i->count; k++) {
+        const store_request *done = i->cancels[k];
+        if (done->result == STORE_OK) {
+            route_canceled(s, done);
+        } else if (done->result != STORE_ENDED && done->result != STORE_NONE && done->result != STORE_GONE) {
+            refused = done;
+        }
     }
-    store_request_free(i->cancel);
-    i->cancel = NULL;
-    return true;
+    if (refused != NULL) {
+        route_store_refusal(request, s, refused);
+    }
+    return refused == NULL;
 }
 
 static void route_interrupt(http_request *request, const char *body)
 {
     service *s = request->application;
+    const bool first = request->state == NULL;
+    if (first && !begin_interrupt(request)) {
+        return;
+    }
     interrupt_state *i = request->state;
-    if ((i == NULL && !begin_interrupt(request)) || (i != NULL && i->cancel != NULL && !interrupted(request, i))) {
-        return;
-    }
-    i = request->state;
-    if (i->next == i->count) {
+    const size_t count = i->count; /* when the last one is given away, the request may be gone */
+    if (first && count > 0) {
+        atomic_store(&i->left, count);
+        http_suspend(request, -1.0);
+        for (size_t k = 0; k < count; k++) {
+            store_submit(s->store, i->cancels[k]);
+        }
+    } else if (interrupted(request, i)) {
         http_answer_constant(request, 200, "application/json", body, strlen(body));
-        return;
     }
-    i->cancel = store_request_create(STORE_CANCEL, on_written, request);
-    if (i->cancel == NULL) {
-        http_refuse(request, API_INTERNAL, "out of memory");
-        return;
-    }
-    memcpy(i->cancel->client, request->client, sizeof i->cancel->client);
-    memcpy(i->cancel->id, i->calls[i->next].id, sizeof i->cancel->id);
-    i->cancel->base_path = s->base_path;
-    i->next++;
-    http_suspend(request, -1.0);
-    store_submit(s->store, i->cancel);
 }
 
 void route_sdapi_interrupt(http_request *request)

@@ -253,6 +253,8 @@ static bool compare(http_request *request, verify_state *v, const job_view *held
                                    .channels = models_lookup(s->models, v->model)->channels,
                                    .done = on_hashed,
                                    .payload = request};
+        waiter_done(&v->waiter); /* from here on nobody wakes the request but the hasher, which works on what is the request's */
+        v->waiting = false;
         http_suspend(request, -1.0);
         picture_hasher_submit(s->pictures, &v->pixels);
         return false;
@@ -323,11 +325,9 @@ void route_verify(http_request *request)
             return;
         }
     }
-    if (v->hashed && !picture_hasher_finished(((service *)request->application)->pictures, &v->pixels)) {
-        http_suspend(request, -1.0); /* the job's subscription woke it once more */
-    } else if (v->hashed) {
+    if (v->hashed) {
         answer_job(request, v, true);
     } else if (waiter_over(&v->waiter, &ended)) {
-        answer_job(request, v, ended);
+        answer_job(request, v, ended && !atomic_load(&request->gone)); /* nobody waits for what the pixels say */
     }
 }

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import tempfile
@@ -271,6 +272,14 @@ class Daemon:
                 return out, False
             except ConnectionError:
                 return out, True
+
+    def vanish(self, method, path, body=b"", wait=0.2, **headers):
+        """Sends a request and resets the connection a little later."""
+        lines = "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in {"Host": "localhost", "Content_Length": len(body), **headers}.items())
+        with socket.create_connection(("127.0.0.1", self.port)) as link:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            link.sendall(f"{method} {BASE_PATH}{path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
+            time.sleep(wait)
 
     def make(self, seconds=0, **body):
         """Posts, waits for the end, returns the job."""

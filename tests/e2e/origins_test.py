@@ -1,5 +1,6 @@
 """Pages of other sites: what they may read (CORS), and what they may do to a daemon without keys."""
 from harness import *  # noqa: F403
+from keys import add_key, basic
 
 APP = "https://app.example"
 BODY = {"class_label": 7, "steps": 2, "guidance_scale": 1, "seed": 1}
@@ -102,6 +103,23 @@ def with_keys_the_key_decides():
         same((refused.status, refused.headers["access-control-allow-origin"]), (401, APP), "no key, told to the page")
         same(preflight(guarded).status, 204, "a preflight brings no key")
         check("access-control-allow-origin" not in guarded.post(BODY, Origin="https://other.example", **key).headers, "others read nothing")
+
+
+@test
+def a_key_that_browsers_add_by_themselves_says_nothing_of_the_page():
+    """HTTP Basic, which AUTOMATIC1111's clients may use: a browser that knows the password sends it with the requests of every page."""
+    keys = os.path.join(scratch("keys"), "keys")
+    alice = add_key(keys, "alice")
+    known = {"Authorization": basic("alice", alice["Authorization"].split()[1])}
+    with Daemon("--api-key-file", keys, "--cors-origin", APP) as guarded:
+        for path in ("/sdapi/v1/interrupt", "/sdapi/v1/skip", "/sdapi/v1/refresh-checkpoints"):
+            for headers in ({"Origin": "https://other.example"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}):
+                refused = guarded.post("", path, **headers, **known)
+                same((refused.status, refused.json["error"]), (403, "forbidden"), f"{path} with {headers}")
+                same(guarded.post("", path, **headers, **alice).status, 200, f"{path} with {headers} and a key that the page itself knows")
+            for headers in ({}, {"Origin": APP}, {"Origin": own(guarded), "Host": f"localhost:{guarded.port}"}, {"Sec_Fetch_Site": "same-origin"}):
+                same(guarded.post("", path, **headers, **known).status, 200, f"{path} with {headers}")
+        same(guarded.get("/sdapi/v1/options", Origin="https://other.example", **known).status, 200, "a read, whose answer its page cannot see")
 
 
 @test

@@ -251,6 +251,20 @@ def limits_keys_and_drains_hold_here_too():
 
 
 @test
+def nobody_compares_pixels_for_a_client_that_left():
+    """The connection is reset while a repeated request waits for the store, which knows a job that has ended. (What went wrong here was
+    memory given back too early, which the sanitizers' variant sees.)"""
+    with Daemon(program=FAULTS, environment={"DENOISED_FAULT": "before_commit:1:slow500"}) as slow:
+        png = repacked(made(slow))
+        same(verdict(png, slow, Idempotency_Key="again")[0], "same-pixels", "verdict")
+        for _ in range(5):
+            slow.vanish("POST", "/verify", png, Content_Type="image/png", Prefer="wait=300", Idempotency_Key="again")
+        answer = verify(png, slow, Idempotency_Key="again")
+        same((answer.json["verdict"], answer.headers["idempotency-replayed"]), ("same-pixels", "true"), "asked again")
+        same(slow.stop(), 0, "the daemon's exit status")
+
+
+@test
 def pictures_of_the_command_line_are_verified_too():
     folder = scratch("cli")
     done = subprocess.run([PROGRAM, "generate", "--model", tiny_model(), "--class", "Bag", "--seed", "7", "--steps", "5", "--output", "bag.png"], cwd=folder,
