@@ -126,8 +126,8 @@ static dn_status open_parts(serve_run *run, dn_error *error)
         status = as_configuration(auth_open(&s->auth, o->api_key_file[0] != '\0' ? o->api_key_file : NULL, error), error);
     }
     if (status == DN_OK && (status = check_data_folder(o->data, error)) == DN_OK && (status = hub_create(&s->hub, error)) == DN_OK &&
-        (status = sdapi_calls_create(&s->sdapi, s->hub, error)) == DN_OK &&
-        (status = metrics_create(&s->metrics, error)) == DN_OK && (status = models_create(&s->models, error)) == DN_OK) {
+        (status = sdapi_calls_create(&s->sdapi, s->hub, error)) == DN_OK && (status = metrics_create(&s->metrics, error)) == DN_OK &&
+        (status = models_create(&s->models, error)) == DN_OK) {
         status = add_models(run, error);
     }
     if (status == DN_OK) {
@@ -239,11 +239,26 @@ static void example_class(char *out, size_t out_bytes, const api_model *model)
     }
 }
 
+/* For machines that read standard output and the log as one, as containers and journals have them. */
+static void say_ready_in_json(const service *s, const char *url, const api_model *model)
+{
+    log_line line;
+    log_begin(&line, LOG_INFO, "serve", "ready");
+    log_text(&line, "url", url);
+    log_text(&line, "model", models_name(s->models, 0));
+    log_text(&line, "device", model != NULL ? model->device : "loading");
+    log_end_on_output(&line);
+}
+
 static void say_ready(serve_run *run)
 {
     service *s = &run->service;
     const char *url = http_url(run->http);
     const api_model *model = models_lookup(s->models, NULL);
+    if (run->options.log_format == LOG_JSON) {
+        say_ready_in_json(s, url, model);
+        return;
+    }
     bool unix_socket = strncmp(url, "unix:", 5) == 0;
     printf("denoised ready on %s (model %s, %s)\n", url, models_name(s->models, 0), model != NULL ? model->device : "loading");
     if (model != NULL && model->class_count > 0) {

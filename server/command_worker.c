@@ -116,5 +116,5 @@ int dn_command_worker(int argc, char **argv)
     dn_error error;
     if (worker_run(&options, &error) == DN_OK)
         return DN_EXIT_OK;
-    return dn_command_failed("worker", &error);
+    return dn_exit_status(error.status);
 }

@@ -45,18 +45,34 @@ static void add(log_line *line, const char *text)
     line->used += bytes;
 }
 
+/* What a terminal may obey: C0, DEL, and C1 (U+0080 to U+009F). */
+static bool is_control(unsigned code)
+{
+    return code < 32 || (code >= 127 && code < 160);
+}
+
+/* The code of a character below U+0100; bytes: its length in UTF-8, 0: the byte is none. Others: 256. */
+static unsigned low_code(const char *text, size_t *bytes)
+{
+    const unsigned char c = (unsigned char)*text;
+    *bytes = api_utf8_bytes(text);
+    if (c < 128)
+        return c;
+    return *bytes == 2 && c < 0xC4 ? ((c & 3u) << 6 | ((unsigned char)text[1] & 63u)) : 256;
+}
+
 /* Inside quotes: JSON's escapes, in both formats. Bytes that are no UTF-8 become "?". */
 static void add_escaped(log_line *line, const char *text)
 {
     while (*text && fits(line, 6)) {
-        const unsigned char c = (unsigned char)*text;
-        const size_t bytes = c < 32 || c == 127 ? 0 : api_utf8_bytes(text);
-        char escape[8];
-        if (c == '"' || c == '\\') {
-            snprintf(escape, sizeof escape, "\\%c", c);
+        size_t bytes;
+        const unsigned code = low_code(text, &bytes);
+        char escape[16];
+        if (code == '"' || code == '\\') {
+            snprintf(escape, sizeof escape, "\\%c", (char)code);
             add(line, escape);
-        } else if (c < 32 || c == 127) {
-            snprintf(escape, sizeof escape, "\\u%04x", c);
+        } else if (is_control(code)) {
+            snprintf(escape, sizeof escape, "\\u%04x", code);
             add(line, escape);
         } else if (bytes == 0) {
             add(line, "?");
@@ -71,9 +87,12 @@ static void add_escaped(log_line *line, const char *text)
 /* A message of the text format stands without quotes: it only must not end the line, or write to a terminal what that obeys. */
 static void add_plain(log_line *line, const char *text)
 {
-    for (; *text && fits(line, 1); text++) {
-        const unsigned char c = (unsigned char)*text;
-        line->bytes[line->used++] = c < 32 || c == 127 ? '?' : (char)c;
+    while (*text && fits(line, 4)) {
+        size_t bytes;
+        const bool shown = !is_control(low_code(text, &bytes)) && bytes > 0;
+        memcpy(line->bytes + line->used, shown ? text : "?", shown ? bytes : 1);
+        line->used += shown ? bytes : 1;
+        text += bytes ? bytes : 1;
     }
 }
 
@@ -167,12 +186,22 @@ void log_number(log_line *line, const char *name, double value)
     add_number(line, name, digits);
 }
 
+static void end_on(log_line *line, int fd)
+{
+    add(line, format_in_use == LOG_JSON ? "}\n" : "\n");
+    const ssize_t written = write(fd, line->bytes, line->used);
+    (void)written;
+}
+
 /* A reader that does not take it (log_sink.h) goes without. */
 void log_end(log_line *line)
 {
-    add(line, format_in_use == LOG_JSON ? "}\n" : "\n");
-    const ssize_t written = write(STDERR_FILENO, line->bytes, line->used);
-    (void)written;
+    end_on(line, STDERR_FILENO);
+}
+
+void log_end_on_output(log_line *line)
+{
+    end_on(line, STDOUT_FILENO);
 }
 
 void log_say(log_level level, const char *component, const char *format, ...)

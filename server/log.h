@@ -36,5 +36,6 @@ void log_text(log_line *line, const char *name, const char *value);
 void log_integer(log_line *line, const char *name, long long value);
 void log_number(log_line *line, const char *name, double value); /* to a microsecond, where it is seconds */
 void log_end(log_line *line);
+void log_end_on_output(log_line *line); /* on standard output: what a person is told there has the form of the log where that is JSON */
 
 #endif

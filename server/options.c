@@ -178,7 +178,12 @@ int dn_options_parse(const dn_command_line *line, int argc, char **argv, char **
 int dn_command_failed(const char *command, const dn_error *error)
 {
     fprintf(stderr, "denoised %s: %s\n", command, error->message);
-    switch (error->status) {
+    return dn_exit_status(error->status);
+}
+
+int dn_exit_status(dn_status status)
+{
+    switch (status) {
     case DN_OK:
         return DN_EXIT_OK;
     case DN_INVALID:

@@ -111,5 +111,6 @@ void dn_options_read_instead(dn_options_reader *reader, void *payload);
 
 /* Prints "denoised COMMAND: message" to standard error and returns the exit status for a failure of this kind. */
 int dn_command_failed(const char *command, const dn_error *error);
+int dn_exit_status(dn_status status); /* the same, of a command that has said by itself why it failed */
 
 #endif

@@ -147,10 +147,7 @@ static bool set_options(http_request *request, const cJSON *root, api_sdapi_refu
         return api_refuse(&refusal->problem, API_INVALID_FIELD, "/sd_model_checkpoint",
                           "sd_model_checkpoint is not one of GET /sdapi/v1/sd-models");
     }
-    if (!sdapi_calls_choose(s->sdapi, request->client, name)) {
-        refusal->kind = NULL;
-        return api_refuse(&refusal->problem, API_INTERNAL, "", "too many clients have chosen a model");
-    }
+    sdapi_calls_choose(s->sdapi, request->client, name);
     return true;
 }
 

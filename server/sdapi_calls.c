@@ -19,6 +19,7 @@ typedef struct entry {
 
 typedef struct choice {
     char client[65], model[65];
+    uint64_t turn; /* when it was last asked for or made */
 } choice;
 
 struct sdapi_calls {
@@ -184,6 +185,7 @@ static choice *choice_of(sdapi_calls *c, const char *client)
 {
     for (size_t i = 0; i < c->choice_count; i++) {
         if (strcmp(c->choices[i].client, client) == 0) {
+            c->choices[i].turn = ++c->turn;
             return &c->choices[i];
         }
     }
@@ -201,17 +203,30 @@ bool sdapi_calls_model(sdapi_calls *c, const char *client, char out[65])
     return found != NULL;
 }
 
-bool sdapi_calls_choose(sdapi_calls *c, const char *client, const char *model)
+/* A free place, else that of the client which has not been heard of for longest: keys come and go. */
+static choice *place_for(sdapi_calls *c, const char *client)
+{
+    choice *place = &c->choices[0];
+    for (size_t i = 1; i < c->choice_count; i++) {
+        if (c->choices[i].turn < place->turn) {
+            place = &c->choices[i];
+        }
+    }
+    if (c->choice_count < SDAPI_CLIENTS_MAX) {
+        place = &c->choices[c->choice_count++];
+    }
+    place->turn = ++c->turn;
+    snprintf(place->client, sizeof place->client, "%s", client);
+    return place;
+}
+
+void sdapi_calls_choose(sdapi_calls *c, const char *client, const char *model)
 {
     pthread_mutex_lock(&c->lock);
     choice *found = choice_of(c, client);
-    if (found == NULL && c->choice_count < SDAPI_CLIENTS_MAX) {
-        found = &c->choices[c->choice_count++];
-        snprintf(found->client, sizeof found->client, "%s", client);
+    if (found == NULL) {
+        found = place_for(c, client);
     }
-    if (found != NULL) {
-        snprintf(found->model, sizeof found->model, "%s", model);
-    }
+    snprintf(found->model, sizeof found->model, "%s", model);
     pthread_mutex_unlock(&c->lock);
-    return found != NULL;
 }

@@ -12,7 +12,7 @@
 #include "server/hub.h"
 
 #define SDAPI_CALLS_MAX 1024 /* of all clients; the oldest that have ended make room first */
-#define SDAPI_CLIENTS_MAX 1025 /* that have chosen a model: as many as there may be keys, and "local" */
+#define SDAPI_CLIENTS_MAX 1025 /* that have chosen a model: as many as there may be keys, and "local"; who is silent for longest makes room */
 
 typedef struct sdapi_calls sdapi_calls;
 
@@ -38,6 +38,6 @@ void sdapi_calls_watch(sdapi_calls *c, const char *job_id);
 
 /* The model a client has chosen; false: none. */
 bool sdapi_calls_model(sdapi_calls *c, const char *client, char out[65]);
-bool sdapi_calls_choose(sdapi_calls *c, const char *client, const char *model); /* false: too many clients have */
+void sdapi_calls_choose(sdapi_calls *c, const char *client, const char *model);
 
 #endif

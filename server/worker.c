@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "server/fault.h"
+#include "server/log.h"
 #include "server/worker_internal.h"
 
 dn_status worker_send(worker *w, const protocol_message *message, dn_error *error)
@@ -166,6 +167,8 @@ dn_status worker_run(const worker_options *options, dn_error *error)
         status = worker_codec_start(&w->codec, w->wake_fd, options->inputs, error);
     if (status == DN_OK)
         status = serve(w, error);
+    if (status != DN_OK)
+        log_say(LOG_ERROR, "worker", "%s", error->message);
     /* A load may take minutes, and nobody waits for its result any more: the process goes at once. */
     if (!worker_loader_stop(&w->loader))
         _exit(status == DN_OK ? 0 : 1);

@@ -46,7 +46,7 @@ typedef struct worker_options {
     void (*before_tick)(void);
 } worker_options;
 
-/* Serves until the other side closes the socket: DN_OK then. */
+/* Serves until the other side closes the socket: DN_OK then. Why it ends otherwise is said in the log. */
 dn_status worker_run(const worker_options *options, dn_error *error);
 
 /* Fills options from `--fd N --parent PID --threads N --rows-max N --snapshot-every S --model NAME=DIR ...` and makes this process

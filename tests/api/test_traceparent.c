@@ -13,6 +13,7 @@ static void valid_headers_give_their_trace(void)
         "01-" TRACE "-" SPAN "-01", /* versions to come */
         "cc-" TRACE "-" SPAN "-01-what-the-future-says",
         "fe-" TRACE "-" SPAN "-01-",
+        "00-" TRACE "-" SPAN "-01 \t", /* white space behind a value is no part of it */
     };
     char trace[API_TRACE_BYTES], id[33];
     for (size_t i = 0; i < sizeof valid / sizeof valid[0]; i++) {
@@ -47,6 +48,8 @@ static void malformed_headers_are_as_if_not_there(void)
         "00-" TRACE "-" SPAN "_01",
         "00-4bf92f3577b34da6a3ce929d0e0e473-0" SPAN "-01",
         " 00-" TRACE "-" SPAN "-01",
+        "00-" TRACE "-" SPAN "-0 ",
+        "00-" TRACE "-" SPAN "-01 x",
     };
     char trace[API_TRACE_BYTES] = "left over";
     for (size_t i = 0; i < sizeof malformed / sizeof malformed[0]; i++)

@@ -170,9 +170,9 @@ class Daemon:
         atexit.register(self.kill)
         if ready:
             self.ready_line = self.read_line()
-            match = re.match(r"denoised ready on (\S+) ", self.ready_line)
+            match = re.match(r'denoised ready on (\S+) |\{.*"message":"ready","url":"([^"]+)"', self.ready_line)
             check(match, f"no ready line but {self.ready_line!r}; log: {self.tail()}")
-            self.address = match.group(1)
+            self.address = match.group(1) or match.group(2)
             self.said = []  # what it prints after that
             threading.Thread(target=lambda out, said: said.extend(out), args=(self.process.stdout, self.said), daemon=True).start()
 

@@ -67,6 +67,23 @@ def why_it_does_not_start_is_json_too():
 
 
 @test
+def what_is_said_on_standard_output_and_by_a_worker_that_fails_is_json_too():
+    with Daemon("--log-format", "json") as daemon:
+        ready = json.loads(daemon.ready_line)
+        same((ready["component"], ready["message"], ready["url"], ready["model"]), ("serve", "ready", daemon.address, "tiny"), "the ready line")
+        check({"time", "level", "device"} <= set(ready), ready)
+        daemon.stop()
+        same(b"".join(daemon.said), b"", "what else it prints")
+    ours, its = socket.socketpair()
+    with ours, its:
+        ours.sendall(b"\xff" * 4096)
+        command = [PROGRAM, "worker", "--fd", str(its.fileno()), "--log-format", "json", "--model", "tiny=/nowhere"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, pass_fds=[its.fileno()])
+    said = [json.loads(line) for line in done.stderr.splitlines()]
+    check(done.returncode not in (0, 64) and any((line["level"], line["component"]) == ("error", "worker") for line in said), f"{done.returncode}: {done.stderr}")
+
+
+@test
 def text_has_the_same_fields():
     with Daemon() as daemon:
         job = daemon.make(steps=2)

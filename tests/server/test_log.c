@@ -34,6 +34,26 @@ static void say_plain(void)
     log_say(LOG_WARNING, "store", "a %s\nline with \"quotes\" and \x1b[31m", "second");
 }
 
+static void say_controls(void)
+{
+    log_line line;
+    log_begin(&line, LOG_INFO, "worker", "a\xc2\x9b\x33\x31m\xff\xc3\xa4\xc2\xa0\xe2\x82\xac");
+    log_text(&line, "name", "\xc2\x85 \xc2\x9f\xc3\xa4");
+    log_end(&line);
+}
+
+/* C1 is what some terminals obey as they do ESC; what is no UTF-8 is not passed on. */
+static void no_terminal_obeys_a_line(void)
+{
+    log_set_format(LOG_TEXT);
+    const char *line = hear(say_controls);
+    CHECK_MSG(strcmp(line + 24, " info worker: a?31m?\xc3\xa4\xc2\xa0\xe2\x82\xac name=\"\\u0085 \\u009f\xc3\xa4\"\n") == 0, "%s", line);
+    log_set_format(LOG_JSON);
+    line = hear(say_controls);
+    CHECK_MSG(strstr(line, "\"message\":\"a\\u009b31m?\xc3\xa4\xc2\xa0\xe2\x82\xac\",\"name\":\"\\u0085 \\u009f\xc3\xa4\"}\n"), "%s", line);
+    log_set_format(LOG_TEXT);
+}
+
 static void say_fields(void)
 {
     log_line line;
@@ -120,6 +140,7 @@ int main(void)
 {
     RUN(text_is_for_people);
     RUN(json_is_for_machines);
+    RUN(no_terminal_obeys_a_line);
     RUN(lines_are_cut_whole);
     RUN(formats_have_names);
     return test_end();
