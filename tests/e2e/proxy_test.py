@@ -148,6 +148,27 @@ def malformed_requests_get_a_problem_and_reach_nobody():
 
 
 @needs_nginx
+def its_own_refusals_speak_the_dialect_of_their_route():
+    nginx = Nginx()  # and no daemon
+    body = b'{"prompt":"' + b"a" * (2 << 20) + b'"}'
+    small = b"Content-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+    large = b"Content-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body
+    too_large, away = "the body is larger than 2 MiB", "the daemon is not reachable; it may be starting"
+    for path, shown in (("/v1/images/generations", lambda detail, code, kind: {"error": {"message": detail, "type": kind, "param": None, "code": code}}),
+                        ("/sdapi/v1/txt2img", lambda detail, code, _: {"error": code.replace("_", "-"), "detail": detail, "body": "", "errors": detail}),
+                        ("/internal/progress", lambda detail, code, _: {"error": code.replace("_", "-"), "detail": detail, "body": "", "errors": detail})):
+        for rest, status, wanted in ((large, 413, shown(too_large, "too_large", "invalid_request_error")), (small, 503, shown(away, "loading", "server_error"))):
+            got, headers, text = split(send(nginx, f"POST {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + rest))
+            same((got, headers.get("content-type"), json.loads(text)), (status, "application/json", wanted), f"{path} {status}")
+            same((headers.get("retry-after"), len(headers["x-request-id"])), ("2" if status == 503 else None, 32), f"{path} {status}: headers")
+    for path in ("/generate", "/v1", "/sdapi/v2/x", "/page/app.js", "/verify"):
+        is_problem(send(nginx, f"POST {path} HTTP/1.1\r\nHost: localhost\r\n".encode() + small), 503, "loading", path)
+    for path in ("/.problem-openai", "/.problem-sdapi"):
+        is_problem(send(nginx, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()), 404, "not-found", path)
+    nginx.stop()
+
+
+@needs_nginx
 def what_passes_is_clean():
     nginx = Nginx()
     recorder = Recorder(nginx.socket_path)
