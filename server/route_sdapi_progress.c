@@ -65,11 +65,11 @@ static bool show_job(http_request *request, const sdapi_call *call, api_sdapi_pr
     return true;
 }
 
-/* The call of a task id, else the job of that id, as a call of one batch. */
+/* The call of a task id, the client's own before others' where it may see those; else the job of that id, as a call of one batch. */
 static bool show_task(http_request *request, const char *task, sdapi_call *call, api_sdapi_progress *out)
 {
     service *s = request->application;
-    if (!sdapi_calls_find(s->sdapi, route_reach(request), task, call)) {
+    if (!sdapi_calls_find(s->sdapi, request->client, task, call) && !sdapi_calls_find(s->sdapi, route_reach(request), task, call)) {
         *call = (sdapi_call){.n_iter = 1};
         if (!api_id_valid(task)) {
             return false;

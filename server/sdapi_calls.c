@@ -9,6 +9,7 @@
 #include "base/clock.h"
 
 #define WATCH_SECONDS 10.0
+#define SDAPI_CALLS_SHARE (SDAPI_CALLS_MAX / 4) /* of one client; who has more pushes out no other's calls */
 
 typedef struct entry {
     sdapi_call call;
@@ -73,24 +74,29 @@ static entry *by_job(sdapi_calls *c, const char *job_id)
     return NULL;
 }
 
-/* A free place, else the oldest that has ended, else the oldest. */
-static entry *make_room(sdapi_calls *c)
+/* A free place, else the oldest that has ended, else the oldest: of the client's own, where it has its share of the places. */
+static entry *make_room(sdapi_calls *c, const char *client)
 {
-    entry *best = &c->entries[0];
+    entry *best = &c->entries[0], *own = NULL;
+    size_t count = 0;
     for (size_t i = 0; i < SDAPI_CALLS_MAX && best->turn; i++) {
         entry *e = &c->entries[i];
         if (!e->turn || (e->call.ended == best->call.ended ? e->turn < best->turn : e->call.ended)) {
             best = e;
         }
+        if (strcmp(e->call.client, client) == 0) {
+            count++;
+            own = own == NULL || e->turn < own->turn ? e : own;
+        }
     }
-    return best;
+    return best->turn && !best->call.ended && count >= SDAPI_CALLS_SHARE ? own : best;
 }
 
 void sdapi_calls_add(sdapi_calls *c, const sdapi_call *call)
 {
     pthread_mutex_lock(&c->lock);
     if (by_job(c, call->id) == NULL) {
-        entry *e = make_room(c);
+        entry *e = make_room(c, call->client);
         unwatch(c, e);
         *e = (entry){.call = *call, .turn = ++c->turn};
     }

@@ -11,7 +11,7 @@
 #include "api/sdapi_request.h"
 #include "server/hub.h"
 
-#define SDAPI_CALLS_MAX 1024 /* of all clients; the oldest that have ended make room first */
+#define SDAPI_CALLS_MAX 1024 /* of all clients; the oldest that have ended make room first, then a busy client's own */
 #define SDAPI_CLIENTS_MAX 1025 /* that have chosen a model: as many as there may be keys, and "local"; who is silent for longest makes room */
 
 typedef struct sdapi_calls sdapi_calls;

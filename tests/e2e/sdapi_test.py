@@ -409,9 +409,16 @@ def an_interrupted_call_answers_with_what_is_finished():
 def clients_do_not_see_or_end_each_others_calls():
     keys = os.path.join(scratch("keys"), "keys")
     alice, bob = (add_key(keys, name) for name in ("alice", "bob"))
-    with Daemon("--api-key-file", keys, program=FAULTS, environment=SLOW_STEPS) as slow:
+    data = scratch("data")
+    carol = {"Authorization": "Bearer " + subprocess.run([PROGRAM, "key", "add", "carol", "--scopes", "submit,read-all", "--data", data], capture_output=True,
+                                                         text=True, check=True).stdout.strip()}
+    with Daemon("--api-key-file", keys, data=data, program=FAULTS, environment=SLOW_STEPS) as slow:
+        own = slow.post({"prompt": "bag", "steps": 1000, "n_iter": 3, "force_task_id": "hers"}, TXT, Prefer="wait=0", **carol)
         call = Call(slow, headers=alice, force_task_id="hers")
         eventually(lambda: task(slow, "hers", **alice)["active"], what="it runs")
+        shown = [slow.get(f"/sdapi/v1/progress?id_task={name}", **carol).json["state"]["job_count"] for name in ("hers", slow.get("/jobs", **alice).json["jobs"][0]["id"])]
+        same((own.status, shown), (504, [3, 1]), "who may see all calls sees its own of a name before another's")
+        same(slow.post("", "/sdapi/v1/interrupt", **carol).json, {}, "carol's interrupt")
         job = slow.get("/jobs", **alice).json["jobs"][0]["id"]
         for name in ("hers", job):
             same((task(slow, name, **bob)["textinfo"], slow.get(f"/sdapi/v1/progress?id_task={name}", **bob).json["state"]["job_count"]), ("Waiting...", 0), "bob's view")

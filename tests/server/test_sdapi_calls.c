@@ -90,6 +90,21 @@ static void the_oldest_that_ended_makes_room(void)
     end();
 }
 
+static void a_busy_client_pushes_out_its_own_calls(void)
+{
+    begin();
+    const sdapi_call hers = made("alice", 1, ""), his = made("bob", 6000, "");
+    add("alice", 1, "");
+    for (unsigned i = 0; i < 2 * SDAPI_CALLS_MAX; i++) {
+        add("bob", 5000 + i, "");
+    }
+    CHECK(finds("alice", hers.id, 1));
+    CHECK(!finds("bob", his.id, 6000));
+    const sdapi_call last = made("bob", 5000 + 2 * SDAPI_CALLS_MAX - 1, "");
+    CHECK(finds("bob", last.id, 5000 + 2 * SDAPI_CALLS_MAX - 1));
+    end();
+}
+
 static void previews_are_wanted_while_a_call_is_open_and_looked_at(void)
 {
     begin();
@@ -139,6 +154,7 @@ int main(void)
 {
     RUN(calls_are_their_clients);
     RUN(the_oldest_that_ended_makes_room);
+    RUN(a_busy_client_pushes_out_its_own_calls);
     RUN(previews_are_wanted_while_a_call_is_open_and_looked_at);
     RUN(clients_choose_models);
     return test_end();
