@@ -229,7 +229,7 @@ static void capabilities_show_every_limit(void)
               evaluations->valuedouble == API_QUEUE_EVALUATIONS_MAX;
     int count = cJSON_GetArraySize(limits), representations = cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(root, "representations"));
     cJSON_Delete(root);
-    CHECK(ok && count == 23 && representations == 3);
+    CHECK(ok && count == 24 && representations == 3);
 }
 
 int main(void)

@@ -11,7 +11,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "e2e"))
-from harness import ROOT, Daemon, check, eventually  # noqa: E402
+from harness import FAULTS, ROOT, Daemon, check, eventually  # noqa: E402
 from webdriver import Chromium  # noqa: E402
 
 BUILT_IN = os.path.join(ROOT, "models/fashion-mnist")
@@ -75,8 +75,10 @@ def one_run(daemon, bodies, watched):
 
 
 def watchers():
-    with Daemon("--snapshot-every", "600", model=BUILT_IN) as daemon:
-        cases = {"one job, all watch it": (1, {"steps": 1000, "n": 4, "sampler": "ddim"}), "64 jobs, each watches its own": (WATCHERS, {"steps": 60, "n": 1, "sampler": "ddim"})}
+    """A worker that sleeps after each step: as many steps a second watched or not, and little of the engine's own noise in the difference."""
+    paced = {"DENOISED_FAULT": "step_k:1:slow25"}
+    with Daemon("--snapshot-every", "600", model=BUILT_IN, program=FAULTS, environment=paced) as daemon:
+        cases = {"one job, all watch it": (1, {"steps": 600, "n": 4, "sampler": "ddim"}), "64 jobs, each watches its own": (WATCHERS, {"steps": 60, "n": 1, "sampler": "ddim"})}
         for name, (jobs, shape) in cases.items():
             bodies = [{"class_label": i % 10, "seed": str(i), **shape} for i in range(jobs)]
             one_run(daemon, bodies, 0)  # the pages of the model, the table of ticks
