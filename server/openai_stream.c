@@ -195,6 +195,15 @@ static double fill(image_stream *e)
     return sleep;
 }
 
+/* Without it a client would take the end of the stream for that of its pictures. */
+static void say_stopping(image_stream *e)
+{
+    api_problem problem = {0};
+    api_refuse(&problem, API_DRAINING, "", "the daemon is stopping; the job goes on: GET %s/jobs/%s (see Location)", e->service->base_path,
+               e->id);
+    say_problem(e, &problem);
+}
+
 static ssize_t read_stream(http_request *request, void *payload, char *out, size_t room)
 {
     image_stream *e = payload;
@@ -203,6 +212,9 @@ static ssize_t read_stream(http_request *request, void *payload, char *out, size
             return -1;
         }
         const double sleep = fill(e);
+        if (e->used == 0 && !e->ended && http_stopping(request->server)) {
+            say_stopping(e);
+        }
         if (e->used == 0) {
             if (e->ended) {
                 return -1;

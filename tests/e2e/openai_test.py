@@ -373,6 +373,31 @@ def keys_scopes_rates_and_budgets_hold():
             check(int(full.headers["retry-after"]) >= 1, "Retry-After")
 
 
+def last_of_stream(connection):
+    """What a stream says to its end; None where it is cut."""
+    try:
+        return connection.getresponse().read().decode()
+    except (http.client.HTTPException, ConnectionError):
+        return None
+
+
+@test
+def a_stream_says_that_the_daemon_stops():
+    with Daemon("--drain-seconds", "1", program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow200"}) as slow:
+        connection = slow.connect()
+        connection.request("POST", IMAGES, json.dumps({"prompt": "a bag", "steps": 1000, "stream": True}), {"Content-Type": "application/json"})
+        job = eventually(lambda: [j["id"] for j in slow.get("/jobs?state=running").json["jobs"]], what="it runs")[0]
+        slow.process.send_signal(signal.SIGTERM)
+        said = last_of_stream(connection)
+        if said is not None:  # a daemon that ends gives its last answers a second, which a machine may not have
+            lines = said.strip().split("\n")
+            same(lines[-2:-1], ["event: error"], f"the last event of {said!r}")
+            error = json.loads(lines[-1].removeprefix("data: "))["error"]
+            same((error["type"], error["code"]), ("server_error", "draining"), "the error")
+            check(f"/jobs/{job}" in error["message"], error["message"])
+        same(slow.process.wait(PATIENCE), 0, "exit status")
+
+
 @test
 def a_drain_is_told():
     with Daemon("--drain-seconds", "1", program=FAULTS, environment={"DENOISED_FAULT": "step_k:1:slow20"}) as slow:
