@@ -75,6 +75,17 @@ else
     tail -n 5 "$work/serve.log"
     fail serves_a_png "no PNG came back"
 fi
+# What is built into the program has come with it: the page and what it names, the dialects, the description, the counters.
+missing=
+for word in 'text/html,*/*;q=0.8 / <!doctype html>' '*/* /metrics denoised_build_info{' '*/* /openapi.json "openapi"' '*/* /v1/models "object":"list"' \
+    '*/* /sdapi/v1/sd-models "model_name"' '*/* /stats "images_per_second"'; do
+    accept=${word%% *}; rest=${word#* }; path=${rest%% *}; wanted=${rest#* }
+    call -H "Accept: $accept" "http://localhost$path" >"$work/answer" && grep -qiF "$wanted" "$work/answer" || missing="$missing $path"
+done
+for part in $(call -H 'Accept: text/html' http://localhost/ | grep -oE '(href|src)="page/[^"]+"' | cut -d '"' -f 2); do
+    [ "$(call --compressed -o "$work/part" -w '%{http_code}' "http://localhost/$part")" = 200 ] && [ -s "$work/part" ] || missing="$missing /$part"
+done
+[ -z "$missing" ] && pass page_and_dialects || fail page_and_dialects "not as it should be:$missing"
 in_image /usr/bin/denoised health --ready --socket /run/denoised/denoised.sock && pass health || fail health "denoised health failed"
 # The shell's child is bwrap, and its child is the daemon.
 kill -TERM "$(pgrep -P "$(pgrep -P "$pid")")"
