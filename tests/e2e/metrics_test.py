@@ -2,6 +2,7 @@
 
 `moved` collects the families that a test has seen move; the last test fails for a family that none has.
 """
+import contextlib
 import re
 import shutil
 
@@ -212,9 +213,15 @@ def requests_and_refusals_are_counted():
         daemon.call("PUT", "/jobs")
         daemon.call("BREW", "/coffee")
         daemon.call("HEAD", "/models")
+        with contextlib.closing(daemon.connect()) as leaver:  # before its body has come
+            leaver.putrequest("POST", "/generate")
+            leaver.putheader("Content-Type", "application/json")
+            leaver.putheader("Content-Length", "100")
+            leaver.endheaders(b"{")
         is_at(daemon, before, {'denoised_http_requests_total{route="/jobs/{}",method="GET",status="404"}': 4,
                                'denoised_http_requests_total{route="/generate",method="POST",status="422"}': 1,
                                'denoised_http_requests_total{route="/generate",method="POST",status="400"}': 1,
+                               'denoised_http_requests_total{route="/generate",method="POST",status="0"}': 1,
                                'denoised_http_requests_total{route="/models",method="HEAD",status="200"}': 1,
                                'denoised_http_requests_total{route="none",method="PUT",status="405"}': 1,
                                'denoised_http_requests_total{route="none",method="other",status="404"}': 1,
