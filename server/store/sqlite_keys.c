@@ -1,5 +1,6 @@
 /* API keys in the database: the daemon reads them, the command line writes them beside it in short transactions. Only hashes are kept;
  * a revoked key stays, so that its number is not given out again. Any thread, any process. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,11 +81,17 @@ static int schema_of(sql *c)
     return version;
 }
 
-static dn_status open_beside(sql *c, const char *folder, char *path, size_t path_bytes, dn_error *error)
+/* make: a folder without a database gets one. */
+static dn_status open_beside(sql *c, const char *folder, bool make, char *path, size_t path_bytes, dn_error *error)
 {
     struct stat info;
     snprintf(path, path_bytes, "%s/denoised.db", folder);
-    dn_status status = stat(path, &info) == 0 ? DN_OK : prepare(folder, error);
+    const bool there = stat(path, &info) == 0;
+    if (!there && !make) {
+        return dn_fail(error, DN_IO, "%s: %s; --data names the folder of a daemon, and `denoised key add` begins one", path,
+                       strerror(errno));
+    }
+    dn_status status = there ? DN_OK : prepare(folder, error);
     if (status == DN_OK) {
         status = sql_open(c, path, true, error);
     }
@@ -118,7 +125,7 @@ dn_status store_key_add(const char *folder, const store_key *key, dn_error *erro
 {
     char path[4096];
     sql c = {.db = NULL};
-    dn_status status = open_beside(&c, folder, path, sizeof path, error);
+    dn_status status = open_beside(&c, folder, true, path, sizeof path, error);
     if (status != DN_OK) {
         return status;
     }
@@ -137,7 +144,7 @@ dn_status store_key_revoke(const char *folder, const char *number, bool *found, 
 {
     char path[4096];
     sql c = {.db = NULL};
-    dn_status status = open_beside(&c, folder, path, sizeof path, error);
+    dn_status status = open_beside(&c, folder, false, path, sizeof path, error);
     if (status != DN_OK) {
         return status;
     }
@@ -153,7 +160,7 @@ dn_status store_key_list(const char *folder, store_key **out, size_t *count, dn_
     sql c = {.db = NULL};
     *out = NULL;
     *count = 0;
-    dn_status status = open_beside(&c, folder, path, sizeof path, error);
+    dn_status status = open_beside(&c, folder, false, path, sizeof path, error);
     if (status != DN_OK) {
         return status;
     }

@@ -285,8 +285,8 @@ typedef struct store_key {
 } store_key;
 /* All of them, revoked ones too, the oldest first; malloc'd. Any thread. */
 store_result store_keys(store *s, store_key **out, size_t *count);
-/* Beside a daemon or not, any process: short transactions of their own. A folder without a database gets one. DN_IO: another try may
- * do. found: there was such a key, and it was good. */
+/* Beside a daemon or not, any process: short transactions of their own. A folder without a database gets one by add, and is DN_IO for the
+ * others. DN_IO: another try may do. found: there was such a key, and it was good. */
 dn_status store_key_add(const char *folder, const store_key *key, dn_error *error);
 dn_status store_key_revoke(const char *folder, const char *number, bool *found, dn_error *error);
 dn_status store_key_list(const char *folder, store_key **out, size_t *count, dn_error *error);

@@ -65,6 +65,11 @@ onKeyNeeded((wrong) => new Promise((resolve) => {
     event.preventDefault();
     const value = $('key').value.trim();
     if (!value) return;
+    if (!/^[!-~]+$/.test(value)) { /* no header can carry it, so no request would reach the daemon */
+      $('key-error').textContent = 'A key has no spaces, and no letters but a to z.';
+      show($('key-error'), true);
+      return;
+    }
     setKey(value);
     given = true;
     box.close();
@@ -88,8 +93,9 @@ function countDown(until, detail) {
 }
 
 let sending = null, trying = false; // a request on its way; it has met no daemon, and is sent again and again
-/* Sends a request, or an array of them, and puts the jobs on the stage. Refusals are told beside their fields, or below the form. */
-export async function make(body, labels) {
+/* Sends a request, or an array of them, and puts the jobs on the stage. Refusals are told beside their fields, or below the form; by refused(problem),
+ * where what is wrong was typed elsewhere: true if it was. */
+export async function make(body, labels, refused = () => false) {
   clearErrors();
   $('generate').setAttribute('aria-busy', 'true');
   const control = new AbortController();
@@ -111,7 +117,7 @@ export async function make(body, labels) {
     if (error.name === 'AbortError') { banner(''); return null; }
     if (!(error instanceof Problem)) throw error;
     banner('');
-    explain(error);
+    if (!refused(error)) explain(error);
     if (error.retryAfter > 0) countDown(Date.now() + 1000 * error.retryAfter, error.detail);
     return null;
   } finally {

@@ -2,10 +2,11 @@
  * here: what the daemon refuses it explains, beside the field. */
 import {$, el, sentence} from './dom.js';
 
-/* "3" -> 3, "" -> undefined; anything else goes out as it was typed, and is refused by name. */
+/* "3" -> 3, "0,5" -> 0.5, "" -> undefined; anything else goes out as it was typed, and is refused by name: "1,000" too, which may be 1 or 1000. */
 export function typed(text) {
   text = text.trim();
   if (text === '') return undefined;
+  if (/^[+-]?[1-9]\d{0,2}(,\d{3})+$/.test(text)) return text;
   const value = Number(text.replace(',', '.'));
   return Number.isFinite(value) ? value : text;
 }

@@ -43,7 +43,9 @@ export async function load() {
 
 export async function chooseModel(name) {
   const next = await get(`/models/${encodeURIComponent(name)}`);
-  const other = model?.name !== next.name || model?.weights_sha256 !== next.weights_sha256;
+  /* A model that has been loaded says more of itself (its weights' hash), and what was typed for it stays. */
+  const other = model?.name !== next.name || !model.architecture !== !next.architecture ||
+    Boolean(model.weights_sha256 && next.weights_sha256 && model.weights_sha256 !== next.weights_sha256);
   model = next;
   keep.set('model', name);
   $('model').value = name;

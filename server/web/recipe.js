@@ -2,7 +2,7 @@
  * wanted. */
 import {hasKey, base, origin, picture} from './api.js';
 import * as classes from './classes.js';
-import {$, ago, bytes, closeDialog, el, fill, openDialog, say, show} from './dom.js';
+import {$, ago, bytes, closeDialog, el, fill, openDialog, say, sentence, show} from './dom.js';
 import {typed} from './fields.js';
 import * as form from './form.js';
 import * as jobs from './jobs.js';
@@ -52,35 +52,47 @@ export async function again(job, index) {
   await make(await whole(job, index), {expected: before.map((one) => ({pixels: one.pixels_sha256, build: one.build}))});
 }
 
+/* Says what is wrong in a dialog, beside what was typed there; nothing: hides it. */
+function wrong(note, words) {
+  note.textContent = words;
+  show(note, words !== '');
+  return words !== '';
+}
+
 export function vary(job, index) {
   const seeds = el('input', {type: 'radio', name: 'kind', value: 'seeds', id: 'vary-seeds', testid: 'vary-seeds'});
   const noise = el('input', {type: 'radio', name: 'kind', value: 'noise', id: 'vary-noise', testid: 'vary-noise', checked: true});
   const strength = el('input', {type: 'range', id: 'vary-strength', testid: 'vary-strength', min: 0.02, max: 1, step: 0.02, value: 0.2});
   const told = el('output', {for: 'vary-strength'}, '0.2');
-  const count = el('input', {class: 'mono', id: 'vary-count', testid: 'vary-count', inputmode: 'numeric', value: '9'});
+  const count = el('input', {class: 'mono', id: 'vary-count', testid: 'vary-count', inputmode: 'numeric', value: '9', 'aria-describedby': 'vary-error'});
+  const error = el('p', {class: 'error', id: 'vary-error', role: 'alert', hidden: true, testid: 'vary-error'});
   strength.addEventListener('input', () => { told.textContent = strength.value; });
   openDialog('Vary', 'vary', el('form', {class: 'two', onsubmit: async (event) => {
     event.preventDefault();
+    const n = typed(count.value);
+    if (wrong(error, Number.isInteger(n) && n >= 1 && n <= 64 ? '' : 'How many must be a whole number from 1 to 64.')) { count.focus(); return; }
     try {
-      const request = await whole(job, index), n = Math.max(1, Math.min(64, Math.round(Number(count.value)) || 9));
+      const request = await whole(job, index);
       const body = seeds.checked ? {...request, n, seed: BigInt.asUintN(64, BigInt(request.seed) + 1n).toString()}
         : Array.from({length: n}, () => ({...request, variation_seed: form.randomSeed(), variation_strength: Number(strength.value)}));
       closeDialog();
       await make(body, {title: `${job.request.class_name || 'Variations'}, varied`});
-    } catch (error) { refuse(error); }
+    } catch (reason) { refuse(reason); }
   }},
   el('div', {}, el('p', {}, el('label', {for: 'vary-noise'}, noise, ' Near it'), el('span', {class: 'note'}, ' The start noise turned a little towards other seeds’.')),
     el('p', {}, el('label', {for: 'vary-strength'}, 'How far'), ' ', told), strength,
     el('p', {}, el('label', {for: 'vary-seeds'}, seeds, ' Other seeds'), el('span', {class: 'note'}, ' The seeds that follow this one’s: the same words, other pictures.'))),
-  el('div', {}, el('label', {for: 'vary-count'}, 'How many'), count, el('div', {class: 'go'}, el('button', {class: 'primary', testid: 'vary-go'}, 'Make variations')))));
+  el('div', {}, el('label', {for: 'vary-count'}, 'How many'), count, error, el('div', {class: 'go'}, el('button', {class: 'primary', testid: 'vary-go'}, 'Make variations')))));
 }
 
 const list = (text) => text.split(/[\s;,]+/).filter(Boolean).map(typed);
 
-/* A contact sheet: guidance down, steps across, everything else alike, as one array of jobs. */
-export function compare(request) {
-  const down = el('input', {class: 'mono', id: 'sheet-guidance', testid: 'sheet-guidance', value: '0, 1, 2, 4'});
-  const across = el('input', {class: 'mono', id: 'sheet-steps', testid: 'sheet-steps', value: '5, 10, 20, 50'});
+const SHEET = {guidance_scale: '0, 1, 2, 4', steps: '5, 10, 20, 50'};
+/* A contact sheet: guidance down, steps across, everything else alike, as one array of jobs. before: what was typed and refused, which is asked for
+ * again with the reason beside it. */
+export function compare(request, before = SHEET, problem = null) {
+  const down = el('input', {class: 'mono', id: 'sheet-guidance', testid: 'sheet-guidance', value: before.guidance_scale});
+  const across = el('input', {class: 'mono', id: 'sheet-steps', testid: 'sheet-steps', value: before.steps});
   const told = el('p', {class: 'note', testid: 'sheet-count'});
   const error = el('p', {class: 'error', role: 'alert', hidden: true, testid: 'sheet-error'});
   const count = () => { told.textContent = `${list(down.value).length} × ${list(across.value).length} = ${list(down.value).length * list(across.value).length} pictures, of one seed.`; };
@@ -89,17 +101,24 @@ export function compare(request) {
   openDialog('Compare', 'compare', el('form', {class: 'two', onsubmit: async (event) => {
     event.preventDefault();
     const rows = list(down.value), columns = list(across.value), cells = rows.length * columns.length;
-    error.textContent = cells < 1 || cells > 64 ? 'A sheet has 1 to 64 pictures.' : '';
-    show(error, error.textContent !== '');
-    if (cells < 1 || cells > 64) return;
+    if (wrong(error, cells < 1 || cells > 64 ? 'A sheet has 1 to 64 pictures.' : '')) return;
     const body = rows.flatMap((guidance_scale) => columns.map((steps) => ({...request, n: 1, guidance_scale, steps})));
     closeDialog();
     const labels = {rows: rows.map(String), columns: columns.map(String), rowName: 'guidance', columnName: 'steps', title: 'Guidance and steps'};
-    const made = await make(body, labels);
+    const typed_ = {guidance_scale: down.value, steps: across.value};
+    const made = await make(body, labels, (one) => {
+      const mine = /^\/\d+\/(guidance_scale|steps)$/.test(one.field || '');
+      if (mine) compare(request, typed_, one);
+      return mine;
+    });
     if (made) keepSheet({ids: made.map((one) => one.id), ...labels});
   }},
   el('div', {}, el('label', {for: 'sheet-guidance'}, 'Guidance, down'), down, el('label', {for: 'sheet-steps'}, 'Steps, across'), across),
   el('div', {}, told, error, el('div', {class: 'go'}, el('button', {class: 'primary', testid: 'sheet-go'}, 'Make the sheet')))));
+  if (problem) {
+    wrong(error, sentence(problem.detail));
+    (problem.field.endsWith('/steps') ? across : down).focus();
+  }
 }
 
 /* ---- As a command */

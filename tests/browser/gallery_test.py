@@ -64,6 +64,11 @@ def a_picture_is_varied():
         before = job_count()
         open_recipe(page, job)
         page.click("vary")
+        for wrong in ("0", "65", "2.5", "many"):
+            page.write("vary-count", wrong)
+            page.click("vary-go")
+            page.says("vary-error", "from 1 to 64")
+        same(job_count(), before, "jobs of refused numbers")
         page.write("vary-count", "3")
         page.click("vary-go")
         ids = stage_jobs(page, 3)
@@ -83,7 +88,7 @@ def a_picture_is_varied():
 
 @test
 def guidance_and_steps_are_compared_on_a_sheet():
-    with Page(daemon().address) as page:
+    with Page(daemon().address, allow=[r"422 \(Unprocessable"]) as page:
         page.ready()
         page.write("seed", "5")
         before = job_count()
@@ -93,6 +98,16 @@ def guidance_and_steps_are_compared_on_a_sheet():
         page.says("sheet-count", "9 . 8 = 72")
         page.click("sheet-go")
         page.says("sheet-error", "1 to 64")
+        page.write("sheet-guidance", "1, x")
+        page.write("sheet-steps", "2")
+        page.click("sheet-go")
+        page.says("sheet-error", "(?i)guidance.scale must")
+        same([page.value("sheet-guidance"), page.js("return document.activeElement.dataset.testid")], ["1, x", "sheet-guidance"], "what was typed, and the focus")
+        page.write("sheet-guidance", "1")
+        page.write("sheet-steps", "2, 0")
+        page.click("sheet-go")
+        page.says("sheet-error", "(?i)steps must")
+        same(job_count(), before, "jobs of refused sheets")
         page.write("sheet-guidance", "1, 2")
         page.write("sheet-steps", "2, 3, 4")
         page.says("sheet-count", "2 . 3 = 6 pictures")

@@ -48,6 +48,11 @@ def a_key_is_asked_for_and_kept_for_the_tab():
         page.chromium.keys(ESCAPE, ESCAPE, ESCAPE)  # it cannot be sent away: there is nothing behind it
         give_key(page, "dn_aaaaaaaa_" + "a" * 43)
         page.says("key-error", "not known")
+        for wrong in ("ключ", "two words", "dn_…"):  # what no header can carry
+            give_key(page, wrong)
+            page.says("key-error", "no spaces")
+            check(page.shown("key-dialog"), f"{wrong} is taken")
+            same(page.js("return sessionStorage.length"), 1, "keys that are kept: the unknown one")
         give_key(page, keyed.alice)
         page.ready()
         page.gone("key-dialog")

@@ -101,7 +101,7 @@ def classes_are_found_and_chosen_by_keys():
 @test
 def refusals_stand_beside_their_fields():
     cases = [("steps", "0", "/steps"), ("steps", "many", "/steps"), ("guidance", "1000", "/guidance_scale"), ("seed", "-1", "/seed"), ("number", "65", "/n"),
-             ("seed", "18446744073709551616", "/seed")]
+             ("seed", "18446744073709551616", "/seed"), ("steps", "1,000", "/steps"), ("guidance", "2,500", "/guidance_scale")]
     with Page(daemon().address, allow=[r"422 \(Unprocessable"]) as page:
         page.ready()
         good = {name: page.value(name) for name in ("steps", "guidance", "seed", "number")}
@@ -144,6 +144,21 @@ def another_model_makes_another_form():
         same(page.value("model"), "tiny", "the model after a reload")
         page.choose("model", "fashion-mnist")
         page.says("#model-note", r"32 . 32")
+
+
+@test
+def what_was_typed_for_a_model_stays_when_it_is_loaded():
+    typed = {"steps": "7", "guidance": "3.5", "number": "2"}
+    with Daemon("--model", f"tiny={tiny_model()}", model=BUILT_IN, name="fashion-mnist") as fresh, Page(fresh.address) as page:
+        page.ready()
+        page.choose("model", "tiny")
+        page.says("#model-note", "Loaded when first wanted")
+        page.choose("sampler", "euler")
+        fill_form(page, **typed)
+        page.click("generate")
+        stage_job(page)
+        page.until("return !document.querySelector('#model-note').textContent.includes('Loaded when')", what="the model is loaded")
+        same({name: page.value(name) for name in (*typed, "sampler")}, {**typed, "sampler": "euler"}, "the form")
 
 
 @test

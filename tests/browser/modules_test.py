@@ -67,6 +67,14 @@ def pngs_say_what_they_were_made_of():
 
 
 @test
+def numbers_are_read_and_never_guessed():
+    wanted = {"3": 3, " 0,5 ": 0.5, "-1.25": -1.25, "1e2": 100, "": None, "0,125": 0.125, "1,000": "1,000", "-12,345,678": "-12,345,678", "many": "many", "Infinity": "Infinity"}
+    with Daemon() as daemon, Page(daemon.address) as page:
+        page.ready()
+        same(module(page, "fields.js", "return a.map((one) => m.typed(one) ?? null)", list(wanted)), list(wanted.values()), "numbers")
+
+
+@test
 def pngs_that_the_page_writes_are_pngs():
     with Daemon() as daemon, Page(daemon.address) as page:
         page.ready()

@@ -221,6 +221,11 @@ def wrong_words_are_refused():
                   ("revoke",), ("revoke", "a", "b"), ()):
         done = subprocess.run([PROGRAM, "key", *words, "--data", data], capture_output=True, text=True, timeout=PATIENCE, check=False)
         check(done.returncode == 64 and done.stderr.startswith("denoised key: "), f"key {words}: {done.returncode} {done.stderr!r}")
+    for words in (("list",), ("revoke", "aaaaaaaa")):  # the wrong folder is no folder without keys
+        done = subprocess.run([PROGRAM, "key", *words, "--data", os.path.join(data, "none")], capture_output=True, text=True, timeout=PATIENCE, check=False)
+        check(done.returncode == 74 and "--data" in done.stderr and not done.stdout, f"key {words} in no folder: {done.returncode} {done.stderr!r}")
+    same(os.listdir(data), [], "what asking leaves behind")
+    add(data, "alice")
     key_command(data, "revoke", "aaaaaaaa", status=1)
 
 
