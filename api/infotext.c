@@ -15,6 +15,8 @@
 #define FIELDS_MIN 3 /* in the last line, or it belongs to the prompt: webui's rule */
 #define NEGATIVE "Negative prompt:"
 #define RECIPE_BYTES_MAX 131072
+#define KEY_BYTES_MAX 100 /* what a longer one has beyond is left out */
+#define NAME_BYTES (3 * KEY_BYTES_MAX + 8)
 
 /* ---- The last line: `Key: value, Key: "quoted, value"` */
 
@@ -101,6 +103,19 @@ typedef struct fields {
     bool failed;
 } fields;
 
+/* As it will be read: bytes that are no UTF-8 become U+FFFD before names are compared, so that none comes twice. */
+static void field_name(char out[NAME_BYTES], const char *key, const char *suffix)
+{
+    size_t used = 0;
+    for (size_t bytes; *key; key += bytes ? bytes : 1) {
+        bytes = api_utf8_bytes(key);
+        memcpy(out + used, bytes ? key : "\xEF\xBF\xBD", bytes ? bytes : 3);
+        used += bytes ? bytes : 3;
+    }
+    snprintf(out + used, NAME_BYTES - used, "%s", suffix);
+}
+
+/* key: of at most KEY_BYTES_MAX bytes. */
 static void put(fields *f, const char *key, const char *suffix, piece value)
 {
     char *text = malloc(value.bytes + 1);
@@ -108,8 +123,8 @@ static void put(fields *f, const char *key, const char *suffix, piece value)
     if (text) {
         memcpy(text, value.at, value.bytes);
         text[value.bytes] = '\0';
-        char name[128];
-        snprintf(name, sizeof name, "%.100s%s", key, suffix);
+        char name[NAME_BYTES];
+        field_name(name, key, suffix);
         cJSON_DeleteItemFromObjectCaseSensitive(f->object, name); /* the last of a name counts */
         item = cJSON_AddStringToObject(f->object, name, text);
     }
@@ -134,7 +149,7 @@ static void put_fields(fields *f, const char *at, const char *end)
 {
     piece key, value;
     while (next_field(&at, end, &key, &value)) {
-        char name[101];
+        char name[KEY_BYTES_MAX + 1];
         const size_t bytes = key.bytes < sizeof name - 1 ? key.bytes : sizeof name - 1;
         memcpy(name, key.at, bytes);
         name[bytes] = '\0';

@@ -152,7 +152,8 @@ class Ledger:
                                                        for row, spec in zip(group, ask.jobs)):
                     break
             else:
-                verdict.unexpected.append(f"job {rest[0]['id']} (row {rest[0]['row']}) was never asked for")
+                verdict.unexpected.append(f"job {rest[0]['id']} (row {rest[0]['row']}) was never asked for: {rest[0]['request']}; rows left "
+                                          f"{[row['row'] for row in rest]}, asks in doubt {[[one.get('seed') for one in ask.jobs] for ask in open_asks]}")
                 rest = rest[1:]
                 continue
             open_asks.remove(ask)
