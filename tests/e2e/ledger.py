@@ -74,6 +74,23 @@ def _agrees(posted, stored):
     return True
 
 
+def give(rows, asks):
+    """[(ask, its rows)] that uses up the rows in their order, each ask once at most; None: there is no such way."""
+    if not rows:
+        return []
+    tried = []
+    for ask in asks:
+        group = rows[:len(ask.jobs)]
+        if ask.jobs in tried or len(group) < len(ask.jobs):
+            continue
+        tried.append(ask.jobs)
+        if all(row["request"] and _agrees(spec, json.loads(row["request"])) for row, spec in zip(group, ask.jobs)):
+            later = give(rows[len(group):], [one for one in asks if one is not ask])
+            if later is not None:
+                return [(ask, group), *later]
+    return None
+
+
 class Ledger:
     def __init__(self):
         self.asks = []
@@ -143,24 +160,17 @@ class Ledger:
         return owner
 
     def _explain_rest(self, verdict, rest, owner):
-        """Rows that no acknowledged id and no key explains: asks in doubt without a key, whole arrays one after another, larger ones first."""
+        """Rows that no acknowledged id and no key explains: asks in doubt without a key, each a whole array of rows one after another. All
+        ways of giving them to each other are tried, as an ask that fits some rows may be the only one that fits later ones."""
         open_asks = sorted((a for a in self.asks if not a.key and not a.ids and a.doubts), key=lambda a: -len(a.jobs))
-        while rest:
-            for ask in open_asks:
-                group = rest[:len(ask.jobs)]
-                if len(group) == len(ask.jobs) and all(row["request"] and _agrees(spec, json.loads(row["request"]))
-                                                       for row, spec in zip(group, ask.jobs)):
-                    break
-            else:
-                verdict.unexpected.append(f"job {rest[0]['id']} (row {rest[0]['row']}) was never asked for: {rest[0]['request']}; rows left "
-                                          f"{[row['row'] for row in rest]}, asks in doubt {[[one.get('seed') for one in ask.jobs] for ask in open_asks]}")
-                rest = rest[1:]
-                continue
-            open_asks.remove(ask)
+        given = give(rest, open_asks)
+        for row in rest if given is None else ():
+            verdict.unexpected.append(f"job {row['id']} (row {row['row']}) is one of {len(rest)} that the asks in doubt do not explain: {row['request']}; "
+                                      f"in doubt: {[[one.get('seed') for one in ask.jobs] for ask in open_asks]}")
+        for ask, group in given or ():
             for row in group:
                 owner[row["id"]] = ask
             verdict.recovered += 1
-            rest = rest[len(group):]
 
     def _judge_jobs(self, verdict, rows, images, owner, retention):
         counts = {}
