@@ -58,10 +58,11 @@ LIBS := -lmicrohttpd -lsqlite3 -lcjson -lpng16 -lz -lcurl -lm -ldl
 
 # What the build identity of engines says of the sources: all that may change an image's bytes, and how it was compiled. A commit
 # would not do: it is unknown in an image or a tarball, and says nothing of changes that are not committed.
-SOURCES := $(shell { cat Makefile $$(find engine api -name '*.[ch]' | LC_ALL=C sort); echo '$(CC) $(CFLAGS) $(EXTRA_CFLAGS) $(VARIANT)'; \
+SOURCES := $(shell { cat Makefile $$(find engine api -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | LC_ALL=C sort); echo '$(CC) $(CFLAGS) $(EXTRA_CFLAGS) $(VARIANT)'; \
   $(CC) -dumpfullversion; } 2>/dev/null | sha256sum | cut -c1-16)
 
-ALL_ENGINE_SRC := $(sort $(shell find engine -name '*.c' ! -name '*.inc.c'))
+# engine/backend/cuda is a library of its own (deploy/cuda.mk), which no CPU-only build compiles.
+ALL_ENGINE_SRC := $(sort $(shell find engine -name '*.c' ! -name '*.inc.c' ! -path 'engine/backend/cuda/*'))
 ENGINE_SRC := $(filter-out $(addsuffix .c,$(addprefix %_,$(OTHER_ISAS))),$(ALL_ENGINE_SRC))
 API_SRC := $(sort $(shell find api -name '*.c' -not -name '*.inc.c'))
 # What fault points do: in the program for tests that passes them, never in the program.

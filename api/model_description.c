@@ -229,6 +229,8 @@ static bool read_precision(api_model *model, const cJSON *root)
     if (dn_precision_parse(&precision, name, &error) != DN_OK) {
         return false;
     }
+    if (precision == DN_PRECISION_AUTO)
+        precision = DN_PRECISION_FP32; /* what a description that says none was written with */
     snprintf(model->precision, sizeof model->precision, "%s", dn_precision_name(precision));
     return true;
 }

@@ -99,7 +99,7 @@ static dn_status check_precision(dn_precision precision, dn_error *error)
     const dn_device_options options = {.threads = 1};
     dn_device *device = NULL;
     dn_status status = backend->device_open(&device, &options, error);
-    if (status == DN_OK)
+    if (status == DN_OK && precision != DN_PRECISION_AUTO)
         status = backend->precision_check(device, precision, error);
     backend->device_close(device);
     return status;

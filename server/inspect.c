@@ -128,7 +128,7 @@ dn_status inspect_gather(inspect_facts *out, const char *path, const dn_engine_o
         return status;
     out->weights.needed = dn_plan_parameters(out->engine->model->plan);
     out->gflop = dn_plan_flops(out->engine->model->plan) * 1e-9;
-    out->gflop_half = out->engine->backend->precision_flops(out->engine->model->plan, options->precision) * 1e-9;
+    out->gflop_half = out->engine->backend->precision_flops(out->engine->model->plan, out->engine->precision) * 1e-9;
     out->has_codec = out->engine->codec_path != NULL;
     count_memory(out);
     bool worth = !options->describe_only && out->gflop <= INSPECT_GFLOP_MAX;

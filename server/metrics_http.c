@@ -136,7 +136,8 @@ static void write_duration(FILE *out, const route_value *value)
 void metrics_http_write(metrics_http *http, FILE *out)
 {
     pthread_mutex_lock(&http->lock);
-    metrics_write_family(out, "denoised_http_requests_total", "counter", "Requests that ended, by the status of their answer; 0: their client left before it.");
+    metrics_write_family(out, "denoised_http_requests_total", "counter",
+                         "Requests that ended, by the status of their answer; 0: their client left before it.");
     for (size_t i = 0; i < http->answer_count; i++) {
         const answer_value *answer = &http->answers[i];
         fputs("denoised_http_requests_total", out);

@@ -197,6 +197,8 @@ int dn_exit_status(dn_status status)
         return DN_EXIT_UNAVAILABLE;
     case DN_CANCELLED:
         return DN_EXIT_INTERRUPTED;
+    case DN_DEVICE_LOST:
+        return DN_EXIT_TEMPORARY;
     case DN_INTERNAL:
         break;
     }

@@ -89,7 +89,10 @@ typedef struct dn_program {
 
 typedef struct dn_device_options {
     unsigned threads;       /* 0: all available */
-    const char *isa;        /* "sse2", "avx2", "avx512"; "neon"; "generic". NULL: the best the CPU has (or DENOISED_ISA) */
+    const char *isa;        /* "sse2", "avx2", "avx512"; "neon"; "generic". NULL: the best the CPU has (or DENOISED_ISA). GPUs: not read */
+    uint32_t index;         /* which of the back end's devices; 0 where there is one */
+    bool fast;              /* GPUs: the fastest configuration for every batch size, though a row's bytes may then depend on its batch */
+    const char *cache;      /* GPUs: folder of measured plans, made if missing; NULL: none */
 } dn_device_options;
 
 typedef struct dn_network_options {
@@ -105,14 +108,19 @@ typedef struct dn_workspace_options {
     bool inline_threads;    /* run on the calling thread alone, not the device's pool */
     size_t condition_bytes; /* bound of the vectors kept for times and conditions met before; 0: the back end's own. Those of rows_max
                              * rows are always kept. With keep_values there are none */
+    bool background;        /* GPUs: beside the others, with lower priority (decodes) */
 } dn_workspace_options;
 
 typedef struct dn_backend {
-    const char *name;                                             /* "cpu" */
+    const char *name;                                             /* "cpu" or "cuda" */
+    dn_precision precision;                                       /* what DN_PRECISION_AUTO means here */
+    bool host_values;                                             /* values of a workspace lie in this process' memory (what gradients need) */
     dn_status (*device_open)(dn_device **out, const dn_device_options *options, dn_error *error);
     void (*device_close)(dn_device *device);
     void (*device_describe)(const dn_device *device, char *out, size_t out_bytes);   /* "cpu avx512 2 threads" */
     const char *(*device_isa)(const dn_device *device);
+    /* What else pictures depend on: card and libraries ("NVIDIA H200, sm_90, cuDNN 9.19.0, cuBLASLt 13.1.0"); "": nothing. */
+    const char *(*device_identity)(const dn_device *device);
     /* Whether the device multiplies so, and gains by it; DN_UNSUPPORTED says what it has instead. */
     dn_status (*precision_check)(const dn_device *device, dn_precision precision, dn_error *error);
     /* FLOPs of one row that this precision takes in 16 bits: a matter of the layers' shapes. */
@@ -123,6 +131,7 @@ typedef struct dn_backend {
     dn_status (*network_update)(dn_network *network, const dn_weights *weights, dn_error *error);
     void (*network_free)(dn_network *network);
     size_t (*network_bytes)(const dn_network *network);           /* packed weights */
+    const char *(*network_identity)(const dn_network *network);   /* hash of the configurations that its products were pinned to; "": none */
     /* The same of a network that is not made yet; 0: out of memory. */
     size_t (*packed_bytes)(dn_device *device, const dn_plan *plan, dn_precision precision);
 
@@ -141,11 +150,14 @@ typedef struct dn_backend {
     void (*buffer_free)(dn_buffer *buffer);
     dn_status (*buffer_write)(dn_buffer *buffer, size_t offset, const float *values, size_t count, dn_error *error);
     dn_status (*buffer_read)(const dn_buffer *buffer, size_t offset, float *values, size_t count, dn_error *error);
+    /* A picture [channels][plane] of floats in the buffer as bytes [plane][channels]: dn_pixel of each (base/pixel.h). */
+    dn_status (*buffer_read_pixels)(const dn_buffer *buffer, size_t offset, uint32_t channels, size_t plane, bool unit_range, uint8_t *pixels,
+                                    dn_error *error);
 
     /* At most DN_LANES_MAX programs. */
     dn_status (*execute)(dn_device *device, const dn_program *programs, uint32_t program_count, dn_error *error);
 } dn_backend;
 
-const dn_backend *dn_backend_cpu(void);
+const dn_backend *dn_backend_cpu(void);   /* any other: backend/devices.h */
 
 #endif

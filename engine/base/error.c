@@ -70,6 +70,8 @@ const char *dn_status_name(dn_status status)
         return "numeric";
     case DN_INTERNAL:
         return "internal";
+    case DN_DEVICE_LOST:
+        return "device_lost";
     }
     return "unknown";
 }

@@ -13,7 +13,8 @@ typedef enum dn_status {
     DN_UNSUPPORTED = -4, /* well formed, but this build or device cannot do it */
     DN_CANCELLED = -5,   /* the caller asked to stop */
     DN_NUMERIC = -6,     /* NaN or infinity where a number was due */
-    DN_INTERNAL = -7     /* a bug: an invariant did not hold */
+    DN_INTERNAL = -7,    /* a bug: an invariant did not hold */
+    DN_DEVICE_LOST = -8  /* a GPU that answers no more, or that this process broke: only a new process can use it again */
 } dn_status;
 
 typedef struct dn_error {

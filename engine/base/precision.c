@@ -7,13 +7,13 @@ static const char *const names[DN_PRECISIONS] = {"fp32", "fp16", "bf16"};
 
 const char *dn_precision_name(dn_precision precision)
 {
-    return names[precision];
+    return precision == DN_PRECISION_AUTO ? "auto" : names[precision];
 }
 
 dn_status dn_precision_parse(dn_precision *out, const char *name, dn_error *error)
 {
-    if (!name || !name[0]) {
-        *out = DN_PRECISION_FP32;
+    if (!name || !name[0] || strcmp(name, "auto") == 0) {
+        *out = DN_PRECISION_AUTO;
         return DN_OK;
     }
     for (int i = 0; i < DN_PRECISIONS; i++) {
@@ -22,5 +22,5 @@ dn_status dn_precision_parse(dn_precision *out, const char *name, dn_error *erro
             return DN_OK;
         }
     }
-    return dn_fail(error, DN_INVALID, "precision \"%.40s\" is none of fp32, fp16, bf16", name);
+    return dn_fail(error, DN_INVALID, "precision \"%.40s\" is none of auto, fp32, fp16, bf16", name);
 }

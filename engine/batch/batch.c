@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pixel.h"
 #include "base/clock.h"
 #include "batch/batch_private.h"
 #include "batch/codec.h"
@@ -337,6 +338,6 @@ dn_status dn_batch_read_pixels(dn_batch *batch, dn_lane_id id, uint8_t *out, dn_
     dn_status status = read_image(batch, id, batch->host, error);
     for (size_t i = 0; status == DN_OK && i < plane; i++)
         for (uint32_t c = 0; c < model->channels; c++)
-            out[i * model->channels + c] = dn_codec_pixel(batch->host[c * plane + i], unit_range);
+            out[i * model->channels + c] = dn_pixel(batch->host[c * plane + i], unit_range);
     return status;
 }

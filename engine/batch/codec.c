@@ -1,6 +1,7 @@
 /* Opens an autoencoder beside an engine, decodes latents to pixels and encodes pixels to latents.
  *
  * Invariant: options, info and the preview map never change after dn_codec_open; the stages are used by whoever holds the turn. */
+#include "base/pixel.h"
 #include "batch/codec_private.h"
 
 #include <math.h>
@@ -10,24 +11,6 @@
 #define LOG_VARIANCE_MIN (-30.0f) /* DiagonalGaussianDistribution's clamp */
 #define LOG_VARIANCE_MAX 20.0f
 #define LARGEST_ACTIVATIONS 3u
-
-uint8_t dn_codec_to_byte(float x)
-{
-    float value = x * 0.5f + 0.5f;
-    if (!(value > 0.0f))
-        return 0;
-    return value >= 1.0f ? 255 : (uint8_t)rintf(value * 255.0f);
-}
-
-float dn_codec_from_byte(uint8_t byte)
-{
-    return 2.0f * ((float)byte / 255.0f) - 1.0f;
-}
-
-uint8_t dn_codec_pixel(float x, bool unit_range)
-{
-    return dn_codec_to_byte(unit_range ? 2.0f * x - 1.0f : x);
-}
 
 static size_t latent_count(const dn_codec *codec)
 {
@@ -44,7 +27,7 @@ static void round_picture(uint8_t *pixels, const float *picture, uint32_t channe
 {
     for (size_t i = 0; i < plane; i++)
         for (uint32_t c = 0; c < channels; c++)
-            pixels[i * channels + c] = dn_codec_pixel(picture[c * plane + i], unit_range);
+            pixels[i * channels + c] = dn_pixel(picture[c * plane + i], unit_range);
 }
 
 void dn_codec_close(dn_codec *codec)
@@ -298,7 +281,7 @@ dn_status dn_codec_encode(dn_codec *codec, const uint8_t *pixels, uint64_t seed,
         return dn_fail(error, DN_NO_MEMORY, "no memory for a picture of %ux%u", codec->info.width, codec->info.height);
     for (size_t i = 0; i < plane; i++)
         for (uint32_t c = 0; c < channels; c++)
-            picture[c * plane + i] = dn_codec_from_byte(pixels[i * channels + c]);
+            picture[c * plane + i] = dn_pixel_to_signed(pixels[i * channels + c]);
     for (size_t i = 0; codec->info.identity && codec->options.unit_range && i < picture_count(codec); i++)
         picture[i] = 0.5f * picture[i] + 0.5f;
     if (codec->info.identity)

@@ -52,10 +52,4 @@ dn_status dn_codec_encode(dn_codec *codec, const uint8_t *pixels, uint64_t seed,
  * identity. */
 dn_status dn_codec_preview(const dn_codec *codec, const float *latents, uint8_t *pixels, dn_error *error);
 
-/* x/2 + 0.5, clamped, times 255, rounded half to even; NaN is black. And back. */
-uint8_t dn_codec_to_byte(float x);
-float dn_codec_from_byte(uint8_t byte);
-/* The same for pixels in [0, 1] where `unit_range`. */
-uint8_t dn_codec_pixel(float x, bool unit_range);
-
 #endif

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pixel.h"
 #include "base/philox.h"
 #include "batch/codec_private.h"
 
@@ -167,7 +168,7 @@ dn_status dn_codec_preview(const dn_codec *codec, const float *latents, uint8_t 
             float value = info->identity ? latents[c * plane + p] : codec->preview[(size_t)c * terms + terms - 1];
             for (uint32_t k = 0; !info->identity && k + 1 < terms; k++)
                 value += codec->preview[(size_t)c * terms + k] * latents[k * plane + p];
-            pixels[p * info->channels + c] = dn_codec_pixel(value, info->identity && codec->options.unit_range);
+            pixels[p * info->channels + c] = dn_pixel(value, info->identity && codec->options.unit_range);
         }
     }
     return DN_OK;

@@ -179,6 +179,8 @@ static dn_status open_device(dn_engine *engine, const dn_engine_options *options
     dn_device_options device = {.threads = options->threads, .isa = options->isa};
     engine->backend = dn_backend_cpu();
     dn_status status = engine->backend->device_open(&engine->device, &device, error);
+    if (engine->precision == DN_PRECISION_AUTO)
+        engine->precision = engine->backend->precision;
     if (status == DN_OK)
         status = engine->backend->precision_check(engine->device, engine->precision, error);
     if (status != DN_OK || options->describe_only)

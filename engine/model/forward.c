@@ -50,6 +50,8 @@ dn_status dn_forward_open(dn_forward **out, const dn_model *model, const dn_forw
     if (status != DN_OK)
         goto done;
     dn_network_options network = {.plan = model->plan, .weights = model->weights, .precision = options->precision};
+    if (network.precision == DN_PRECISION_AUTO)
+        network.precision = f->backend->precision;
     status = f->backend->network_create(&f->network, f->device, &network, error);
     if (status != DN_OK)
         goto done;

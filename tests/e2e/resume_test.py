@@ -15,7 +15,8 @@ LATENT = os.path.join(ROOT, "tests/golden/pipe_dit_ddpm10_cfg4")
 PACE = {"DENOISED_FAULT": "step_k:1:slow3"}  # every tick takes 3 ms more: jobs are under way when they are disturbed, on any machine
 KILLS = 100 if SLOW == 1 else 12
 CRASHES_SPARED = 2  # a job may crash its worker alone so often in a round; the third would be the last
-BOOTS_SPARED = 7
+BOOTS_SPARED = 7  # and daemons may die with it: one more kill than this at most, of the ten that end a job
+DEATHS = {"worker": 0, "daemon": 1, "starting": 2, "drain": 1}  # of the daemon; a drain may be one, if it is not in time
 
 
 HEADER, FIXED = 8 + 26 + 4 + 4 + 8 + 32, 8 + 26 + 4 + 4 + 8  # of a snapshot's file
@@ -119,7 +120,7 @@ class Round:
             disturbed |= {job_id for job_id in left if jobs[job_id]["progress"]["done"] > 0}
             kind = self.random.choice(["worker"] * 2 * (crashes < CRASHES_SPARED) + ["daemon", "daemon", "starting", "drain"])
             crashes += kind == "worker"
-            boots += kind != "worker"
+            boots += DEATHS[kind]
             if kind != "worker":
                 tally.steps_made += metric(daemon, "denoised_steps_total") - before[0]
                 tally.redone += metric(daemon, "denoised_steps_redone_total") - before[1]

@@ -1,4 +1,5 @@
 /* The codec against diffusers' autoencoder: decode, encode, tiles, previews, the identity; and what it promises of threads. */
+#include "base/pixel.h"
 #include "tests/engine/network_golden.h"
 
 #include <pthread.h>
@@ -308,15 +309,15 @@ static void the_identity_rounds(void)
     for (size_t i = 0; i < sizeof pixels; i++)
         pixels[i] = (uint8_t)(i * 4 + 3);
     CHECK_OK(dn_codec_encode(codec, pixels, 0, true, latents, &error), error);
-    CHECK(latents[20] == dn_codec_from_byte(pixels[1])); /* element order (c*H + h)*W + w */
+    CHECK(latents[20] == dn_pixel_to_signed(pixels[1])); /* element order (c*H + h)*W + w */
     CHECK_OK(dn_codec_decode(codec, latents, back, &error), error);
     CHECK_OK(dn_codec_preview(codec, latents, preview, &error), error);
     CHECK(memcmp(pixels, back, sizeof pixels) == 0 && memcmp(pixels, preview, sizeof pixels) == 0);
     for (unsigned b = 0; b < 256; b++)
-        CHECK(dn_codec_to_byte(dn_codec_from_byte((uint8_t)b)) == b);
-    CHECK(dn_codec_pixel(0.0f, true) == 0 && dn_codec_pixel(1.0f, true) == 255 && dn_codec_pixel(0.2f, true) == 51);
-    CHECK(dn_codec_to_byte(NAN) == 0 && dn_codec_to_byte(-7.0f) == 0 && dn_codec_to_byte(1.5f) == 255);
-    CHECK(dn_codec_to_byte(-1.0f + 2.0f * 0.5f / 255.0f) == 0 && dn_codec_to_byte(-1.0f + 2.0f * 1.51f / 255.0f) == 2);
+        CHECK(dn_pixel_from_signed(dn_pixel_to_signed((uint8_t)b)) == b);
+    CHECK(dn_pixel(0.0f, true) == 0 && dn_pixel(1.0f, true) == 255 && dn_pixel(0.2f, true) == 51);
+    CHECK(dn_pixel_from_signed(NAN) == 0 && dn_pixel_from_signed(-7.0f) == 0 && dn_pixel_from_signed(1.5f) == 255);
+    CHECK(dn_pixel_from_signed(-1.0f + 2.0f * 0.5f / 255.0f) == 0 && dn_pixel_from_signed(-1.0f + 2.0f * 1.51f / 255.0f) == 2);
     dn_codec_close(codec);
 }
 

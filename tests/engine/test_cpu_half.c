@@ -379,7 +379,7 @@ static void what_the_cpu_lacks_is_refused(void)
 static void names_are_read_strictly(void)
 {
     dn_precision precision = DN_PRECISION_BF16;
-    CHECK(dn_precision_parse(&precision, NULL, &error) == DN_OK && precision == DN_PRECISION_FP32);
+    CHECK(dn_precision_parse(&precision, NULL, &error) == DN_OK && precision == DN_PRECISION_AUTO);
     for (int i = 0; i < DN_PRECISIONS; i++)
         CHECK(dn_precision_parse(&precision, dn_precision_name((dn_precision)i), &error) == DN_OK && precision == (dn_precision)i);
     CHECK(dn_precision_parse(&precision, "FP16", &error) == DN_INVALID && strstr(error.message, "fp32, fp16, bf16"));

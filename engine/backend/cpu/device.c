@@ -7,6 +7,7 @@
 
 #include "backend/cpu/isa.h"
 #include "backend/cpu/state.h"
+#include "base/pixel.h"
 
 #define BUFFER_ALIGNMENT 64u
 
@@ -56,6 +57,18 @@ static void device_describe(const dn_device *device, char *out, size_t out_bytes
 static const char *device_isa(const dn_device *device)
 {
     return device->kernels->isa;
+}
+
+static const char *no_identity(const dn_device *device)
+{
+    (void)device;
+    return ""; /* the instruction set says it all */
+}
+
+static const char *no_pins(const dn_network *network)
+{
+    (void)network;
+    return "";
 }
 
 static size_t network_bytes(const dn_network *network)
@@ -120,20 +133,38 @@ static dn_status buffer_read(const dn_buffer *buffer, size_t offset, float *valu
     return DN_OK;
 }
 
+static dn_status buffer_read_pixels(const dn_buffer *buffer, size_t offset, uint32_t channels, size_t plane, bool unit_range,
+                                    uint8_t *pixels, dn_error *error)
+{
+    if (!inside(buffer, offset, channels * plane))
+        return dn_fail(error, DN_INTERNAL, "a picture of %zu floats at %zu is not in a buffer of %zu", channels * plane, offset,
+                       buffer->count);
+    const float *picture = buffer->data + offset;
+    for (size_t i = 0; i < plane; i++) {
+        for (uint32_t c = 0; c < channels; c++)
+            pixels[i * channels + c] = dn_pixel(picture[c * plane + i], unit_range);
+    }
+    return DN_OK;
+}
+
 const dn_backend *dn_backend_cpu(void)
 {
     static const dn_backend backend = {
         .name = "cpu",
+        .precision = DN_PRECISION_FP32,
+        .host_values = true,
         .device_open = device_open,
         .device_close = device_close,
         .device_describe = device_describe,
         .device_isa = device_isa,
+        .device_identity = no_identity,
         .precision_check = dn_cpu_precision_check,
         .precision_flops = dn_cpu_precision_flops,
         .network_create = dn_cpu_network_create,
         .network_update = dn_cpu_network_update,
         .network_free = dn_cpu_network_free,
         .network_bytes = network_bytes,
+        .network_identity = no_pins,
         .packed_bytes = dn_cpu_packed_bytes,
         .workspace_create = dn_cpu_workspace_create,
         .workspace_free = dn_cpu_workspace_free,
@@ -145,6 +176,7 @@ const dn_backend *dn_backend_cpu(void)
         .buffer_free = buffer_free,
         .buffer_write = buffer_write,
         .buffer_read = buffer_read,
+        .buffer_read_pixels = buffer_read_pixels,
         .execute = dn_cpu_execute,
     };
     return &backend;

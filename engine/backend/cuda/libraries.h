@@ -1,0 +1,66 @@
+/* Products that NVIDIA's libraries compute: matrix products by cuBLASLt, convolutions and attention by cuDNN.
+ *
+ * A product is made once for a shape and every batch size (bucket) that it will run with. By default one configuration serves them all, so
+ * that a row's bytes do not depend on what shares its batch: no split-K, no atomics, float sums, no TF32. `fast` lets each bucket have its
+ * best. An emulated library with the same functions (tests/cuda/emulator) computes them plainly on the CPU. Immutable once made; any thread
+ * may run one on its own stream, with a workspace of its own. */
+#ifndef DN_BACKEND_CUDA_LIBRARIES_H
+#define DN_BACKEND_CUDA_LIBRARIES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "backend/cuda/view.h"
+#include "base/error.h"
+
+#define DN_CUDA_BUCKETS_MAX 16u
+
+typedef struct dn_cuda_libraries dn_cuda_libraries; /* handles, one set per device */
+typedef struct dn_cuda_product dn_cuda_product;
+
+typedef struct dn_cuda_libraries_options {
+    int device;
+    bool fast;              /* every bucket its best configuration: bytes may differ between batch sizes */
+    const char *cache;      /* folder of plans found before, made if missing; NULL: none. What it says is checked, and never trusted further */
+} dn_cuda_libraries_options;
+
+dn_status dn_cuda_libraries_open(dn_cuda_libraries **out, const dn_cuda_libraries_options *options, dn_error *error);
+void dn_cuda_libraries_close(dn_cuda_libraries *libraries); /* NULL too */
+/* "cuDNN 9.19.0, cuBLASLt 13.1.0". */
+const char *dn_cuda_libraries_describe(const dn_cuda_libraries *libraries);
+
+typedef enum dn_cuda_product_kind { DN_CUDA_GEMM, DN_CUDA_CONV, DN_CUDA_SDPA } dn_cuda_product_kind;
+
+/* What is computed, apart from the batch. Two equal specs (memcmp of zeroed structs) may share a product. */
+typedef struct dn_cuda_product_spec {
+    dn_cuda_product_kind kind;
+    dn_cuda_type type;      /* of operands and result; sums, biases and scores in float */
+    /* GEMM: out[pixels][n] = act(in[pixels][k] . weight[n][k]^T + bias[n] (+ residual[pixels][n] before the activation)), for each row's
+     * pixels = h * w. n, k: multiples of DN_CUDA_CHANNEL_UNIT.
+     * CONV: NHWC in [h][w][k], weight [n][kernel][kernel][k], out [out_h][out_w][n] = conv + residual + bias.
+     * SDPA: in [h * w][in_pitch] with q, k, v one after another, each heads * head_dim; out [h * w][heads * head_dim], scale 1/sqrt(head_dim). */
+    uint32_t h, w, k, n, out_h, out_w;
+    uint32_t kernel, stride, pad_top, pad_left, pad_bottom, pad_right;
+    uint32_t heads, head_dim, in_pitch;
+    uint32_t in_row_pitch, out_row_pitch; /* GEMM of vectors (h = w = 1): elements from row to row where rows lie apart; 0: packed */
+    bool bias, residual, gelu_tanh;
+} dn_cuda_product_spec;
+
+/* DN_UNSUPPORTED: the library has nothing for it (the caller has kernels of its own, or refuses the model). */
+dn_status dn_cuda_product_create(dn_cuda_product **out, dn_cuda_libraries *libraries, const dn_cuda_product_spec *spec,
+                                 const uint32_t *buckets, uint32_t bucket_count, dn_error *error);
+void dn_cuda_product_free(dn_cuda_product *product); /* NULL too */
+size_t dn_cuda_product_workspace(const dn_cuda_product *product); /* bytes, of the largest bucket */
+/* One line that says which configurations were pinned: part of a network's plan hash. "gemm m x 1152 x 4608 bf16: algo 66 tile 20 ...". */
+const char *dn_cuda_product_describe(const dn_cuda_product *product);
+
+typedef struct dn_cuda_operands {
+    const void *in, *weight, *residual; /* residual may be out */
+    const void *bias;                   /* [n], of the spec's type */
+    void *out, *workspace;
+} dn_cuda_operands;
+/* bucket: an index into the buckets of its creation. Enqueues; may be captured into a graph. */
+dn_status dn_cuda_product_run(const dn_cuda_product *product, uint32_t bucket, const dn_cuda_operands *operands, void *stream, dn_error *error);
+
+#endif
