@@ -205,6 +205,8 @@ $(OUT)/tests/store/%: LINKED = $(OUT)/tests/store/libstoretests.a $(OUT)/libserv
 $(OUT)/tests/%: $(OUT)/tests/%.o $$(LINKED)
 	@$(CC) $(LINK) $(WRAPS) -o $@ $< $(LINKED) $(LIBS)
 
+include deploy/cuda.mk
+
 # A fuzz entry with the driver that needs no fuzzer (tests/fuzz/replay.c), and with libFuzzer (SANITIZER=fuzz).
 FUZZ_LIBS = $(OUT)/libserver.a $(OUT)/libapi.a $(OUT)/libdenoised.a
 $(REPLAYS): $(OUT)/tests/fuzz/replay_%: $(OUT)/tests/fuzz/fuzz_%.o $(OUT)/tests/fuzz/replay.o $(FUZZ_LIBS)
