@@ -51,7 +51,7 @@ typedef struct dn_cuda_product_spec {
 dn_status dn_cuda_product_create(dn_cuda_product **out, dn_cuda_libraries *libraries, const dn_cuda_product_spec *spec,
                                  const uint32_t *buckets, uint32_t bucket_count, dn_error *error);
 void dn_cuda_product_free(dn_cuda_product *product); /* NULL too */
-size_t dn_cuda_product_workspace(const dn_cuda_product *product); /* bytes, of the largest bucket */
+size_t dn_cuda_product_workspace(const dn_cuda_product *product, uint32_t bucket); /* bytes that its run with this bucket (an index) needs */
 /* One line that says which configurations were pinned: part of a network's plan hash. "gemm m x 1152 x 4608 bf16: algo 66 tile 20 ...". */
 const char *dn_cuda_product_describe(const dn_cuda_product *product);
 
