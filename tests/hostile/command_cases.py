@@ -116,7 +116,7 @@ OPTIONS = [
     ("memory of a word", "+ --memory-limit half", 78,
      "denoised serve: --memory-limit must be a number of bytes such as 8G, a share of the machine's such as 50%, or 0 for none"),
     ("an unknown policy", "+ --batching magic", 78, "denoised serve: --batching must be continuous, request or single"),
-    ("an unknown precision", "+ --precision fp8", 78, 'denoised serve: precision "fp8" is none of fp32, fp16, bf16'),
+    ("an unknown precision", "+ --precision fp8", 78, 'denoised serve: precision "fp8" is none of auto, fp32, fp16, bf16'),
     ("an unknown instruction set", "+", 78, 'denoised serve: instruction set "nonsense" is none of ...', {"DENOISED_ISA": "nonsense"}),
     ("an address of another kind", "+ --public-url ftp://localhost", 78, "denoised serve: --public-url must be http://HOST[:PORT] or https://HOST[:PORT]"),
     ("an address without a host", "+ --public-url https://", 78, "denoised serve: --public-url must be http://HOST[:PORT] or https://HOST[:PORT]"),
