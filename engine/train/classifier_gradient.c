@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cpu/state.h"
+#include "base/math64.h"
 #include "model/classifier.h"
 #include "train/input_gradient.h"
 
@@ -41,9 +41,9 @@ static void pull_of(void *payload, uint32_t row, const float *output, float *pul
     for (size_t i = 1; i < count; i++)
         top = (double)output[i] > top ? (double)output[i] : top;
     for (size_t i = 0; i < count; i++)
-        total += dn_cpu_exp((double)output[i] - top);
+        total += dn_exp((double)output[i] - top);
     for (size_t i = 0; i < count; i++)
-        pull[i] = (float)((i == wanted ? 1.0 : 0.0) - dn_cpu_exp((double)output[i] - top) / total);
+        pull[i] = (float)((i == wanted ? 1.0 : 0.0) - dn_exp((double)output[i] - top) / total);
 }
 
 /* The classifier's network takes no class: the rows it runs have none. */

@@ -27,7 +27,7 @@ void dn_cpu_time_embedding(const dn_cpu_run *run)
         waves to = waves_of(run, r);
         for (size_t i = 0; i < to.half; i++) {
             double sine, cosine;
-            dn_cpu_sine_cosine((double)dn_cpu_row_of(run, r)->time * run->compiled->frequency[i], &sine, &cosine);
+            dn_sine_cosine((double)dn_cpu_row_of(run, r)->time * run->compiled->frequency[i], &sine, &cosine);
             to.sines[i] = (float)sine;
             to.cosines[i] = (float)cosine;
         }
@@ -43,7 +43,7 @@ void dn_cpu_class_sinusoid(const dn_cpu_run *run)
             double sines = 0.0, cosines = 0.0;
             for (uint32_t k = 0; k < condition->count; k++) {
                 double sine, cosine;
-                dn_cpu_sine_cosine((double)condition->classes[k] * run->compiled->frequency[i], &sine, &cosine);
+                dn_sine_cosine((double)condition->classes[k] * run->compiled->frequency[i], &sine, &cosine);
                 sines += (double)condition->weights[k] * sine;
                 cosines += (double)condition->weights[k] * cosine;
             }
@@ -61,11 +61,11 @@ void dn_cpu_fourier_embedding(const dn_cpu_run *run)
     for (size_t r = 0; r < run->row_count; r++) {
         double f = (double)dn_cpu_row_of(run, r)->time;
         if (run->node->log_time)
-            f = f > 0.0 ? dn_cpu_log(f) : (double)NAN;
+            f = f > 0.0 ? dn_log(f) : (double)NAN;
         waves to = waves_of(run, r);
         for (size_t i = 0; i < to.half; i++) {
             double sine, cosine;
-            dn_cpu_sine_cosine(turn * f * (double)weight[i], &sine, &cosine);
+            dn_sine_cosine(turn * f * (double)weight[i], &sine, &cosine);
             to.sines[i] = (float)sine;
             to.cosines[i] = (float)cosine;
         }

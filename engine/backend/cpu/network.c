@@ -7,6 +7,7 @@
 
 #include "backend/cpu/half.h"
 #include "backend/cpu/winograd.h"
+#include "plan/tables.h"
 
 #define SHARED_NODE_FLOPS 1e9 /* of one row, on average over the nodes that multiply: 4 milliseconds of one core */
 
@@ -94,7 +95,6 @@ static size_t count_frequencies(const dn_plan *plan)
     return count;
 }
 
-/* e^(-ln(max_period) i / (dim/2 - freq_shift)), in double. */
 static void tabulate_frequencies(dn_network *network)
 {
     double *next = network->frequencies;
@@ -102,39 +102,18 @@ static void tabulate_frequencies(dn_network *network)
         const dn_node *node = &network->plan->nodes[n];
         if (!is_sinusoid(node))
             continue;
-        uint32_t half = network->plan->values[node->out].shape.c / 2;
-        double slope = -dn_cpu_log((double)node->max_period) / ((double)half - (double)node->freq_shift);
+        uint32_t channels = network->plan->values[node->out].shape.c;
+        dn_plan_frequencies(node, channels, next);
         network->nodes[n].frequency = next;
-        for (uint32_t i = 0; i < half; i++)
-            *next++ = dn_cpu_exp(slope * i);
+        next += channels / 2;
     }
 }
 
-/* One axis' quarter of a pixel's channels, twice: sines, then cosines. */
-static void tabulate_axis(float *table, size_t quarter, double place)
-{
-    double slope = -dn_cpu_log(10000.0) / (double)quarter;
-    for (size_t i = 0; i < quarter; i++) {
-        double sine, cosine;
-        dn_cpu_sine_cosine(place * dn_cpu_exp(slope * (double)i), &sine, &cosine);
-        table[i] = (float)sine;
-        table[quarter + i] = (float)cosine;
-    }
-}
-
-/* DiT's position embedding: the column's half, then the row's. */
 static void tabulate_positions(dn_network *network)
 {
     for (uint32_t n = 0; n < network->plan->node_count; n++) {
-        const dn_node *node = &network->plan->nodes[n];
-        if (node->kind != DN_NODE_POSITION)
-            continue;
-        dn_shape shape = network->plan->values[node->out].shape;
-        float *table = network->nodes[n].table;
-        for (size_t p = 0; p < (size_t)shape.h * shape.w; p++, table += shape.c) {
-            tabulate_axis(table, shape.c / 4, (double)(p % shape.w) / (double)node->position_scale);
-            tabulate_axis(table + shape.c / 2, shape.c / 4, (double)(p / shape.w) / (double)node->position_scale);
-        }
+        if (network->plan->nodes[n].kind == DN_NODE_POSITION)
+            dn_plan_positions(network->plan, &network->plan->nodes[n], network->nodes[n].table);
     }
 }
 

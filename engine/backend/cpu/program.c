@@ -103,7 +103,7 @@ static void run_exp_scale(const dn_program *program, const dn_op *op)
     float *dst = dn_cpu_register(program, op->dst);
     const float *exponent = dn_cpu_register(program, op->src[0]), *factor = dn_cpu_register(program, op->src[1]);
     for (size_t i = 0; i < program->elements; i++)
-        dst[i] = (float)dn_cpu_exp((double)op->low + (double)op->ratio * (double)exponent[i]) * factor[i];
+        dst[i] = (float)dn_exp((double)op->low + (double)op->ratio * (double)exponent[i]) * factor[i];
 }
 
 /* The first `split` elements of one register, the rest of the other. */

@@ -55,9 +55,9 @@ void dn_cpu_op_slerp(const dn_program *program, const dn_op *op)
     cosine = cosine < -1.0 ? -1.0 : cosine > 1.0 ? 1.0 : cosine;
     double sine = sqrt((1.0 - cosine) * (1.0 + cosine)), a = 1.0 - t, b = t, unused;
     if (sine >= 1e-4) {
-        double angle = dn_cpu_acos(cosine);
-        dn_cpu_sine_cosine((1.0 - t) * angle, &a, &unused);
-        dn_cpu_sine_cosine(t * angle, &b, &unused);
+        double angle = dn_acos(cosine);
+        dn_sine_cosine((1.0 - t) * angle, &a, &unused);
+        dn_sine_cosine(t * angle, &b, &unused);
         a /= sine;
         b /= sine;
     }

@@ -5,6 +5,7 @@
 #include "backend/cpu/conditions.h"
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/kernels.h"
+#include "base/math64.h"
 
 #define DN_CPU_LINE_FLOATS 16u /* one 64-byte cache line */
 
@@ -213,11 +214,5 @@ size_t dn_cpu_workspace_bytes(const dn_network *network, uint32_t rows, bool kee
 size_t dn_cpu_condition_bytes(const dn_network *network, uint32_t rows);
 dn_status dn_cpu_run_rows(dn_network *network, dn_workspace *workspace, dn_row *rows, uint32_t row_count, dn_error *error);
 dn_status dn_cpu_execute(dn_device *device, const dn_program *programs, uint32_t program_count, dn_error *error);
-
-/* exp, log, sine, cosine and arc cosine (of [-1, 1]) in double by our own polynomials: the C library's differ between CPUs in the last bit. */
-double dn_cpu_exp(double x);
-double dn_cpu_log(double x);
-double dn_cpu_acos(double x);
-void dn_cpu_sine_cosine(double x, double *sine, double *cosine);
 
 #endif

@@ -2,11 +2,11 @@
  *
  * Invariant: pure functions of their argument, accurate to about 1e-16 relative (sine, cosine: absolute, |x| < 1e8), which is
  * far below the float that their results are rounded to. Any thread. */
+#include "base/math64.h"
+
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
-
-#include "backend/cpu/state.h"
 
 /* 1.5 * 2^52: adding and subtracting it rounds a double to the nearest integer. */
 static const double rounder = 6755399441055744.0;
@@ -20,7 +20,7 @@ static double scale_by_power(double x, int n)
     return x * power;
 }
 
-double dn_cpu_exp(double x)
+double dn_exp(double x)
 {
     if (!(x > -708.0))
         return isnan(x) ? x : 0.0;
@@ -35,7 +35,7 @@ double dn_cpu_exp(double x)
 }
 
 /* x = m 2^n with m near 1; log m = 2 (s + s^3 / 3 + ...), s = (m - 1) / (m + 1). */
-double dn_cpu_log(double x)
+double dn_log(double x)
 {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -53,7 +53,7 @@ double dn_cpu_log(double x)
     return 2.0 * s * sum + n * 6.93147180559945309417e-01;
 }
 
-void dn_cpu_sine_cosine(double x, double *sine, double *cosine)
+void dn_sine_cosine(double x, double *sine, double *cosine)
 {
     /* Cody and Waite: pi / 2 in three pieces; the first two have 33 bits each, so their products with n are exact. */
     double n = (x * 0.63661977236758134308 + rounder) - rounder;
@@ -81,7 +81,7 @@ void dn_cpu_sine_cosine(double x, double *sine, double *cosine)
 }
 
 /* Abramowitz and Stegun 4.4.45 (absolute error 7e-5), then twice angle += sin(true - angle), which cubes the error. */
-double dn_cpu_acos(double x)
+double dn_acos(double x)
 {
     double magnitude = x < 0.0 ? -x : x, true_sine = sqrt((1.0 - x) * (1.0 + x));
     double angle = 1.5707288 + magnitude * (-0.2121144 + magnitude * (0.0742610 - 0.0187293 * magnitude));
@@ -90,7 +90,7 @@ double dn_cpu_acos(double x)
         angle = 3.14159265358979323846 - angle;
     for (int i = 0; i < 2; i++) {
         double sine, cosine;
-        dn_cpu_sine_cosine(angle, &sine, &cosine);
+        dn_sine_cosine(angle, &sine, &cosine);
         angle += true_sine * cosine - x * sine;
     }
     return angle;
