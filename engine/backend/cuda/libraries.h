@@ -47,6 +47,13 @@ typedef struct dn_cuda_product_spec {
     bool bias, residual, gelu_tanh;
 } dn_cuda_product_spec;
 
+#define DN_CUDA_HEAD_DIM_MAX 512u
+/* Whether an attention of this shape is worth asking the library for (dn_cuda_compile_options.takes_sdpa): by shape alone. A card may still
+ * have none: then dn_cuda_product_create answers DN_UNSUPPORTED, and the plan is compiled again without. */
+bool dn_cuda_takes_sdpa(const dn_cuda_product_spec *spec);
+/* The largest batch that a product can be made for: no tensor may pass 2^31 - 1 elements. */
+uint32_t dn_cuda_product_rows_max(const dn_cuda_product_spec *spec);
+
 /* DN_UNSUPPORTED: the library has nothing for it (the caller has kernels of its own, or refuses the model). */
 dn_status dn_cuda_product_create(dn_cuda_product **out, dn_cuda_libraries *libraries, const dn_cuda_product_spec *spec,
                                  const uint32_t *buckets, uint32_t bucket_count, dn_error *error);
@@ -56,7 +63,7 @@ size_t dn_cuda_product_workspace(const dn_cuda_product *product, uint32_t bucket
 const char *dn_cuda_product_describe(const dn_cuda_product *product);
 
 typedef struct dn_cuda_operands {
-    const void *in, *weight, *residual; /* residual may be out */
+    const void *in, *weight, *residual; /* residual may be out, and lies as out does. All pointers at multiples of 16 bytes */
     const void *bias;                   /* [n], of the spec's type */
     void *out, *workspace;
 } dn_cuda_operands;

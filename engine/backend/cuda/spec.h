@@ -1,0 +1,23 @@
+/* What every kind of library asks of a product before it makes one, and how a product is called in messages, plan caches and hashes.
+ * Pure C, no state. */
+#ifndef DN_BACKEND_CUDA_SPEC_H
+#define DN_BACKEND_CUDA_SPEC_H
+
+#include "backend/cuda/libraries.h"
+
+#define DN_CUDA_SPEC_TEXT 160u
+
+/* DN_INVALID: sizes that do not fit together or pass 2^31 elements a tensor; DN_UNSUPPORTED: an attention that dn_cuda_takes_sdpa refuses. */
+dn_status dn_cuda_product_check(const dn_cuda_product_spec *spec, const uint32_t *buckets, uint32_t bucket_count, dn_error *error);
+
+/* "conv 64x64x320 3x3/1 p1,1,1,1 320 bf16 +r+b": all that the spec says. */
+void dn_cuda_product_name(const dn_cuda_product_spec *spec, char out[DN_CUDA_SPEC_TEXT]);
+
+/* Elements from row to row of a product's input and of its output (of its residual too). */
+uint64_t dn_cuda_product_in_pitch(const dn_cuda_product_spec *spec);
+uint64_t dn_cuda_product_out_pitch(const dn_cuda_product_spec *spec);
+
+/* Pointers that a run needs are there, and at multiples of 16 bytes. DN_INTERNAL: they are not. */
+dn_status dn_cuda_operands_check(const dn_cuda_product_spec *spec, const dn_cuda_operands *operands, size_t workspace, dn_error *error);
+
+#endif

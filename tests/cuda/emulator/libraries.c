@@ -1,0 +1,90 @@
+/* libraries.h without a GPU: the checks of the real one, and products on the CPU (plain.c) that go through the emulated streams. Immutable
+ * once made, as the real ones; any thread. */
+#include "backend/cuda/libraries.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cuda/spec.h"
+#include "plain.h"
+
+struct dn_cuda_libraries {
+    bool fast;
+};
+
+struct dn_cuda_product {
+    dn_cuda_product_spec spec;
+    uint32_t buckets[DN_CUDA_BUCKETS_MAX];
+    uint32_t bucket_count;
+    char text[DN_CUDA_SPEC_TEXT + 16];
+};
+
+dn_status dn_cuda_libraries_open(dn_cuda_libraries **out, const dn_cuda_libraries_options *options, dn_error *error)
+{
+    dn_cuda_libraries *libraries = calloc(1, sizeof *libraries);
+    if (!libraries)
+        return dn_fail(error, DN_NO_MEMORY, "out of memory");
+    libraries->fast = options->fast;
+    *out = libraries;
+    return DN_OK;
+}
+
+void dn_cuda_libraries_close(dn_cuda_libraries *libraries)
+{
+    free(libraries);
+}
+
+const char *dn_cuda_libraries_describe(const dn_cuda_libraries *libraries)
+{
+    return libraries->fast ? "emulated products, fast" : "emulated products";
+}
+
+dn_status dn_cuda_product_create(dn_cuda_product **out, dn_cuda_libraries *libraries, const dn_cuda_product_spec *spec,
+                                 const uint32_t *buckets, uint32_t bucket_count, dn_error *error)
+{
+    (void)libraries;
+    dn_status status = dn_cuda_product_check(spec, buckets, bucket_count, error);
+    if (status)
+        return status;
+    dn_cuda_product *product = calloc(1, sizeof *product);
+    if (!product)
+        return dn_fail(error, DN_NO_MEMORY, "out of memory");
+    product->spec = *spec;
+    product->bucket_count = bucket_count;
+    memcpy(product->buckets, buckets, bucket_count * sizeof *buckets);
+    char name[DN_CUDA_SPEC_TEXT];
+    dn_cuda_product_name(spec, name);
+    snprintf(product->text, sizeof product->text, "%s: plain", name);
+    *out = product;
+    return DN_OK;
+}
+
+void dn_cuda_product_free(dn_cuda_product *product)
+{
+    free(product);
+}
+
+/* One that callers must reserve and pass, as they must for most real products; nothing is written to it. */
+size_t dn_cuda_product_workspace(const dn_cuda_product *product)
+{
+    return product->spec.kind == DN_CUDA_GEMM ? 0 : 256;
+}
+
+const char *dn_cuda_product_describe(const dn_cuda_product *product)
+{
+    return product->text;
+}
+
+dn_status dn_cuda_product_run(const dn_cuda_product *product, uint32_t bucket, const dn_cuda_operands *operands, void *stream,
+                              dn_error *error)
+{
+    if (bucket >= product->bucket_count)
+        return dn_fail(error, DN_INTERNAL, "%s: no batch size number %u", product->text, bucket);
+    dn_status status = dn_cuda_operands_check(&product->spec, operands, dn_cuda_product_workspace(product), error);
+    if (status)
+        return status;
+    dn_plain_run run = {.spec = product->spec, .operands = *operands, .rows = product->buckets[bucket]};
+    int code = dn_plain_submit(stream, &run);
+    return code ? dn_fail(error, DN_DEVICE_LOST, "%s: CUDA error %d", product->text, code) : DN_OK;
+}
