@@ -127,6 +127,7 @@ dn_status dn_engine_codec_open(dn_codec **out, const dn_engine *engine, bool pre
                                       .width = model->width,
                                       .tiling = engine->vae_tiling,
                                       .preview = preview,
+                                      .rows_max = engine->backend->host_values ? 1 : DN_CODEC_ROWS_MAX,
                                       .unit_range = engine->training->family == DN_FAMILY_VE};
     return dn_codec_open(out, engine->codec_path, &options, error);
 }

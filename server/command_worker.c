@@ -44,9 +44,9 @@ static void isolate(uint64_t parent)
 
 int worker_prepare(worker_options *options, int argc, char **argv)
 {
-    uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0, memory_limit = 0, preload = 0, vae_tiling = 0;
+    uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0, memory_limit = 0, preload = 0, vae_tiling = 0, fast = 0;
     double snapshot_every = 5;
-    const char *inputs = NULL, *policy = "continuous", *precision = NULL, *form = "text";
+    const char *inputs = NULL, *policy = "continuous", *precision = NULL, *form = "text", *device = NULL;
     dn_option_list models = {0};
     const dn_option table[] = {
         DN_COUNT_OPTION("fd", fd, 3, 1000000, "descriptor of the socket to the daemon (3)"),
@@ -57,6 +57,8 @@ int worker_prepare(worker_options *options, int argc, char **argv)
         DN_COUNT_OPTION("memory-limit", memory_limit, 0, UINT64_MAX, "bytes of all models in memory; 0: no limit"),
         DN_COUNT_OPTION("preload", preload, 0, 1, "1: every model is loaded at the start, 0: the first"),
         DN_COUNT_OPTION("vae-tiling", vae_tiling, 0, 1, "1: large latents are decoded in tiles"),
+        DN_TEXT_OPTION("device", "NAME", device, "cpu (the default), cuda:N"),
+        DN_COUNT_OPTION("fast", fast, 0, 1, "1: a GPU's fastest configurations, though bytes may depend on the batch"),
         DN_TEXT_OPTION("batching", "POLICY", policy, "when images enter a batch: continuous, request, single"),
         DN_TEXT_OPTION("precision", "NAME", precision, DN_PRECISION_HELP),
         DN_TEXT_OPTION("log-format", "FORM", form, "of its lines: text, json"),
@@ -86,7 +88,9 @@ int worker_prepare(worker_options *options, int argc, char **argv)
                                 .memory_limit = memory_limit,
                                 .inputs = inputs,
                                 .preload = preload != 0,
-                                .vae_tiling = vae_tiling != 0};
+                                .vae_tiling = vae_tiling != 0,
+                                .device = device,
+                                .fast = fast != 0};
     dn_error error;
     if (dn_precision_parse(&options->precision, precision, &error) != DN_OK) {
         fprintf(stderr, "denoised worker: %s\n", error.message);

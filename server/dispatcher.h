@@ -7,6 +7,7 @@
 
 #include <sys/types.h>
 
+#include "backend/devices.h"
 #include "base/precision.h"
 #include "server/batching.h"
 #include "server/hub.h"
@@ -27,6 +28,10 @@ typedef struct dispatcher_options {
     bool preload;                   /* every model at the start */
     bool vae_tiling;                /* large latents are decoded in tiles */
     dn_precision precision;         /* of the denoisers */
+    const char *devices[DN_DEVICES_MAX]; /* names (backend/devices.h), borrowed: one worker process on each */
+    unsigned device_count;          /* 0: one worker on the CPU */
+    bool fast;                      /* dn_device_options.fast of every worker */
+    bool device_fallback;           /* while no device can be opened, a worker on the CPU works off the queue (its bytes are others) */
     double freeze_seconds;          /* a worker silent for so long is replaced; 0: 30. Ten of its ticks are always allowed. */
     store *store;
     hub *hub;

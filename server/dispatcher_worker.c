@@ -21,7 +21,7 @@
 #include "server/log.h"
 #include "server/process_usage.h"
 
-enum { WORKER_FD = 3, FIXED_ARGUMENTS = 26 };
+enum { WORKER_FD = 3, FIXED_ARGUMENTS = 30 };
 
 void worker_tell(dispatcher *d, const protocol_message *message)
 {
@@ -116,6 +116,10 @@ static bool arguments_init(worker_arguments *a, const dispatcher *d)
                                           (char *)batching_name(o->batching),
                                           "--precision",
                                           (char *)dn_precision_name(o->precision),
+                                          "--device",
+                                          (char *)(o->device_count ? o->devices[0] : "cpu"),
+                                          "--fast",
+                                          o->fast ? "1" : "0",
                                           "--log-format",
                                           (char *)log_format_name(),
                                           "--inputs",

@@ -36,6 +36,8 @@ typedef struct worker_options {
     bool preload; /* every model at the start, not the first alone */
     bool vae_tiling; /* large latents are decoded in tiles */
     dn_precision precision; /* of the denoisers */
+    const char *device; /* name (backend/devices.h); NULL: the CPU */
+    bool fast; /* dn_device_options.fast */
     struct {
         const char *name, *folder;
     } models[WORKER_MODELS_MAX];

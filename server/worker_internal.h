@@ -77,6 +77,8 @@ typedef struct worker_loader {
     uint64_t memory_limit; /* likewise */
     bool vae_tiling; /* likewise */
     dn_precision precision; /* likewise */
+    const char *device; /* likewise */
+    bool fast; /* likewise */
     pthread_mutex_t lock; /* all below */
     pthread_cond_t work;
     load_task *waiting, **waiting_tail, *done, **done_tail;

@@ -104,7 +104,9 @@ dn_status worker_loader_start(worker_loader *loader, int wake_fd, const worker_o
                               .rows_max = options->rows_max,
                               .memory_limit = options->memory_limit,
                               .vae_tiling = options->vae_tiling,
-                              .precision = options->precision};
+                              .precision = options->precision,
+                              .device = options->device,
+                              .fast = options->fast};
     loader->waiting_tail = &loader->waiting;
     loader->done_tail = &loader->done;
     pthread_mutex_init(&loader->lock, NULL);

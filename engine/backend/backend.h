@@ -121,6 +121,8 @@ typedef struct dn_backend {
     const char *(*device_isa)(const dn_device *device);
     /* What else pictures depend on: card and libraries ("NVIDIA H200, sm_90, cuDNN 9.19.0, cuBLASLt 13.1.0"); "": nothing. */
     const char *(*device_identity)(const dn_device *device);
+    /* The device's own memory in bytes, and (may be NULL) what of it nobody has; 0: not known. NULL: it has the machine's memory. */
+    size_t (*device_memory)(const dn_device *device, size_t *free_bytes);
     /* Whether the device multiplies so, and gains by it; DN_UNSUPPORTED says what it has instead. */
     dn_status (*precision_check)(const dn_device *device, dn_precision precision, dn_error *error);
     /* FLOPs of one row that this precision takes in 16 bits: a matter of the layers' shapes. */

@@ -17,6 +17,12 @@ static size_t latent_count(const dn_codec *codec)
     return (size_t)codec->info.latent_channels * codec->info.latent_height * codec->info.latent_width;
 }
 
+static uint32_t rows_of(const dn_codec_options *options)
+{
+    const uint32_t rows = options->rows_max > 1 ? options->rows_max : 1;
+    return rows < DN_CODEC_ROWS_MAX ? rows : DN_CODEC_ROWS_MAX;
+}
+
 static size_t picture_count(const dn_codec *codec)
 {
     return (size_t)codec->info.channels * codec->info.height * codec->info.width;
@@ -56,8 +62,8 @@ size_t dn_codec_bytes(const dn_codec *codec)
 /* With the turn, or at open. */
 static void note_bytes(dn_codec *codec)
 {
-    atomic_store(&codec->bytes,
-                 dn_codec_stage_bytes(&codec->decoder) + dn_codec_stage_bytes(&codec->encoder) + latent_count(codec) * sizeof(float));
+    atomic_store(&codec->bytes, dn_codec_stage_bytes(&codec->decoder) + dn_codec_stage_bytes(&codec->encoder) +
+                                    rows_of(&codec->options) * latent_count(codec) * sizeof(float));
 }
 
 static dn_status check_decoder(const dn_codec *codec, const dn_model *model, dn_error *error)
@@ -121,7 +127,7 @@ static dn_status open_decoder_stage(dn_codec *codec, dn_model *model, dn_error *
         status = shrink_to_tile(&model, codec, error);
     const bool keep = codec->info.tiled && dn_codec_tiles_uneven(&codec->config, o->height, o->width);
     if (status == DN_OK)
-        status = dn_codec_stage_open(&codec->decoder, o, model, keep ? model->weights : NULL, 0, error);
+        status = dn_codec_stage_open(&codec->decoder, o, model, keep ? model->weights : NULL, codec->info.tiled ? 1 : rows_of(o), 0, error);
     if (status == DN_OK && !keep) {
         dn_weights_free(model->weights);
         model->weights = NULL;
@@ -165,7 +171,7 @@ dn_status dn_codec_open(dn_codec **out, const char *folder, const dn_codec_optio
     dn_status status = DN_OK;
     if (folder != NULL) {
         codec->folder = strdup(folder);
-        codec->staging = malloc(latent_count(codec) * sizeof *codec->staging);
+        codec->staging = malloc(rows_of(options) * latent_count(codec) * sizeof *codec->staging);
         if (codec->folder == NULL || codec->staging == NULL)
             status = dn_fail(error, DN_NO_MEMORY, "%s: no memory for a codec", folder);
         if (status == DN_OK)
@@ -180,15 +186,22 @@ dn_status dn_codec_open(dn_codec **out, const char *folder, const dn_codec_optio
     return status;
 }
 
-/* With the turn: latents as the autoencoder means them, through the decoder. */
-static dn_status decode_locked(dn_codec *codec, const float *latents, float *picture, dn_error *error)
+/* With the turn: latents as the autoencoder means them, in place `row` of the staging. */
+static void stage_latents(dn_codec *codec, uint32_t row, const float *latents)
 {
     const float factor = (float)(1.0 / codec->config.scaling_factor), shift = (float)codec->config.shift_factor;
+    float *to = codec->staging + row * latent_count(codec);
     for (size_t i = 0; i < latent_count(codec); i++)
-        codec->staging[i] = factor * latents[i] + shift;
+        to[i] = factor * latents[i] + shift;
+}
+
+/* With the turn. */
+static dn_status decode_locked(dn_codec *codec, const float *latents, float *picture, dn_error *error)
+{
+    stage_latents(codec, 0, latents);
     if (codec->info.tiled)
         return dn_codec_decode_tiles(codec, picture, error);
-    dn_status status = dn_codec_stage_run(&codec->decoder, codec->staging, "decoder", error);
+    dn_status status = dn_codec_stage_run(&codec->decoder, codec->staging, 1, "decoder", error);
     return status == DN_OK ? codec->options.backend->buffer_read(codec->decoder.out, 0, picture, picture_count(codec), error) : status;
 }
 
@@ -221,6 +234,37 @@ dn_status dn_codec_decode(dn_codec *codec, const float *latents, uint8_t *pixels
     return status;
 }
 
+/* With the turn: no more of them than the decoder has rows. */
+static dn_status decode_rows(dn_codec *codec, const float *const *latents, uint8_t *const *pixels, uint32_t rows, dn_error *error)
+{
+    const dn_codec_stage *stage = &codec->decoder;
+    for (uint32_t r = 0; r < rows; r++)
+        stage_latents(codec, r, latents[r]);
+    dn_status status = dn_codec_stage_run(stage, codec->staging, rows, "decoder", error);
+    for (uint32_t r = 0; r < rows && status == DN_OK; r++)
+        status = stage->backend->buffer_read_pixels(stage->out, r * stage->out_count, codec->info.channels,
+                                                    (size_t)codec->info.height * codec->info.width, false, pixels[r], error);
+    return status;
+}
+
+dn_status dn_codec_decode_many(dn_codec *codec, const float *const *latents, uint8_t *const *pixels, uint32_t count, dn_error *error)
+{
+    const bool alone = codec->info.identity || codec->info.tiled;
+    dn_status status = DN_OK;
+    for (uint32_t done = 0, rows; done < count && status == DN_OK; done += rows) {
+        const uint32_t left = count - done;
+        rows = alone ? 1 : left < codec->decoder.rows ? left : codec->decoder.rows;
+        if (alone) {
+            status = dn_codec_decode(codec, latents[done], pixels[done], error);
+            continue;
+        }
+        pthread_mutex_lock(&codec->turn);
+        status = decode_rows(codec, latents + done, pixels + done, rows, error);
+        pthread_mutex_unlock(&codec->turn);
+    }
+    return status;
+}
+
 /* The encoder's output buffer holds its answer, mean and log-variance, as two registers; a third is for the noise. */
 static dn_status open_encoder(dn_codec *codec, dn_error *error)
 {
@@ -232,7 +276,7 @@ static dn_status open_encoder(dn_codec *codec, dn_error *error)
     dn_model *model = NULL;
     dn_status status = dn_model_open_part(&model, codec->folder, DN_AUTOENCODER_ENCODER, codec->info.height, codec->info.width, error);
     if (status == DN_OK)
-        status = dn_codec_stage_open(&codec->encoder, &codec->options, model, NULL, latent_count(codec), error);
+        status = dn_codec_stage_open(&codec->encoder, &codec->options, model, NULL, 1, latent_count(codec), error);
     if (status == DN_OK) {
         dn_weights_free(model->weights);
         model->weights = NULL;
@@ -262,7 +306,7 @@ static dn_status encode_locked(dn_codec *codec, const float *picture, uint64_t s
     const float factor = (float)codec->config.scaling_factor, shift = (float)codec->config.shift_factor;
     dn_status status = open_encoder(codec, error);
     if (status == DN_OK)
-        status = dn_codec_stage_run(&codec->encoder, picture, "encoder", error);
+        status = dn_codec_stage_run(&codec->encoder, picture, 1, "encoder", error);
     if (status == DN_OK && sample)
         status = draw_sample(codec, seed, error);
     if (status == DN_OK)

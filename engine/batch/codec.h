@@ -14,6 +14,8 @@
 #include "backend/backend.h"
 #include "base/error.h"
 
+#define DN_CODEC_ROWS_MAX 8u /* pictures in one run of the decoder */
+
 typedef struct dn_codec dn_codec;
 
 typedef struct dn_codec_options {
@@ -24,6 +26,7 @@ typedef struct dn_codec_options {
     size_t workspace_bytes_max; /* and also when a whole decode would need about so much; 0: DN_CODEC_WORKSPACE_BYTES_MAX */
     bool preview; /* fit the preview map at once (one decode): dn_codec_preview will be asked */
     bool inline_threads; /* compute on the calling thread alone, not the device's pool */
+    uint32_t rows_max; /* pictures in one run of the decoder, DN_CODEC_ROWS_MAX at most; 0: one. Fewer where memory is short */
     bool unit_range; /* the identity's pixels lie in [0, 1] (variance-exploding training), not in [-1, 1] */
 } dn_codec_options;
 
@@ -42,6 +45,9 @@ const dn_codec_info *dn_codec_about(const dn_codec *codec);
 size_t dn_codec_bytes(const dn_codec *codec); /* packed weights, workspaces and buffers held now */
 
 dn_status dn_codec_decode(dn_codec *codec, const float *latents, uint8_t *pixels, dn_error *error);
+/* Several at once, latents[i] to pixels[i], in runs of up to DN_CODEC_ROWS_MAX rows where the device gains by it (GPUs), else one by one:
+ * the same bytes. On failure all of them are worth nothing. */
+dn_status dn_codec_decode_many(dn_codec *codec, const float *const *latents, uint8_t *const *pixels, uint32_t count, dn_error *error);
 /* The picture before rounding, in [-1, 1] or somewhat beyond: [C][H][W]. */
 dn_status dn_codec_decode_floats(dn_codec *codec, const float *latents, float *picture, dn_error *error);
 

@@ -114,7 +114,7 @@ static dn_status decode_patches(fit *f, dn_error *error)
         return dn_fail(error, DN_NO_MEMORY, "no memory to fit previews");
     for (size_t i = 0; i < stage->in_count; i++)
         unscaled[i] = factor * f->latents[i] + shift;
-    dn_status status = dn_codec_stage_run(stage, unscaled, "decoder", error);
+    dn_status status = dn_codec_stage_run(stage, unscaled, 1, "decoder", error);
     if (status == DN_OK)
         status = stage->backend->buffer_read(stage->out, 0, f->picture, stage->out_count, error);
     free(unscaled);

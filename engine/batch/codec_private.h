@@ -9,14 +9,15 @@
 #include "model/autoencoder_kl.h"
 #include "model/model.h"
 
-/* One of the autoencoder's networks at one size, on the device, with room for one row. */
+/* One of the autoencoder's networks at one size, on the device, with room for some rows. */
 typedef struct dn_codec_stage {
     const dn_backend *backend; /* borrowed; NULL: not open */
     dn_model *model; /* owned; without weights unless they are kept */
     dn_network *network;
     dn_workspace *workspace;
     dn_buffer *in, *out;
-    size_t in_count, out_count, spare; /* floats of the row, and of the output buffer beyond it */
+    uint32_t rows;
+    size_t in_count, out_count, spare; /* floats of a row, and of the output buffer beyond the rows */
 } dn_codec_stage;
 
 struct dn_codec {
@@ -28,18 +29,20 @@ struct dn_codec {
     dn_codec_stage decoder; /* of the whole latent, or of a full tile */
     dn_codec_stage encoder; /* opened by the first encode */
     atomic_size_t bytes; /* of the stages that are open */
-    float *staging; /* [latent] unscaled latents on their way in */
+    float *staging; /* [decoder.rows][latent] unscaled latents on their way in */
     float *preview; /* [C][latent_channels + 1], the last column the constant; NULL: not fitted */
 };
 
 /* Takes the model onto the device with `weights`, or, where that is NULL, with its own, whose floats are given back as they are packed.
- * On failure *out is left closed, and the model is freed. spare: floats of room beyond the answer in the output buffer. */
+ * On failure *out is left closed, and the model is freed. rows: at most; half, and half again, where there is no memory for them. spare:
+ * floats of room beyond the answers in the output buffer. */
 dn_status dn_codec_stage_open(dn_codec_stage *out, const dn_codec_options *options, dn_model *model, const dn_weights *weights,
-                              size_t spare, dn_error *error);
+                              uint32_t rows, size_t spare, dn_error *error);
 void dn_codec_stage_close(dn_codec_stage *stage);
 size_t dn_codec_stage_bytes(const dn_codec_stage *stage);
-/* in: [C,h,w] floats; the answer stays in stage->out. DN_NUMERIC when it has NaN or infinity. */
-dn_status dn_codec_stage_run(const dn_codec_stage *stage, const float *in, const char *what, dn_error *error);
+/* in: [rows][C,h,w] floats, no more rows than the stage has; answer r stays in stage->out from r * out_count on. DN_NUMERIC when one has NaN
+ * or infinity. */
+dn_status dn_codec_stage_run(const dn_codec_stage *stage, const float *in, uint32_t rows, const char *what, dn_error *error);
 
 /* A tile's side in latent pixels; 0 where the autoencoder's sample_size does not divide into tiles. */
 uint32_t dn_codec_tile_side(const dn_autoencoder_kl_config *config);

@@ -90,7 +90,7 @@ static dn_status open_sized(dn_codec_stage *out, const dn_codec *codec, uint32_t
 {
     dn_model *model = NULL;
     dn_status status = dn_autoencoder_kl_resize(&model, codec->decoder.model, height, width, error);
-    return status == DN_OK ? dn_codec_stage_open(out, &codec->options, model, codec->decoder.model->weights, 0, error) : status;
+    return status == DN_OK ? dn_codec_stage_open(out, &codec->options, model, codec->decoder.model->weights, 1, 0, error) : status;
 }
 
 /* One tile through a stage of its size. */
@@ -102,7 +102,7 @@ static dn_status decode_tile(const tiling *t, const dn_codec_stage *stage, tile 
             memcpy(crop + ((size_t)c * at->height + y) * at->width,
                    t->codec->staging + ((size_t)c * info->latent_height + at->y + y) * info->latent_width + at->x,
                    at->width * sizeof *crop);
-    dn_status status = dn_codec_stage_run(stage, crop, "decoder", error);
+    dn_status status = dn_codec_stage_run(stage, crop, 1, "decoder", error);
     return status == DN_OK ? stage->backend->buffer_read(stage->out, 0, at->picture, stage->out_count, error) : status;
 }
 

@@ -57,6 +57,37 @@ static void decodes_the_pipelines_latents(void)
     dn_safetensors_close(file);
 }
 
+/* Pictures that are decoded together have the bytes that each has alone; more of them than a run takes go in several. */
+static void company_does_not_change_a_decode(void)
+{
+    enum { MANY = 19, LATENT = 4 * 8 * 8, PICTURE = 64 * 64 * 3 };
+    static uint8_t alone[MANY][PICTURE], together[MANY][PICTURE];
+    static const uint32_t rows[] = {0, 1, 3, DN_CODEC_ROWS_MAX, 1000};
+    float *latents = random_latents(MANY * LATENT, 11);
+    const float *in[MANY];
+    uint8_t *out[MANY];
+    dn_codec *codec = NULL;
+    size_t bytes[5];
+    for (uint32_t i = 0; i < MANY; i++) {
+        in[i] = latents + i * LATENT;
+        out[i] = together[i];
+    }
+    for (size_t k = 0; k < 5; k++) {
+        dn_codec_options options = options_of(4, 8, 8);
+        options.rows_max = rows[k];
+        CHECK_OK(dn_codec_open(&codec, "tests/golden/vae_4lvl", &options, &error), error);
+        for (uint32_t i = 0; k == 0 && i < MANY; i++)
+            CHECK_OK(dn_codec_decode(codec, in[i], alone[i], &error), error);
+        memset(together, 0, sizeof together);
+        CHECK_OK(dn_codec_decode_many(codec, in, out, MANY, &error), error);
+        CHECK_MSG(memcmp(alone, together, sizeof alone) == 0, "other pictures with runs of %u", rows[k]);
+        bytes[k] = dn_codec_bytes(codec);
+        dn_codec_close(codec);
+    }
+    CHECK_MSG(bytes[0] == bytes[1] && bytes[1] < bytes[2] && bytes[2] < bytes[3] && bytes[3] == bytes[4], "rows are not counted in bytes");
+    free(latents);
+}
+
 /* Encoding the golden image, which is not made of bytes, is compared by way of the encoder; here: a picture of bytes, twice. */
 static void encodes_pictures(void)
 {
@@ -397,6 +428,7 @@ int main(void)
         return 1;
     }
     RUN(decodes_the_pipelines_latents);
+    RUN(company_does_not_change_a_decode);
     RUN(encodes_pictures);
     RUN(tiles_are_blended_as_diffusers_does);
     RUN(tiles_give_the_picture_of_diffusers);
