@@ -65,10 +65,10 @@ void dn_cuda_product_free(dn_cuda_product *product)
     free(product);
 }
 
-/* One that callers must reserve and pass, as they must for most real products; nothing is written to it. */
-size_t dn_cuda_product_workspace(const dn_cuda_product *product)
+/* Some that callers must reserve and pass, as they must for most real products; nothing is written to it. */
+size_t dn_cuda_product_workspace(const dn_cuda_product *product, uint32_t bucket)
 {
-    return product->spec.kind == DN_CUDA_GEMM ? 0 : 256;
+    return product->spec.kind == DN_CUDA_GEMM ? 0 : (size_t)64 * product->buckets[bucket];
 }
 
 const char *dn_cuda_product_describe(const dn_cuda_product *product)
@@ -81,7 +81,7 @@ dn_status dn_cuda_product_run(const dn_cuda_product *product, uint32_t bucket, c
 {
     if (bucket >= product->bucket_count)
         return dn_fail(error, DN_INTERNAL, "%s: no batch size number %u", product->text, bucket);
-    dn_status status = dn_cuda_operands_check(&product->spec, operands, dn_cuda_product_workspace(product), error);
+    dn_status status = dn_cuda_operands_check(&product->spec, operands, dn_cuda_product_workspace(product, bucket), error);
     if (status)
         return status;
     dn_plain_run run = {.spec = product->spec, .operands = *operands, .rows = product->buckets[bucket]};
