@@ -24,7 +24,9 @@ struct dn_device {
     size_t memory;        /* bytes, of the card */
     dn_cuda_libraries *libraries;
     cudaStream_t main, background; /* background: lower priority, for decodes */
-    pthread_mutex_t lock; /* all below */
+    /* All below. Recursive: a run holds it from dn_cuda_pending_take until its block is launched, and programs are launched under it, so that
+     * nobody reads between the two what is not enqueued yet. */
+    pthread_mutex_t lock;
     bool lost;
     char lost_why[256];
     struct dn_cuda_pool *pool;       /* device memory for buffers, by size */
