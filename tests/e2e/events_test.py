@@ -41,8 +41,9 @@ def a_stream_goes_on_where_it_was():
 
 @test
 def progress_and_previews_arrive_while_it_runs():
-    job = start(steps=1000, n=24, seed=1)
-    events = daemon.events(f"/jobs/{job}/events")
+    with Daemon(**paced(5)) as slow:  # ten seconds and more: it is listened to long before its end
+        job = slow.post({"steps": 1000, "n": 24, "seed": 1}).json["id"]
+        events = slow.events(f"/jobs/{job}/events")
     names = [event["event"] for event in events]
     check("progress" in names, names)
     check("preview" in names, names)
@@ -66,13 +67,14 @@ def previews_can_be_left_out():
 def an_end_that_a_client_asks_for_ends_its_stream():
     job = start(steps=2, seed=1)
     daemon.wait(job)
-    running = start(steps=1000, n=8, seed=1)
     events = []
-    reader = threading.Thread(target=lambda: events.extend(daemon.events(f"/jobs/{running}/events?previews=0")))
-    reader.start()
-    eventually(lambda: daemon.get(f"/jobs/{running}").json["state"] == "running", what="it runs")
-    daemon.call("DELETE", f"/jobs/{running}")
-    reader.join(PATIENCE)
+    with Daemon(**paced()) as slow:
+        running = slow.post({"steps": 1000, "n": 8, "seed": 1}).json["id"]
+        reader = threading.Thread(target=lambda: events.extend(slow.events(f"/jobs/{running}/events?previews=0")))
+        reader.start()
+        eventually(lambda: slow.get(f"/jobs/{running}").json["state"] == "running", what="it runs")
+        slow.call("DELETE", f"/jobs/{running}")
+        reader.join(PATIENCE)
     same(events[-1]["event"], "canceled", "the last event")
 
 

@@ -107,14 +107,15 @@ def prefer_wait():
     same((answer.status, answer.json["state"], answer.headers["preference-applied"]), (200, "succeeded", "wait=300"), "answer")
     ended = daemon.make(steps=1)["id"]
     same(daemon.get(f"/jobs/{ended}", Prefer="wait=5").headers.get("preference-applied"), "wait=5", "of a job that has ended")
-    slow = daemon.post({"steps": 1000, "n": 64, "seed": 1}, Prefer="wait=0")
-    same(slow.status, 202, "status after no time")
-    began = time.monotonic()
-    answer = daemon.get(slow.headers["location"], Prefer="wait=1")
-    check(time.monotonic() - began > 0.8, "waited for one second")
-    check(answer.json["state"] in ("queued", "running"), "state")
-    daemon.call("DELETE", slow.headers["location"])
-    same(daemon.wait(slow.json["id"])["state"], "canceled", "state after cancel")
+    with Daemon(**paced()) as other:
+        slow = other.post({"steps": 1000, "n": 64, "seed": 1}, Prefer="wait=0")
+        same(slow.status, 202, "status after no time")
+        began = time.monotonic()
+        answer = other.get(slow.headers["location"], Prefer="wait=1")
+        check(time.monotonic() - began > 0.8, "waited for one second")
+        check(answer.json["state"] in ("queued", "running"), "state")
+        other.call("DELETE", slow.headers["location"])
+        same(other.wait(slow.json["id"])["state"], "canceled", "state after cancel")
 
 
 @test
@@ -188,26 +189,32 @@ def images_are_cached_and_checked():
 
 @test
 def an_image_not_yet_made_is_not_ready():
-    job = daemon.post({"steps": 1000, "n": 64}).json
-    answer = daemon.get(f"/jobs/{job['id']}/images/63.png")
-    same((answer.status, answer.json["code"]), (404, "not-ready"), "answer")
-    check(int(answer.headers["retry-after"]) >= 1, "Retry-After")
-    same(daemon.call("DELETE", f"/jobs/{job['id']}").status in (200, 202), True, "cancel")
-    same(daemon.wait(job["id"])["state"], "canceled", "state")
-    same(daemon.get(f"/jobs/{job['id']}/images/63.png").json["code"], "not-found", "after the end")
+    with Daemon(**paced()) as other:
+        job = other.post({"steps": 1000, "n": 64}).json
+        answer = other.get(f"/jobs/{job['id']}/images/63.png")
+        same((answer.status, answer.json["code"]), (404, "not-ready"), "answer")
+        check(int(answer.headers["retry-after"]) >= 1, "Retry-After")
+        same(other.call("DELETE", f"/jobs/{job['id']}").status in (200, 202), True, "cancel")
+        same(other.wait(job["id"])["state"], "canceled", "state")
+        same(other.get(f"/jobs/{job['id']}/images/63.png").json["code"], "not-found", "after the end")
 
 
 @test
 def cancel_in_every_state():
+    with Daemon(**paced()) as other:
+        canceled_in_every_state(other)
+
+
+def canceled_in_every_state(daemon):
     running = daemon.post({"steps": 1000, "n": 64}).json["id"]
     eventually(lambda: daemon.get(f"/jobs/{running}").json["state"] == "running", what="the first runs")
     queued = [daemon.post({"steps": 1000, "n": 64}).json["id"] for _ in range(6)][-1]
     job = daemon.get(f"/jobs/{queued}").json
-    if job["state"] == "queued":
-        check(job["queue_position"] is not None, "queue position")
-        answer = daemon.call("DELETE", f"/jobs/{queued}")
-        same((answer.status, answer.json["state"]), (200, "canceled"), "queued")
-        same(daemon.call("DELETE", f"/jobs/{queued}").status, 200, "again")
+    same(job["state"], "queued", "the last of them")
+    check(job["queue_position"] is not None, "queue position")
+    answer = daemon.call("DELETE", f"/jobs/{queued}")
+    same((answer.status, answer.json["state"]), (200, "canceled"), "queued")
+    same(daemon.call("DELETE", f"/jobs/{queued}").status, 200, "again")
     answer = daemon.call("DELETE", f"/jobs/{running}")
     ended = answer.json["state"] == "canceled"  # its few ticks may be over before the answer is written
     same((answer.status, answer.json["cancel_requested"]), (200 if ended else 202, True), "running")
@@ -226,8 +233,8 @@ def cancel_in_every_state():
 
 @test
 def a_running_job_is_purged_once_it_has_ended():
-    with Daemon("--rows-max", "4") as other:  # so that its images end one after another
-        job = other.post({"steps": 1000, "n": 64, "seed": 5}).json["id"]
+    with Daemon("--rows-max", "4", **paced()) as other:  # so that its images end one after another
+        job = other.post({"steps": 100, "n": 64, "seed": 5}).json["id"]
         eventually(lambda: other.get(f"/jobs/{job}").json["progress"]["images_done"] > 0, seconds=60, what="its first image")
         answer = other.call("DELETE", f"/jobs/{job}?purge=1")
         ended = answer.json["state"] == "canceled"  # its few ticks may be over before the answer is written

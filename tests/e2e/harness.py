@@ -119,6 +119,11 @@ def tiny_model():
     return folder
 
 
+def paced(milliseconds=20):
+    """Options of a Daemon whose every tick takes so much longer, on any machine: what must go on while a test looks goes on."""
+    return {"program": FAULTS, "environment": {"DENOISED_FAULT": f"step_k:1:slow{milliseconds}"}}
+
+
 class Answer:
     def __init__(self, status, headers, body):
         self.status, self.headers, self.body = status, {k.lower(): v for k, v in headers}, body
@@ -369,7 +374,7 @@ def png_texts(data):
     return texts
 
 
-__all__ = ["Answer", "CLASSES", "Daemon", "FAULTS", "PATIENCE", "PROGRAM", "ROOT", "SLOW", "Skip", "base64", "check", "eventually", "json", "last_words", "metrics_key", "os", "png_size", "png_texts",
+__all__ = ["Answer", "CLASSES", "Daemon", "FAULTS", "PATIENCE", "PROGRAM", "ROOT", "SLOW", "Skip", "base64", "check", "eventually", "json", "last_words", "metrics_key", "os", "paced", "png_size", "png_texts",
            "PROXIED", "read_events", "run", "same", "scratch", "signal", "socket", "sqlite3", "subprocess", "sys", "test", "threading", "time", "tiny_model"]
 
 # DENOISED_PROXY=1: every daemon of a test stands behind nginx and is spoken to through it (proxy_test.py runs the API's tests so).

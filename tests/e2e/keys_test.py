@@ -108,7 +108,7 @@ def clients_see_their_own_and_scopes_hold():
     writer, reader = add(data, "alice", "--scopes", "submit"), add(data, "alice", "--scopes", "read")
     auditor, boss = add(data, "carol", "--scopes", "read-all"), add(data, "dave", "--scopes", "admin")
     prometheus = add(data, "prometheus", "--scopes", "metrics")
-    with Daemon(data=data) as daemon:
+    with Daemon(data=data, **paced()) as daemon:
         made = daemon.post({"steps": 2}, Authorization=alice).json
         eventually(lambda: daemon.get(f"/jobs/{made['id']}", Authorization=alice).json["state"] == "succeeded", 60, "the job")
         slow = daemon.post({"steps": 1000, "n": 64}, Authorization=alice).json["id"]
@@ -157,7 +157,7 @@ def pending_jobs_and_budgets_are_kept():
     data = scratch("data")
     few, poor = add(data, "few", "--pending-jobs", "2"), add(data, "poor", "--budget", "0.01")
     long = {"steps": 1000, "n": 64, "guidance_scale": 1}
-    with Daemon(data=data) as daemon:
+    with Daemon(data=data, **paced()) as daemon:
         ids = [daemon.post(long, Authorization=few).json["id"] for _ in range(2)]
         answer = daemon.post(long, Authorization=few)
         same((answer.status, answer.json["code"]), (429, "quota"), "the third job")

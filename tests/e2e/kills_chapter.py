@@ -44,7 +44,7 @@ class Totals:
         self.kills = self.compound = self.missed = self.chapters = 0
         self.at = {name: 0 for name in POINTS}
         self.lost = self.unexpected = self.duplicated = self.wrong = self.recovered = self.jobs = self.images = 0
-        self.ready = []
+        self.ready, self.ready_cpu = [], []  # seconds of starts, and what they computed for
         self.faults = []
 
     def add(self, verdict):
@@ -84,6 +84,7 @@ class Chapter:
             self._end()
         finally:
             self.totals.ready += self.victim.ready_seconds
+            self.totals.ready_cpu += self.victim.ready_cpu
             self.victim.remove()
 
     # ---- one kill

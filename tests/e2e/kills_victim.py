@@ -20,6 +20,12 @@ def is_stopped(pid):
         return False
 
 
+def cpu_seconds(pid):
+    with open(f"/proc/{pid}/stat", encoding="utf8") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Victim:
     def __init__(self, *options, data=None, listen=None):
         self.folder = scratch("victim")
@@ -31,6 +37,7 @@ class Victim:
         self.options = list(options)
         self.process = None
         self.ready_seconds = []  # from the start of the program to its ready line
+        self.ready_cpu = []  # seconds that it computed for until then
         self.starts = 0
 
     def command(self):
@@ -50,14 +57,17 @@ class Victim:
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=subprocess.PIPE, stderr=log, env=self.environment(faults))
         self.starts += 1
-        threading.Thread(target=self._hear, args=(self.process.stdout, self.ready, began), daemon=True).start()
+        threading.Thread(target=self._hear, args=(self.process, self.ready, began), daemon=True).start()
 
-    def _hear(self, out, ready, began):
+    def _hear(self, process, ready, began):
+        out = process.stdout
         with contextlib.suppress(ValueError), out:
             for line in out:
                 if line.startswith(b"denoised ready on "):
                     self.address = line.split()[3].decode()
                     self.ready_seconds.append(time.monotonic() - began)
+                    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # killed already
+                        self.ready_cpu.append(cpu_seconds(process.pid))
                     ready.set()
 
     def wait_ready(self):

@@ -1,5 +1,6 @@
 """Starting, stopping, being killed: nothing accepted is lost, and every refusal to start is one clear line."""
 from harness import *  # noqa: F403
+import contextlib
 import re
 import resource
 import shutil
@@ -224,7 +225,8 @@ def a_drain_finishes_what_runs_and_refuses_what_comes():
         same(refusal.json["code"], "draining", "code")
         check("retry-after" in refusal.headers, "Retry-After")
         same(daemon.get("/readyz").status, 503, "readiness")
-        os.kill(worker, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # on a machine so slow that it was taken for frozen
+            os.kill(worker, signal.SIGCONT)
         same(daemon.process.wait(PATIENCE), 0, "status")
         daemon.start()
         ended = daemon.wait(job)
@@ -233,9 +235,9 @@ def a_drain_finishes_what_runs_and_refuses_what_comes():
 
 @test
 def a_second_signal_hurries_and_the_job_resumes():
-    with Daemon("--snapshot-every", "0.05") as daemon:
+    with Daemon("--snapshot-every", "0.05", **paced(5)) as daemon:
         alone = daemon.post({"steps": 1000, "n": 1, "seed": 77, "class_label": 5}, Accept="image/png", Prefer="wait=200").body
-        job = daemon.post({"steps": 1000, "n": MANY, "seed": 77, "class_label": 5}).json["id"]
+        job = daemon.post({"steps": 1000, "n": 8, "seed": 77, "class_label": 5}).json["id"]
         eventually(lambda: daemon.get(f"/jobs/{job}").json["progress"]["done"] > 100, what="it has begun")
         daemon.terminate_at_once()
         same(daemon.process.wait(PATIENCE), 0, "status")  # that it hurried the event says, below

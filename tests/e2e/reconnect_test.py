@@ -56,7 +56,7 @@ class Follower(threading.Thread):
 
 @test
 def whoever_comes_back_hears_everything_once_and_in_order_under_kills():
-    with Daemon("--snapshot-every", "0.2") as daemon:
+    with Daemon("--snapshot-every", "0.2", **paced(2)) as daemon:
         jobs = [daemon.post({"steps": 600, "n": 12, "seed": seed}).json["id"] for seed in range(4)]
         followers = [Follower(daemon, job) for job in jobs * 4]
         for follower in followers:
@@ -143,7 +143,8 @@ def a_silent_stream_gets_pings():
                 same(line, b": ping\n", "the last line")
                 check(max(gaps) < 4 * PING_SECONDS * SLOW, f"{max(gaps):.1f} s without a word")
         finally:
-            os.kill(worker, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # on a machine so slow that it was taken for frozen
+                os.kill(worker, signal.SIGCONT)
 
 
 run(__name__)

@@ -2,7 +2,7 @@
 import json
 import os
 
-from harness import Daemon, PATIENCE, check, eventually, metrics_key, run, same, scratch, socket, test
+from harness import Daemon, PATIENCE, check, eventually, metrics_key, paced, run, same, scratch, socket, test
 from many import Streams
 
 CLIENTS = 8
@@ -10,11 +10,11 @@ SPARE = 20  # descriptors: of readers of the store that open their files when th
 SECRETS = [f"secret-of-client-{i:04}" for i in range(CLIENTS)]
 
 
-def serve(*options):
+def serve(*options, **more):
     keys = os.path.join(scratch("keys"), "keys")
     with open(os.open(keys, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf8") as out:
         out.writelines(f"client{i} {secret}\n" for i, secret in enumerate(SECRETS))
-    return Daemon("--api-key-file", keys, *options)
+    return Daemon("--api-key-file", keys, *options, **more)
 
 
 def post(daemon, client, body):
@@ -162,7 +162,7 @@ def a_thousand_pollers_are_told_the_truth():
 
 @test
 def as_many_streams_as_the_daemon_is_told():
-    with serve("--streams-max", "3") as daemon:
+    with serve("--streams-max", "3", **paced()) as daemon:
         same(daemon.get("/capabilities", Authorization=f"Bearer {SECRETS[0]}").json["limits"]["streams_max"], 3, "limit told")
         job_id = post(daemon, 0, {"class_label": 1, "guidance_scale": 1, "steps": 1000, "n": 64})["id"]
         streams = Streams(daemon.port)
