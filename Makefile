@@ -58,7 +58,7 @@ LIBS := -lmicrohttpd -lsqlite3 -lcjson -lpng16 -lz -lcurl -lm -ldl
 
 # What the build identity of engines says of the sources: all that may change an image's bytes, and how it was compiled. A commit
 # would not do: it is unknown in an image or a tarball, and says nothing of changes that are not committed.
-SOURCES := $(shell { cat Makefile $$(find engine api -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | LC_ALL=C sort); echo '$(CC) $(CFLAGS) $(EXTRA_CFLAGS) $(VARIANT)'; \
+SOURCES := $(shell { cat Makefile deploy/cuda.mk $$(find engine api -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' | LC_ALL=C sort); echo '$(CC) $(CFLAGS) $(EXTRA_CFLAGS) $(VARIANT)'; \
   $(CC) -dumpfullversion; } 2>/dev/null | sha256sum | cut -c1-16)
 
 # engine/backend/cuda is a library of its own (deploy/cuda.mk), which no CPU-only build compiles.
@@ -152,8 +152,9 @@ $(OUT)/faults/%.o: %.c
 	@$(CC) $(CFLAGS) $(BASE) $(FLAGS) -DDN_FAULT_POINTS -c -o $@ $<
 
 # What states the sources or the commit is compiled again when they change.
-$(OUT)/engine/batch/engine_identity.o: FLAGS = -DDN_SOURCES=\"$(SOURCES)\"
-$(OUT)/engine/batch/engine_identity.o: $(OUT)/sources.stamp
+SOURCES_OBJ := $(OUT)/engine/batch/engine_identity.o $(OUT)/engine/backend/gpu_library.o
+$(SOURCES_OBJ): FLAGS = -DDN_SOURCES=\"$(SOURCES)\"
+$(SOURCES_OBJ): $(OUT)/sources.stamp
 COMMIT_OBJ := server/command_serve.o server/command_version.o
 $(addprefix $(OUT)/,$(COMMIT_OBJ)) $(addprefix $(OUT)/faults/,$(COMMIT_OBJ)): $(OUT)/commit.stamp
 $(OUT)/sources.stamp: STAMPED = $(SOURCES)
@@ -242,6 +243,16 @@ SHIMS := $(patsubst %.c,$(OUT)/%.so,$(sort $(wildcard tests/shims/*.c)))
 $(OUT)/tests/shims/%.so: tests/shims/%.c
 	@mkdir -p $(@D)
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -fPIC -shared $(WARN) -o $@ $<
+# Of these, a CUDA library that says of itself what this build is, and one that wants a cuDNN which no machine has.
+$(OUT)/tests/shims/gpu_library.so $(OUT)/tests/shims/gpu_lacks_cudnn.so: tests/shims/gpu_library.c engine/backend/library.h engine/backend/backend.h $(OUT)/sources.stamp
+	@mkdir -p $(@D)
+	@$(CC) -shared -Wl,-soname,libcudnn.so.9.of-tests -o $@.needed -x c /dev/null
+	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -fPIC -shared $(WARN) -I. -Iengine -DDN_SOURCES=\"$(SOURCES)\" -o $@ $< \
+	  $(if $(findstring lacks,$@),-Wl$(comma)--no-as-needed $@.needed)
+	@rm -f $@.needed
+comma := ,
+SHIMS += $(OUT)/tests/shims/gpu_lacks_cudnn.so
+$(OUT)/tests/engine/test_devices: $(addprefix $(OUT)/tests/shims/,gpu_driver.so gpu_library.so gpu_lacks_cudnn.so)
 
 tests-build: $(TESTS) $(SHIMS) $(OUT)/denoised $(OUT)/denoised-faults build/denoised $(OUT)/examples/generate
 

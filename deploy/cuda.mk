@@ -13,8 +13,13 @@ EMULATOR_C := $(sort $(wildcard tests/cuda/emulator/*.c))
 EMULATOR_CXX := $(sort $(wildcard tests/cuda/emulator/*.cpp))
 KERNELS := $(sort $(wildcard engine/backend/cuda/kernels/*.cu))
 CUDA_HEADERS := $(wildcard engine/backend/cuda/*.h engine/backend/cuda/kernels/*) $(wildcard tests/cuda/emulator/*.h tests/cuda/emulator/include/*)
-PIC := -fPIC -fvisibility=hidden -DDN_SOURCES=\"$(SOURCES)\"
+PIC := -fPIC -fvisibility=hidden
 CUDA_BASE = $(filter-out -fPIE,$(BASE)) $(PIC)
+
+# What says of which sources the library is.
+TABLE_OBJ := $(OUT)/emulated/engine/backend/cuda/backend.o $(OUT)/nvidia/engine/backend/cuda/backend.o
+$(TABLE_OBJ): FLAGS = -DDN_SOURCES=\"$(SOURCES)\"
+$(TABLE_OBJ): $(OUT)/sources.stamp
 
 $(OUT)/libpic.a: $(call pic,$(PIC_SRC))
 	@rm -f $@
@@ -31,7 +36,7 @@ EMULATED_OBJ := $(patsubst %.c,$(OUT)/emulated/%.o,$(CUDA_SRC) $(EMULATOR_C)) $(
 $(OUT)/emulated/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC $< (emulated)"
-	@$(CC) $(CFLAGS) $(CUDA_BASE) $(EMULATE) -c -o $@ $<
+	@$(CC) $(CFLAGS) $(CUDA_BASE) $(EMULATE) $(FLAGS) -c -o $@ $<
 # Kernels: fused multiply-adds as on the GPU do not matter to their tests but for registers' programs, which must have none.
 EMULATED_CXX = $(CXX) -std=c++17 -x c++ $(filter-out -std=% -Wstrict-prototypes -Wmissing-prototypes -Werror=implicit -Werror=incompatible-pointer-types \
   -Werror=int-conversion -Wpedantic -Wconversion -Wshadow,$(CFLAGS) $(CUDA_BASE)) $(EMULATE) -Itests/cuda/emulator
@@ -64,7 +69,7 @@ CUDA_OBJ := $(patsubst %.c,$(OUT)/nvidia/%.o,$(CUDA_SRC) $(NVIDIA_SRC)) $(patsub
 $(OUT)/nvidia/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC $< (CUDA)"
-	@$(CC) $(CFLAGS) $(CUDA_BASE) -isystem $(CUDA_HOME)/include -c -o $@ $<
+	@$(CC) $(CFLAGS) $(CUDA_BASE) -isystem $(CUDA_HOME)/include $(FLAGS) -c -o $@ $<
 # Kernels whose bytes must be the CPU's are compiled without fused multiply-adds: programs*.cu.
 $(OUT)/nvidia/%.o: %.cu $(CUDA_HEADERS)
 	@mkdir -p $(@D)

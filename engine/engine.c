@@ -104,7 +104,8 @@ dn_status dn_engine_open(dn_engine **out, const char *folder, const dn_engine_op
     dn_engine *engine = NULL;
     dn_gradient classifier;
     dn_status status = dn_engine_load(&engine, folder, options, error);
-    if (status == DN_OK && engine->folder->classifier_path != NULL) {
+    /* Gradients need the network's values, which lie on the card: a GPU's engine has no classifier. */
+    if (status == DN_OK && engine->folder->classifier_path != NULL && engine->backend->host_values) {
         status = dn_classifier_gradient_open(&classifier, engine->folder->classifier_path, engine, options ? options : &standard, error);
         if (status == DN_OK)
             dn_engine_set_classifier(engine, classifier);
@@ -122,6 +123,7 @@ dn_status dn_engine_codec_open(dn_codec **out, const dn_engine *engine, bool pre
     const dn_model *model = engine->model;
     const dn_codec_options options = {.backend = engine->backend,
                                       .device = engine->device,
+                                      .precision = engine->codec_precision,
                                       .channels = model->channels,
                                       .height = model->height,
                                       .width = model->width,

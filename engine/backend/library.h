@@ -8,7 +8,9 @@
 #include "backend/backend.h"
 
 #define DN_BACKEND_ABI 1u
+#define DN_BACKEND_FILE "libdenoised_cuda.so"
 #define DN_BACKEND_SYMBOL "denoised_backend"
+#define DN_BACKEND_EMULATED_SYMBOL "denoised_backend_emulated" /* data, in the tests' library alone: no driver need be asked */
 
 typedef struct dn_backend_library {
     uint32_t abi;           /* DN_BACKEND_ABI; always first */

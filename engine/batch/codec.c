@@ -217,23 +217,6 @@ dn_status dn_codec_decode_floats(dn_codec *codec, const float *latents, float *p
     return status;
 }
 
-dn_status dn_codec_decode(dn_codec *codec, const float *latents, uint8_t *pixels, dn_error *error)
-{
-    const size_t plane = (size_t)codec->info.height * codec->info.width;
-    if (codec->info.identity) {
-        round_picture(pixels, latents, codec->info.channels, plane, codec->options.unit_range);
-        return DN_OK;
-    }
-    float *picture = malloc(picture_count(codec) * sizeof *picture);
-    if (picture == NULL)
-        return dn_fail(error, DN_NO_MEMORY, "no memory for a picture of %ux%u", codec->info.width, codec->info.height);
-    dn_status status = dn_codec_decode_floats(codec, latents, picture, error);
-    if (status == DN_OK)
-        round_picture(pixels, picture, codec->info.channels, plane, false);
-    free(picture);
-    return status;
-}
-
 /* With the turn: no more of them than the decoder has rows. */
 static dn_status decode_rows(dn_codec *codec, const float *const *latents, uint8_t *const *pixels, uint32_t rows, dn_error *error)
 {
@@ -244,6 +227,34 @@ static dn_status decode_rows(dn_codec *codec, const float *const *latents, uint8
     for (uint32_t r = 0; r < rows && status == DN_OK; r++)
         status = stage->backend->buffer_read_pixels(stage->out, r * stage->out_count, codec->info.channels,
                                                     (size_t)codec->info.height * codec->info.width, false, pixels[r], error);
+    return status;
+}
+
+/* Tiles are put together in floats, and rounded here. */
+static dn_status decode_tiled(dn_codec *codec, const float *latents, uint8_t *pixels, dn_error *error)
+{
+    float *picture = malloc(picture_count(codec) * sizeof *picture);
+    if (picture == NULL)
+        return dn_fail(error, DN_NO_MEMORY, "no memory for a picture of %ux%u", codec->info.width, codec->info.height);
+    dn_status status = dn_codec_decode_floats(codec, latents, picture, error);
+    if (status == DN_OK)
+        round_picture(pixels, picture, codec->info.channels, (size_t)codec->info.height * codec->info.width, false);
+    free(picture);
+    return status;
+}
+
+dn_status dn_codec_decode(dn_codec *codec, const float *latents, uint8_t *pixels, dn_error *error)
+{
+    const size_t plane = (size_t)codec->info.height * codec->info.width;
+    if (codec->info.identity) {
+        round_picture(pixels, latents, codec->info.channels, plane, codec->options.unit_range);
+        return DN_OK;
+    }
+    if (codec->info.tiled)
+        return decode_tiled(codec, latents, pixels, error);
+    pthread_mutex_lock(&codec->turn);
+    dn_status status = decode_rows(codec, &latents, &pixels, 1, error);
+    pthread_mutex_unlock(&codec->turn);
     return status;
 }
 

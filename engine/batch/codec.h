@@ -21,6 +21,7 @@ typedef struct dn_codec dn_codec;
 typedef struct dn_codec_options {
     const dn_backend *backend; /* borrowed with its device: both outlive the codec */
     dn_device *device;
+    dn_precision precision; /* of its networks; one that the device has */
     uint32_t channels, height, width; /* of the latent: the denoiser's sample */
     bool tiling; /* decode in tiles whatever is larger than one */
     size_t workspace_bytes_max; /* and also when a whole decode would need about so much; 0: DN_CODEC_WORKSPACE_BYTES_MAX */

@@ -48,7 +48,8 @@ dn_status dn_codec_stage_open(dn_codec_stage *out, const dn_codec_options *optio
     dn_codec_stage stage = {.backend = options->backend, .model = model, .spare = spare};
     stage.in_count = dn_shape_count(plan->values[plan->input].shape);
     stage.out_count = dn_shape_count(plan->values[plan->output].shape);
-    const dn_network_options network = {.plan = plan, .weights = weights, .spent = weights == NULL ? model->weights : NULL};
+    const dn_network_options network = {
+        .plan = plan, .weights = weights, .spent = weights == NULL ? model->weights : NULL, .precision = options->precision};
     dn_status status = stage.backend->network_create(&stage.network, options->device, &network, error);
     if (status == DN_OK)
         status = make_room(&stage, options, rows, error);

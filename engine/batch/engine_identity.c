@@ -28,6 +28,12 @@ static void say_program(dn_sha256 *hash, const dn_engine *engine)
     say(hash, "numerics", numerics);
     say(hash, "backend", engine->backend->name);
     say(hash, "isa", engine->backend->device_isa(engine->device));
+    if (engine->gpu[0] != '\0') {
+        say(hash, "gpu", engine->gpu);
+        say(hash, "plan", engine->plan);
+        say(hash, "guide plan", engine->guide != NULL ? engine->backend->network_identity(engine->guide) : "");
+        say(hash, "batches", engine->fast ? "each its best" : "all alike");
+    }
     say(hash, "precision", dn_precision_name(engine->precision));
     say(hash, "libpng", png_get_libpng_ver(NULL));
     say(hash, "zlib", zlibVersion());
@@ -62,6 +68,8 @@ dn_status dn_engine_settle_build(dn_engine *engine, bool described, dn_error *er
     unsigned char digest[DN_SHA256_BYTES];
     dn_sha256 hash;
     bool plain = engine->precision == DN_PRECISION_FP32;
+    snprintf(engine->gpu, sizeof engine->gpu, "%s", engine->backend->device_identity(engine->device));
+    snprintf(engine->plan, sizeof engine->plan, "%s", engine->network != NULL ? engine->backend->network_identity(engine->network) : "");
     snprintf(engine->device_text, sizeof engine->device_text, "%s %s%s%s", engine->backend->name,
              engine->backend->device_isa(engine->device), plain ? "" : " ", plain ? "" : dn_precision_name(engine->precision));
     engine->build[0] = '\0';

@@ -108,6 +108,8 @@ static dn_status check_method(const dn_engine *engine, const dn_lane_spec *spec,
 {
     dn_guidance_method method = guidance->method;
     bool given = dn_option_given(&spec->options, DN_OPT_GUIDANCE_METHOD);
+    if (given && method == DN_GUIDE_CLASSIFIER && engine->folder->classifier_path != NULL && !engine->backend->host_values)
+        return dn_fail(error, DN_INVALID, "guidance_method classifier runs on the CPU alone, and this model is on a GPU");
     if (given && !(engine->guidance_methods >> method & 1u))
         return dn_fail(error, DN_INVALID, "guidance_method %s is not one that this model can follow", method_name(method));
     for (size_t i = 0; i < sizeof owners / sizeof owners[0]; i++)

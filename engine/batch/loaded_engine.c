@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/devices.h"
 #include "batch/engine_private.h"
 #include "diffusion/family.h"
 
@@ -176,11 +177,18 @@ static dn_status compile(dn_network **out, const dn_engine *engine, dn_model *mo
 
 static dn_status open_device(dn_engine *engine, const dn_engine_options *options, dn_error *error)
 {
-    dn_device_options device = {.threads = options->threads, .isa = options->isa};
-    engine->backend = dn_backend_cpu();
-    dn_status status = engine->backend->device_open(&engine->device, &device, error);
+    dn_device_choice choice = {.backend = options->backend};
+    dn_status status = choice.backend == NULL ? dn_device_choose(&choice, options->device, NULL, 0, error) : DN_OK;
+    if (status != DN_OK)
+        return status;
+    const dn_device_options device = {
+        .threads = options->threads, .isa = options->isa, .index = choice.index, .fast = options->fast, .cache = options->plan_cache};
+    engine->backend = choice.backend;
+    engine->fast = options->fast && !engine->backend->host_values;
+    status = engine->backend->device_open(&engine->device, &device, error);
     if (engine->precision == DN_PRECISION_AUTO)
         engine->precision = engine->backend->precision;
+    engine->codec_precision = engine->backend->host_values ? DN_PRECISION_FP32 : engine->precision;
     if (status == DN_OK)
         status = engine->backend->precision_check(engine->device, engine->precision, error);
     if (status != DN_OK || options->describe_only)

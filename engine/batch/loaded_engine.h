@@ -12,7 +12,11 @@
 typedef struct dn_engine_options {
     unsigned threads; /* 0: all available */
     const char *isa; /* NULL: best */
-    dn_precision precision; /* of the denoiser and its guide; autoencoder and classifier are always in fp32 */
+    const char *device; /* a name of backend/devices.h: "cpu", "cuda:1", "auto"; NULL: "cpu" */
+    const dn_backend *backend; /* instead: the first device of this one */
+    dn_precision precision; /* of the denoiser and its guide; on a CPU autoencoder and classifier are always in fp32 */
+    bool fast; /* GPUs: see dn_device_options */
+    const char *plan_cache; /* GPUs: folder of measured plans; NULL: none */
     bool vae_tiling; /* pictures larger than the autoencoder's tile are decoded in tiles: less memory, slightly other pictures */
     bool describe_only; /* no weights are read: everything but the networks (NULL) and the hashes of weights and build (""); no batch on it */
 } dn_engine_options;
@@ -40,7 +44,9 @@ typedef struct dn_engine {
     dn_network *guide;
     dn_gradient classifier; /* run NULL: none */
     bool vae_tiling; /* as the options said */
-    dn_precision precision; /* likewise */
+    dn_precision precision; /* likewise; auto is settled */
+    dn_precision codec_precision; /* of the autoencoder: the engine's on a GPU, fp32 on a CPU */
+    bool fast; /* as the options said, on a GPU */
     char *codec_path; /* folder of the autoencoder whose latents the network denoises; NULL: it denoises pixels */
     char codec_sha256[65], codec_config_sha256[65]; /* of the autoencoder's weights and of its configuration; "": none, or not read */
     uint32_t image_width, image_height, image_channels; /* of the pictures */
@@ -52,9 +58,12 @@ typedef struct dn_engine {
     double default_guidance;
     dn_option_field fields[DN_OPT_COUNT]; /* see dn_engine_field_at */
     uint32_t field_count;
-    char device_text[64]; /* "cpu avx512", "cpu avx512 bf16": stands in pictures, so never the number of threads */
-    /* Hex sha256 over the sources' hash, numerics version, backend, instruction set, precision, libpng and zlib versions, the configurations of
-     * network and scheduler, and the weights of all that helps it: autoencoder, guide, classifier. */
+    /* "cpu avx512", "cpu avx512 bf16", "cuda sm_90 bf16": stands in pictures, so never the number of threads, nor which of several cards. */
+    char device_text[64];
+    char gpu[192]; /* card and libraries: "NVIDIA H200, sm_90, cuDNN 9.19.0, cuBLASLt 13.1.0"; "" on a CPU */
+    char plan[65]; /* hash of the configurations that a GPU's products were pinned to; "": none, or only described */
+    /* Hex sha256 over the sources' hash, numerics version, backend, instruction set, card, libraries and plans, precision, libpng and zlib
+     * versions, the configurations of network and scheduler, and the weights of all that helps it: autoencoder, guide, classifier. */
     char build[65];
 } dn_engine;
 

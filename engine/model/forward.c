@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include "backend/devices.h"
+
 struct dn_forward {
     const dn_backend *backend;
     const dn_model *model;
@@ -30,11 +32,14 @@ dn_status dn_forward_open(dn_forward **out, const dn_model *model, const dn_forw
 {
     if (model->weights == NULL || options->rows_max < 1 || options->rows_max > DN_BATCH_ROWS_MAX)
         return dn_fail(error, DN_INVALID, "a forward pass needs weights and 1 to %u rows", DN_BATCH_ROWS_MAX);
-    dn_status status = DN_OK;
+    dn_device_choice choice = {.backend = options->backend};
+    dn_status status = choice.backend == NULL ? dn_device_choose(&choice, options->device, NULL, 0, error) : DN_OK;
+    if (status != DN_OK)
+        return status;
     dn_forward *f = calloc(1, sizeof *f);
     if (f == NULL)
         return dn_fail(error, DN_NO_MEMORY, "out of memory");
-    f->backend = dn_backend_cpu();
+    f->backend = choice.backend;
     f->model = model;
     f->rows_max = options->rows_max;
     f->in_count = dn_shape_count(model->plan->values[model->plan->input].shape);
@@ -45,7 +50,7 @@ dn_status dn_forward_open(dn_forward **out, const dn_model *model, const dn_forw
         status = dn_fail(error, DN_NO_MEMORY, "out of memory");
         goto done;
     }
-    dn_device_options device = {.threads = options->threads};
+    dn_device_options device = {.threads = options->threads, .index = choice.index};
     status = f->backend->device_open(&f->device, &device, error);
     if (status != DN_OK)
         goto done;

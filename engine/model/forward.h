@@ -15,6 +15,8 @@ typedef struct dn_forward_options {
     uint32_t rows_max; /* rows in one pass, 1..DN_BATCH_ROWS_MAX; more are run in several */
     bool keep_values; /* dn_forward_value will be asked */
     dn_precision precision;
+    const char *device; /* a name of backend/devices.h; NULL: "cpu" */
+    const dn_backend *backend; /* instead: the first device of this one */
 } dn_forward_options;
 
 typedef struct dn_forward_rows {
