@@ -51,15 +51,17 @@ typedef struct dn_cuda_step {
     bool scaled, activated, residual_last;
 } dn_cuda_step;
 
-/* Where a value lies: of row r at arena + rows * offset + r * row_bytes. Views (parts of a stacked product, one part of a vector) share
- * the memory of `base`. */
+/* Where a value lies: of row r at arena + rows * offset + (view_at + r * row_pitch) * size of the type. Slots that are not alive together
+ * share memory, and so do a step's output and an input that launch.h or libraries.h lets it overwrite: they have the same offset. Views
+ * (parts of a stacked product, one part of a vector) share the memory of `base`; they are vectors, and are never written. A view of a
+ * stacked product begins at a multiple of DN_CUDA_CHANNEL_UNIT; a shift, scale or gate at any element, and its pitch is its c. */
 typedef struct dn_cuda_slot_info {
     uint32_t h, w, c, pitch;
     uint64_t row_pitch;  /* elements */
     uint64_t offset;     /* bytes a row, a multiple of 256: of the memory's start; a view's is its base's */
     uint64_t view_at;    /* elements past the memory's start, for views */
     dn_cuda_slot base;   /* itself, unless it is a view */
-    dn_value value;      /* the plan's value that it holds; DN_NONE: between a product and its finish */
+    dn_value value;      /* the plan's value that it holds; DN_NONE: none whole (what a later step finishes, a stack, a part of a vector) */
 } dn_cuda_slot_info;
 
 /* How a weight is laid out on the device. */
@@ -67,8 +69,8 @@ typedef enum dn_cuda_pack_kind {
     DN_CUDA_PACK_FILTER,      /* [o_pad][kh][kw][i_pad] of the type; stacked nodes one after another along o */
     DN_CUDA_PACK_VECTOR,      /* of the type, padded with zeros (biases of products) */
     DN_CUDA_PACK_FLOATS,      /* floats as in the checkpoint (norms, tables) */
-    DN_CUDA_PACK_FREQUENCIES, /* doubles [dim / 2] of a time embedding or class sinusoid node */
-    DN_CUDA_PACK_POSITIONS    /* floats [h][w][c] of a position node */
+    DN_CUDA_PACK_FREQUENCIES, /* doubles [count] of a time embedding or class sinusoid node: dn_plan_frequencies (plan/tables.h) of 2 count */
+    DN_CUDA_PACK_POSITIONS    /* floats [h][w][c] of a position node: dn_plan_positions */
 } dn_cuda_pack_kind;
 
 typedef struct dn_cuda_pack_info {
@@ -76,9 +78,9 @@ typedef struct dn_cuda_pack_info {
     const dn_node *node;          /* FREQUENCIES, POSITIONS */
     const dn_weight *weights;     /* stacked ones in order; owned by the compiled plan */
     uint32_t weight_count;
-    uint32_t o, i, kh, kw;        /* FILTER: of the whole, unpadded, o of one weight is dims[0] */
-    uint32_t o_pad, i_pad;
-    uint64_t count;               /* VECTOR, FLOATS: elements before padding */
+    uint32_t o, i, kh, kw;        /* FILTER: of the whole, unpadded, o of one weight is dims[0]; of several, each a whole unit */
+    uint32_t o_pad, i_pad;        /* VECTOR: o_pad is the padded count */
+    uint64_t count;               /* elements before padding */
     uint64_t bytes, offset;       /* on the device: offset a multiple of 256 from the packed weights' start */
 } dn_cuda_pack_info;
 
@@ -107,11 +109,8 @@ typedef struct dn_cuda_compile_options {
     bool (*takes_sdpa)(const dn_cuda_product_spec *spec);
 } dn_cuda_compile_options;
 
+/* DN_UNSUPPORTED: the plan has an attention that neither the libraries nor our own kernel take. */
 dn_status dn_cuda_compile(dn_cuda_compiled **out, const dn_plan *plan, const dn_cuda_compile_options *options, dn_error *error);
 void dn_cuda_compiled_free(dn_cuda_compiled *compiled); /* NULL too */
-
-/* FREQUENCIES and POSITIONS as the CPU's tables have them: doubles, or floats, to the host. */
-void dn_cuda_pack_frequencies(const dn_node *node, uint32_t dim, double *out);
-void dn_cuda_pack_positions(const dn_plan *plan, const dn_node *node, float *out);
 
 #endif
