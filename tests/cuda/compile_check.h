@@ -171,7 +171,7 @@ static inline double error_of(const float *got, const float *expected, size_t co
         double d = fabs((double)got[i] - (double)expected[i]);
         difference = d >= difference || isnan(d) ? d : difference;
         if (isnan(d))
-            return INFINITY;
+            return (double)INFINITY;
     }
     return difference / largest;
 }
@@ -222,7 +222,7 @@ static inline void check_rows(const dn_cuda_compiled *compiled, const dn_weights
         run_step(&m, &compiled->steps[s]);
         compare_step(&m, v, &compiled->steps[s]);
     }
-    double error = opened && answers ? error_of(answers, v->answers, v->h.out_count * rows) : INFINITY;
+    double error = opened && answers ? error_of(answers, v->answers, v->h.out_count * rows) : (double)INFINITY;
     if (!(error <= ANSWER_ERROR_MAX))
         complain(&m, "the answer of %u rows is off by %.2e", rows, error);
     memcpy(problem, m.problem, sizeof m.problem);
