@@ -28,21 +28,33 @@ struct dn_device {
      * nobody reads between the two what is not enqueued yet. */
     pthread_mutex_t lock;
     bool lost;
-    char lost_why[256];
+    char lost_why[384];
     struct dn_cuda_pool *pool;       /* device memory for buffers, by size */
     struct dn_cuda_pending *pending; /* programs that wait */
+    struct dn_cuda_staging *staging; /* pinned memory between host and buffers; has a lock of its own, taken before this one */
 };
 
 struct dn_buffer {
     dn_device *device;
     float *data; /* on the device */
     size_t count;
+    size_t bytes; /* of its memory, as the pool has it */
+    /* The chain of programs that waits for it; programs.c. */
+    dn_cuda_op *ops;
+    uint32_t op_count, op_room;
+    size_t elements;  /* of a register */
+    double *scalars;  /* on the device; NULL: the chain gives none */
+    bool waits;
+    dn_buffer *before, *after; /* of those that wait */
 };
 
 /* DN_OK, or what CUDA's error means: DN_NO_MEMORY, DN_UNSUPPORTED, DN_DEVICE_LOST; `doing` says what was tried ("copying 12 MB"). */
 dn_status dn_cuda_check(dn_device *device, cudaError_t code, const char *doing, dn_error *error);
 
-/* Device memory, 256-byte aligned. */
+/* Every entry begins with it: this thread's calls go to the device; DN_DEVICE_LOST where it is lost. */
+dn_status dn_cuda_enter(dn_device *device, dn_error *error);
+
+/* Device memory, 256-byte aligned, with anything in it. */
 dn_status dn_cuda_alloc(dn_device *device, void **out, size_t bytes, dn_error *error);
 void dn_cuda_release(dn_device *device, void *memory);
 

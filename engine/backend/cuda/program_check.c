@@ -1,0 +1,70 @@
+/* What the operations of register programs read and write: checked before anything of a program reaches the device. Pure. */
+#include <string.h>
+
+#include "backend/cuda/programs.h"
+
+_Static_assert(DN_CUDA_TERMS_MAX == DN_OP_TERMS_MAX && DN_CUDA_CLASSES_MAX == DN_CONDITION_CLASSES_MAX, "view.h says what backend.h says");
+
+/* How many registers an operation reads. */
+static uint32_t sources_of(const dn_op *op)
+{
+    static const uint32_t sources[] = {
+        [DN_OP_NOISE] = 0,  [DN_OP_CLIP] = 1,     [DN_OP_THRESHOLD] = 1, [DN_OP_NORM] = 1,    [DN_OP_SELECT] = 2,
+        [DN_OP_BLEND] = 3,  [DN_OP_SLERP] = 2,    [DN_OP_MATCH_STD] = 2, [DN_OP_PROJECT] = 2, [DN_OP_ERROR_NORM] = 3,
+        [DN_OP_ACCEPT] = 2, [DN_OP_LANGEVIN] = 3, [DN_OP_EXP_SCALE] = 2,
+    };
+    return op->kind == DN_OP_LINEAR ? op->terms : sources[op->kind];
+}
+
+static bool gives_scalar(const dn_op *op)
+{
+    return op->kind == DN_OP_NORM || op->kind == DN_OP_ERROR_NORM;
+}
+
+dn_status dn_cuda_program_check(const dn_program *program, uint32_t *scalars, dn_error *error)
+{
+    size_t registers = program->elements ? program->registers->count / program->elements : 0;
+    *scalars = 0;
+    for (uint32_t i = 0; i < program->op_count; i++) {
+        const dn_op *op = &program->ops[i];
+        if ((unsigned)op->kind > DN_OP_EXP_SCALE)
+            return dn_fail(error, DN_INTERNAL, "operation %u of a register program is of no known kind", i);
+        uint32_t sources = sources_of(op);
+        bool good = sources <= DN_OP_TERMS_MAX && (op->kind != DN_OP_LINEAR || sources > 0);
+        good = good && (gives_scalar(op) ? program->scalars != NULL : op->dst < registers);
+        good = good && (op->kind != DN_OP_ACCEPT || *scalars > 0);
+        for (uint32_t t = 0; good && t < sources; t++)
+            good = op->src[t] < registers;
+        if (!good)
+            return dn_fail(error, DN_INTERNAL, "operation %u of a register program names what is not there", i);
+        *scalars += gives_scalar(op);
+    }
+    return DN_OK;
+}
+
+bool dn_cuda_op_is_elementwise(uint32_t kind)
+{
+    switch (kind) {
+    case DN_OP_LINEAR:
+    case DN_OP_NOISE:
+    case DN_OP_CLIP:
+    case DN_OP_SELECT:
+    case DN_OP_BLEND:
+    case DN_OP_EXP_SCALE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void dn_cuda_op_copy(dn_cuda_op *to, const dn_op *from)
+{
+    *to = (dn_cuda_op){.kind = from->kind, .dst = from->dst, .terms = from->terms, .low = from->low, .high = from->high};
+    to->ratio = from->ratio;
+    to->stream = from->stream;
+    to->draw = from->draw;
+    to->split = from->split;
+    to->seed = from->seed;
+    memcpy(to->src, from->src, sizeof to->src);
+    memcpy(to->coefficient, from->coefficient, sizeof to->coefficient);
+}
