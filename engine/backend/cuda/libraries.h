@@ -27,6 +27,8 @@ typedef struct dn_cuda_libraries_options {
 
 dn_status dn_cuda_libraries_open(dn_cuda_libraries **out, const dn_cuda_libraries_options *options, dn_error *error);
 void dn_cuda_libraries_close(dn_cuda_libraries *libraries); /* NULL too */
+/* Writes what was found since the last time to the cache, as closing does: after a network's products are made. */
+void dn_cuda_libraries_save(dn_cuda_libraries *libraries);
 /* "cuDNN 9.19.0, cuBLASLt 13.1.0". */
 const char *dn_cuda_libraries_describe(const dn_cuda_libraries *libraries);
 
@@ -67,7 +69,8 @@ typedef struct dn_cuda_operands {
     const void *bias;                   /* [n], of the spec's type */
     void *out, *workspace;
 } dn_cuda_operands;
-/* bucket: an index into the buckets of its creation. Enqueues; may be captured into a graph. */
+/* bucket: an index into the buckets of its creation. Enqueues; may be captured into a graph, but not the first run of a product: that one
+ * may load its kernels, which CUDA does not do while it captures. */
 dn_status dn_cuda_product_run(const dn_cuda_product *product, uint32_t bucket, const dn_cuda_operands *operands, void *stream, dn_error *error);
 
 #endif

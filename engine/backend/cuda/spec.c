@@ -6,6 +6,9 @@
 /* What 32-bit indices inside the libraries' kernels may count. */
 #define ELEMENTS_MAX ((uint64_t)INT32_MAX)
 
+/* Bytes of workspace that hold counters of a scheduler, and no parts of sums. */
+#define COUNTERS_MAX 4096u
+
 static bool whole_units(uint32_t count)
 {
     return count > 0 && count % DN_CUDA_CHANNEL_UNIT == 0;
@@ -113,6 +116,20 @@ dn_status dn_cuda_product_check(const dn_cuda_product_spec *spec, const uint32_t
             return dn_fail(error, DN_INVALID, "a batch of %u where 1 to %u fit 32-bit indices", buckets[i], dn_cuda_product_rows_max(spec));
     }
     return DN_OK;
+}
+
+bool dn_cuda_workspace_steady(const uint32_t *buckets, const size_t *workspace, uint32_t count)
+{
+    bool small = true, even = true;
+    for (uint32_t i = 0; i < count; i++) {
+        small = small && workspace[i] <= COUNTERS_MAX;
+        if (i < 2)
+            continue;
+        /* (w[i] - w[0]) / (b[i] - b[0]) == (w[1] - w[0]) / (b[1] - b[0]), multiplied out: at most 2^41 bytes times 2^21 rows. */
+        int64_t step = (int64_t)workspace[1] - (int64_t)workspace[0], rows = (int64_t)buckets[1] - buckets[0];
+        even = even && ((int64_t)workspace[i] - (int64_t)workspace[0]) * rows == step * ((int64_t)buckets[i] - buckets[0]);
+    }
+    return small || even;
 }
 
 dn_status dn_cuda_operands_check(const dn_cuda_product_spec *spec, const dn_cuda_operands *operands, size_t workspace, dn_error *error)

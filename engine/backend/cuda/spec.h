@@ -17,6 +17,11 @@ void dn_cuda_product_name(const dn_cuda_product_spec *spec, char out[DN_CUDA_SPE
 uint64_t dn_cuda_product_in_pitch(const dn_cuda_product_spec *spec);
 uint64_t dn_cuda_product_out_pitch(const dn_cuda_product_spec *spec);
 
+/* Whether one configuration's workspaces for these batch sizes look like those of sums that are never cut. A kernel that shares out a sum's
+ * parts when a batch alone does not fill the GPU ("stream-K") keeps the parts in workspace: a megabyte at 8 rows and none at 16, say. What
+ * remains is a few counters, or copies in other layouts, which grow with the batch by the same step for every row. */
+bool dn_cuda_workspace_steady(const uint32_t *buckets, const size_t *workspace, uint32_t count);
+
 /* Pointers that a run needs are there, and at multiples of 16 bytes. DN_INTERNAL: they are not. */
 dn_status dn_cuda_operands_check(const dn_cuda_product_spec *spec, const dn_cuda_operands *operands, size_t workspace, dn_error *error);
 

@@ -35,6 +35,11 @@ void dn_cuda_libraries_close(dn_cuda_libraries *libraries)
     free(libraries);
 }
 
+void dn_cuda_libraries_save(dn_cuda_libraries *libraries)
+{
+    (void)libraries;
+}
+
 const char *dn_cuda_libraries_describe(const dn_cuda_libraries *libraries)
 {
     return libraries->fast ? "emulated products, fast" : "emulated products";
