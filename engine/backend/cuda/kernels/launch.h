@@ -53,7 +53,10 @@ typedef struct dn_cuda_group_norm_options {
     uint32_t groups;
     float epsilon;
     dn_cuda_activation activation;
+    float *scratch;                 /* as many floats as dn_cuda_group_norm_scratch says, 8-byte aligned; NULL: it says 0. Lost afterwards */
 } dn_cuda_group_norm_options;
+/* Floats of scratch for this many rows of [h][w][c]: 0 for small shapes, whose groups one thread block takes whole. */
+uint64_t dn_cuda_group_norm_scratch(uint32_t rows, uint32_t h, uint32_t w, uint32_t c, uint32_t groups);
 int dn_cuda_group_norm(const dn_cuda_launch *launch, const dn_cuda_group_norm_options *options);
 
 /* out = layernorm(s) modulated, where s = in, or, with gate, s = residual + gate * in, which goes to `sum` (that may be residual). */
