@@ -7,7 +7,7 @@ ARG BASE=debian:12-slim
 
 FROM ${BASE} AS build
 WORKDIR /src
-COPY deploy/deps.mk deploy/packages.sh deploy/
+COPY deploy/deps.mk deploy/packages.sh deploy/cuda.mk deploy/
 RUN sh deploy/packages.sh install build
 COPY Makefile LICENSE ./
 COPY engine engine

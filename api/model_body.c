@@ -5,7 +5,16 @@
 #include "api/limits.h"
 #include "api/model_training.h"
 #include "api/option_json.h"
+#include "api/view_parts.h"
 #include "diffusion/sampler.h"
+
+void api_add_gpu(api_text *text, const char *gpu, const char *plan)
+{
+    api_text_add(text, ",\"gpu\":");
+    api_text_string(text, gpu[0] ? gpu : NULL);
+    api_text_add(text, ",\"plan\":");
+    api_text_string(text, plan[0] ? plan : NULL);
+}
 
 static void add_classes(api_text *text, const api_model *model)
 {
@@ -123,6 +132,7 @@ static void add_model(api_text *text, const api_model *model, bool with_classes)
     api_text_string(text, model->precision);
     api_text_add(text, ",\"build\":");
     api_text_string(text, model->build);
+    api_add_gpu(text, model->gpu, model->plan);
 }
 
 char *api_model_to_json(const api_model *model)

@@ -235,6 +235,14 @@ static bool read_precision(api_model *model, const cJSON *root)
     return true;
 }
 
+/* A daemon that knew no GPUs does not say these, and one on a CPU says null. */
+static bool read_gpu(api_model *model, const cJSON *root)
+{
+    const cJSON *gpu = cJSON_GetObjectItemCaseSensitive(root, "gpu"), *plan = cJSON_GetObjectItemCaseSensitive(root, "plan");
+    return (!gpu || cJSON_IsNull(gpu) || api_read_text(root, "gpu", model->gpu, sizeof model->gpu)) &&
+           (!plan || cJSON_IsNull(plan) || api_read_text(root, "plan", model->plan, sizeof model->plan));
+}
+
 /* The name of the first part that is missing or wrong, NULL when all is well. */
 static const char *read_model(api_model *model, const cJSON *root)
 {
@@ -276,7 +284,8 @@ static const char *read_model(api_model *model, const cJSON *root)
     bool identity = api_read_text(root, "weights_sha256", model->weights_sha256, sizeof model->weights_sha256) &&
                     api_read_text(root, "device", model->device, sizeof model->device) &&
                     api_read_text(root, "build", model->build, sizeof model->build);
-    return identity && read_precision(model, root) ? NULL : "weights_sha256, device, precision or build";
+    return identity && read_precision(model, root) && read_gpu(model, root) ? NULL
+                                                                            : "weights_sha256, device, precision, build, gpu or plan";
 }
 
 dn_status api_model_from_json(api_model **out, const char *json, size_t bytes, dn_error *error)

@@ -43,6 +43,8 @@ typedef struct api_model {
     char weights_sha256[65];
     char device[64];
     char precision[8]; /* "fp32", "fp16", "bf16" */
+    char gpu[192]; /* card and libraries; "": on a CPU */
+    char plan[65]; /* what a GPU's products were pinned to; "": nothing, or not known */
     char build[65];
 } api_model;
 

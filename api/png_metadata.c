@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "api/text.h"
+#include "api/view_parts.h"
 #include "base/philox.h"
 #include "batch/loaded_engine.h"
 
@@ -160,6 +161,9 @@ char *api_recipe_json(const api_request *request, const api_model *model, uint64
     api_text_string(&text, model->device);
     api_text_add(&text, ",\"build\":");
     api_text_string(&text, model->build);
+    if (model->gpu[0]) {
+        api_add_gpu(&text, model->gpu, model->plan);
+    }
     api_text_add(&text, ",\"pixels_sha256\":");
     api_text_string(&text, pixels_sha256);
     api_text_add(&text, "}");

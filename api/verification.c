@@ -11,6 +11,7 @@
 #include "api/json_fields.h"
 #include "api/json_walk.h"
 #include "api/text.h"
+#include "api/view_parts.h"
 #include "base/limits.h"
 #include "base/philox.h"
 #include "batch/loaded_engine.h"
@@ -33,6 +34,11 @@ static bool read_facts(const cJSON *root, api_recipe *out)
         !api_read_text(root, "build", out->build, sizeof out->build) || !api_read_whole(root, "numerics", 0, 1000000, &numerics) ||
         !api_read_whole(root, "width", 1, DN_IMAGE_SIDE_MAX, &width) || !api_read_whole(root, "height", 1, DN_IMAGE_SIDE_MAX, &height) ||
         !api_read_whole(root, "channels", 1, 3, &channels)) {
+        return false;
+    }
+    if ((cJSON_HasObjectItem(root, "gpu") && !api_read_text(root, "gpu", out->gpu, sizeof out->gpu)) ||
+        (cJSON_HasObjectItem(root, "plan") && !cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(root, "plan")) &&
+         !api_read_text(root, "plan", out->plan, sizeof out->plan))) {
         return false;
     }
     out->width = (uint32_t)width;
@@ -255,8 +261,11 @@ static void add_differences(api_verification *v)
                           claimed->noise, DN_NUMERICS_VERSION, DN_NOISE_NAME);
     }
     if (strcmp(claimed->build, v->found_build) != 0 || strcmp(claimed->device, v->found_device) != 0) {
-        api_verify_reason(v, API_VERIFY_OTHER_BUILD, "made by build %.16s on %s; here it is build %.16s on %s", claimed->build,
-                          claimed->device, v->found_build, v->found_device);
+        bool other = strcmp(claimed->gpu, v->found_gpu) != 0;
+        api_verify_reason(v, API_VERIFY_OTHER_BUILD, "made by build %.16s on %s%s%.80s%s; here it is build %.16s on %s%s%.80s%s",
+                          claimed->build, claimed->device, other && claimed->gpu[0] ? " (" : "", other ? claimed->gpu : "",
+                          other && claimed->gpu[0] ? ")" : "", v->found_build, v->found_device, other && v->found_gpu[0] ? " (" : "",
+                          other ? v->found_gpu : "", other && v->found_gpu[0] ? ")" : "");
     }
     if (strcmp(claimed->request.model, v->model) != 0) {
         api_verify_reason(v, API_VERIFY_OTHER_NAME, "the file calls the model %s; here the same weights are called %s",
@@ -308,6 +317,7 @@ static void add_claimed(api_text *text, const api_recipe *claimed)
     api_text_string(text, claimed->device);
     api_text_add(text, ",\"build\":");
     api_text_string(text, claimed->build);
+    api_add_gpu(text, claimed->gpu, claimed->plan);
     api_text_add(text, ",\"pixels_sha256\":");
     api_text_string(text, claimed->pixels_sha256);
     api_text_add(text, "}");
@@ -329,6 +339,7 @@ static void add_found(api_text *text, const api_verification *v)
     api_text_string(text, v->found_device);
     api_text_add(text, ",\"build\":");
     api_text_string(text, v->found_build);
+    api_add_gpu(text, v->found_gpu, v->found_plan);
     api_text_add(text, "}");
 }
 

@@ -16,6 +16,7 @@ typedef struct api_recipe {
     uint32_t width, height, channels;
     int numerics;
     char weights_sha256[65], pixels_sha256[65], build[65], noise[32], device[64];
+    char gpu[192], plan[65]; /* "": made on a CPU */
 } api_recipe;
 
 /* False: no recipe as api_recipe_json writes it (or no memory, which a file cannot be blamed for: *no_memory). */
@@ -84,6 +85,7 @@ typedef struct api_verification {
     bool made;
     const char *model;
     char found_sha256[65], found_pixels_sha256[65], found_device[64], found_build[65];
+    char found_gpu[192], found_plan[65]; /* "": on a CPU, or not known */
     uint64_t found_bytes;
     const char *job_json; /* NULL: no job was made */
 } api_verification;

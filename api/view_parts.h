@@ -10,5 +10,6 @@ void api_add_image(api_text *text, const char *job_id, const api_image_view *ima
 void api_add_progress(api_text *text, const api_job_view *job);          /* "fraction":... "images_done":..., without braces */
 void api_add_position(api_text *text, int64_t position);                 /* < 0: null */
 void api_add_rounded(api_text *text, double value, double places);       /* to 1/places; negative or not finite: null */
+void api_add_gpu(api_text *text, const char *gpu, const char *plan);     /* ,"gpu":...,"plan":...; "": null */
 
 #endif

@@ -13,6 +13,7 @@
 #include "engine.h"
 #include "evaluate/judge_training.h"
 #include "server/commands.h"
+#include "server/device_option.h"
 #include "server/evaluation.h"
 #include "server/evaluation_likelihood.h"
 #include "server/options.h"
@@ -28,7 +29,8 @@ typedef struct evaluation_plan {
 } evaluation_plan;
 
 typedef struct evaluate_job {
-    const char *model_path, *data_path, *classifier_path, *output_path, *sampler, *precision;
+    const char *model_path, *data_path, *classifier_path, *output_path, *sampler;
+    device_option device;
     uint64_t per_class, steps, seed, threads, epochs, likelihood, probes;
     bool no_flip;
     dn_engine *engine;
@@ -299,7 +301,9 @@ static dn_status evaluate_likelihood(const evaluate_job *job, dn_error *error)
 static dn_status evaluate(evaluate_job *job, dn_error *error)
 {
     dn_engine_options options = {.threads = (unsigned)job->threads};
-    dn_status status = dn_precision_parse(&options.precision, job->precision, error);
+    dn_status status = device_option_settle(&job->device, &options, "evaluate", job->likelihood > 0 ? "cpu" : "auto", error);
+    if (status == DN_OK && job->likelihood > 0 && !job->device.choice.backend->host_values)
+        status = dn_fail(error, DN_UNSUPPORTED, "--likelihood runs on the CPU alone, which has the gradients it needs: --device cpu");
     if (status == DN_OK)
         status = dn_engine_open(&job->engine, job->model_path, &options, error);
     if (status == DN_OK)
@@ -360,7 +364,7 @@ int dn_command_evaluate(int argc, char **argv)
         DN_COUNT_OPTION("probes", job.probes, 1, 64, "random vectors for each of these; 4"),
         DN_COUNT_OPTION("seed", job.seed, 0, UINT64_MAX, "of the first picture; 1"),
         DN_TEXT_OPTION("output", "FILE", job.output_path, "the numbers as JSON"),
-        DN_TEXT_OPTION("precision", "NAME", job.precision, DN_PRECISION_HELP),
+        DN_DEVICE_OPTIONS(job.device),
         DN_COUNT_OPTION("threads", job.threads, 0, DN_THREADS_MAX, "0, the default: all available"),
     };
     const dn_command_line line = {.command = "evaluate",

@@ -9,13 +9,15 @@
 #include "format/safetensors.h"
 #include "model/forward.h"
 #include "server/commands.h"
+#include "server/device_option.h"
 #include "server/options.h"
 
 #define ROWS_OF_A_PASS 16u
 #define TRACE_BYTES_MAX (8ull << 30)
 
 typedef struct forward_job {
-    const char *model_path, *input_path, *output_path, *trace_path, *precision;
+    const char *model_path, *input_path, *output_path, *trace_path;
+    device_option device;
     uint64_t threads;
     dn_model *model;
     dn_safetensors *input;
@@ -156,6 +158,18 @@ static dn_status keep_trace(void *payload, dn_forward *forward, uint32_t first, 
     return DN_OK;
 }
 
+/* The CPU, unless it is told otherwise: it is the reference that others are compared with. */
+static dn_status settle_device(forward_job *job, dn_forward_options *out, dn_error *error)
+{
+    dn_engine_options wanted = {.threads = 0};
+    dn_status status = device_option_settle(&job->device, &wanted, "forward", "cpu", error);
+    out->precision = wanted.precision;
+    out->device = wanted.device;
+    out->fast = wanted.fast;
+    out->plan_cache = wanted.plan_cache;
+    return status;
+}
+
 static dn_status run(forward_job *job, dn_error *error)
 {
     dn_forward *forward = NULL;
@@ -168,7 +182,7 @@ static dn_status run(forward_job *job, dn_error *error)
     dn_forward_options options = {
         .threads = (unsigned)job->threads, .rows_max = job->rows < ROWS_OF_A_PASS ? job->rows : ROWS_OF_A_PASS, .keep_values = trace};
     if (status == DN_OK)
-        status = dn_precision_parse(&options.precision, job->precision, error);
+        status = settle_device(job, &options, error);
     if (status == DN_OK)
         status = dn_forward_open(&forward, job->model, &options, error);
     dn_forward_rows rows = {job->rows, job->samples, job->times, job->classes};
@@ -235,7 +249,7 @@ int dn_command_forward(int argc, char **argv)
         DN_NEEDED_OPTION("input", "FILE", job.input_path, "safetensors: sample, timestep, class_labels"),
         DN_NEEDED_OPTION("output", "FILE", job.output_path, "safetensors: sample, the network's answer"),
         DN_TEXT_OPTION("trace", "FILE", job.trace_path, "safetensors: every node's output, by module name"),
-        DN_TEXT_OPTION("precision", "NAME", job.precision, DN_PRECISION_HELP),
+        DN_DEVICE_OPTIONS(job.device),
         DN_COUNT_OPTION("threads", job.threads, 0, DN_THREADS_MAX, "0, the default: all available"),
     };
     const dn_command_line line = {.command = "forward",

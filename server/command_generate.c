@@ -36,7 +36,7 @@ static dn_status open_model(generation *g, dn_error *error)
     dn_status status = generation_find_model(g, error);
     dn_engine_options options = {.threads = (unsigned)g->threads, .vae_tiling = g->vae_tiling};
     if (status == DN_OK)
-        status = dn_precision_parse(&options.precision, g->precision, error);
+        status = device_option_settle(&g->device, &options, "generate", "auto", error);
     if (status == DN_OK)
         status = dn_engine_open(&g->engine, g->model_path, &options, error);
     if (status != DN_OK)
@@ -142,7 +142,7 @@ static int settle_output(const generation *g, terminal *screen)
     return DN_OPTIONS_GO_ON;
 }
 
-#define OWN_OPTIONS_MAX 24
+#define OWN_OPTIONS_MAX 28
 
 /* The main options, which --help shows; those of the engine's table lie behind them. */
 static size_t add_own_options(dn_option *out, generation *g)
@@ -179,7 +179,7 @@ static size_t add_own_options(dn_option *out, generation *g)
         DN_TEXT_OPTION("latents", "FILE", g->latents, "safetensors: latents [N,C,H,W], standard normal start noise"),
         DN_TEXT_OPTION("output-latents", "FILE", g->output_latents, "safetensors: latents [N,C,H,W], final, before 8-bit pixels"),
         DN_COUNT_OPTION("threads", g->threads, 0, DN_THREADS_MAX, "(0: all available)"),
-        DN_TEXT_OPTION("precision", "NAME", g->precision, DN_PRECISION_HELP),
+        DN_DEVICE_OPTIONS(g->device),
         DN_FLAG_OPTION("vae-tiling", g->vae_tiling, "decode large latents in tiles: less memory, slightly other pictures"),
         DN_TEXT_OPTION("show", TERMINAL_WAYS, g->show, "draw it in the terminal (auto)"),
         DN_FLAG_OPTION("json", g->json, "print what was made as one JSON object"),
@@ -193,9 +193,9 @@ static size_t add_own_options(dn_option *out, generation *g)
 
 static int parse(generation *g, int argc, char **argv)
 {
-    static const char *const brief[] = {"model",      "class",  "guidance-scale", "steps",         "sampler",
-                                        "seed",       "images", "init-image",     "show",          "output",
-                                        "output-dir", "json",   "list-samplers",  "help-sampling", NULL};
+    static const char *const brief[] = {"model",  "class",         "guidance-scale", "steps", "sampler", "seed",
+                                        "images", "init-image",    "device",         "show",  "output",  "output-dir",
+                                        "json",   "list-samplers", "help-sampling",  NULL};
     dn_option options[OWN_OPTIONS_MAX + DN_OPT_COUNT];
     size_t count = add_own_options(options, g);
     generation_add_options(options + count, g->option_text);

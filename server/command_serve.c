@@ -14,10 +14,10 @@
 #include <unistd.h>
 
 #include "api/limits.h"
-#include "backend/backend.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "server/commands.h"
+#include "server/device_probe.h"
 #include "server/fault.h"
 #include "server/log.h"
 #include "server/log_sink.h"
@@ -35,6 +35,8 @@
 
 typedef struct serve_run {
     serve_options options;
+    device_probe devices;
+    const char *device_names[DN_DEVICES_MAX];
     service service;
     http *http;
     sigset_t signals;
@@ -92,16 +94,16 @@ static dn_status check_data_folder(const char *path, dn_error *error)
     return as_configuration(status, error);
 }
 
-/* A precision that this machine lacks is refused before anything is opened, in the words of the back end. */
-static dn_status check_precision(dn_precision precision, dn_error *error)
+/* A device or a precision that this machine lacks is refused before anything is opened, in the words of the back end. */
+static dn_status find_devices(serve_run *run, dn_error *error)
 {
-    const dn_backend *backend = dn_backend_cpu();
-    const dn_device_options options = {.threads = 1};
-    dn_device *device = NULL;
-    dn_status status = backend->device_open(&device, &options, error);
-    if (status == DN_OK && precision != DN_PRECISION_AUTO)
-        status = backend->precision_check(device, precision, error);
-    backend->device_close(device);
+    dn_status status = device_probe_ask(&run->devices, run->options.device_text, run->options.precision, error);
+    for (uint32_t i = 0; i < run->devices.count; i++) {
+        run->device_names[i] = run->devices.names[i];
+    }
+    if (status == DN_OK && run->devices.why[0] != '\0') {
+        log_say(LOG_WARNING, "serve", "on the CPU: %s", run->devices.why);
+    }
     return status;
 }
 
@@ -111,11 +113,35 @@ static void on_committed(void *payload, double seconds, size_t requests)
     metrics_observe(payload, METRIC_COMMIT_WRITES, (double)requests);
 }
 
+static dn_status start_dispatcher(serve_run *run, dn_error *error)
+{
+    service *s = &run->service;
+    const serve_options *o = &run->options;
+    dispatcher_options options = {.base_path = o->base_path,
+                                  .threads = (unsigned)o->threads,
+                                  .rows_max = (unsigned)o->rows_max,
+                                  .batching = o->batching,
+                                  .snapshot_every_seconds = o->snapshot_every,
+                                  .memory_limit = o->memory_limit,
+                                  .preload = o->preload,
+                                  .vae_tiling = o->vae_tiling,
+                                  .precision = o->precision,
+                                  .device_count = run->devices.count,
+                                  .fast = o->fast,
+                                  .plan_cache = o->plan_cache,
+                                  .store = s->store,
+                                  .hub = s->hub,
+                                  .models = s->models,
+                                  .metrics = s->metrics};
+    memcpy(options.devices, run->device_names, sizeof options.devices);
+    return dispatcher_start(&s->dispatcher, &options, error);
+}
+
 static dn_status open_parts(serve_run *run, dn_error *error)
 {
     service *s = &run->service;
     serve_options *o = &run->options;
-    dn_status status = check_precision(o->precision, error);
+    dn_status status = find_devices(run, error);
     s->streams_max = (unsigned)o->streams_max;
     s->cors = o->cors_list.count > 0;
     s->stream_counts = calloc(s->streams_max, sizeof *s->stream_counts);
@@ -153,20 +179,7 @@ static dn_status open_parts(serve_run *run, dn_error *error)
         status = serve_options_pages(o, auth_required(s->auth), error);
     }
     if (status == DN_OK) {
-        const dispatcher_options options = {.base_path = o->base_path,
-                                            .threads = (unsigned)o->threads,
-                                            .rows_max = (unsigned)o->rows_max,
-                                            .batching = o->batching,
-                                            .snapshot_every_seconds = o->snapshot_every,
-                                            .memory_limit = o->memory_limit,
-                                            .preload = o->preload,
-                                            .vae_tiling = o->vae_tiling,
-                                            .precision = o->precision,
-                                            .store = s->store,
-                                            .hub = s->hub,
-                                            .models = s->models,
-                                            .metrics = s->metrics};
-        status = dispatcher_start(&s->dispatcher, &options, error);
+        status = start_dispatcher(run, error);
     }
     if (status == DN_OK && (status = inputs_start(&s->inputs, s->store, error)) == DN_OK) {
         status = picture_hasher_start(&s->pictures, error);

@@ -62,6 +62,10 @@ command_value command_value_of(const dn_option *option, const char **words)
         *words = sampler_words();
         return COMMAND_VALUE_WORDS;
     }
+    if (strcmp(option->name, "device") == 0 || strcmp(option->name, "precision") == 0) {
+        *words = option->name[0] == 'd' ? "auto cpu cuda" : "auto fp32 bf16 fp16";
+        return COMMAND_VALUE_WORDS;
+    }
     if (split_words(option->value, split, sizeof split)) {
         *words = split;
         return COMMAND_VALUE_WORDS;

@@ -56,7 +56,7 @@ static dn_status open_model(verify_run *run, dn_error *error)
     dn_engine_options options = {.threads = (unsigned)g->threads, .vae_tiling = g->vae_tiling};
     dn_status status = generation_find_model(g, error);
     if (status == DN_OK)
-        status = dn_precision_parse(&options.precision, g->precision, error);
+        status = device_option_settle(&g->device, &options, "verify", "auto", error);
     if (status == DN_OK)
         status = dn_engine_open(&g->engine, g->model_path, &options, error);
     if (status == DN_OK)
@@ -198,6 +198,8 @@ static dn_status make_again(verify_run *run, verify_file *file, const api_reques
         dn_sha256_hex(found->found_pixels_sha256, made.pixels_sha256);
         snprintf(found->found_device, sizeof found->found_device, "%s", model->device);
         snprintf(found->found_build, sizeof found->found_build, "%s", model->build);
+        snprintf(found->found_gpu, sizeof found->found_gpu, "%s", model->gpu);
+        snprintf(found->found_plan, sizeof found->found_plan, "%s", model->plan);
         if (input_picture_hash(found->pixels_sha256, file->png, file->bytes, model->width, model->height, model->channels, &unreadable) !=
             DN_OK)
             found->pixels_sha256[0] = '\0';
@@ -259,7 +261,7 @@ int dn_command_verify(int argc, char **argv)
         DN_TEXT_OPTION("mask-image", "PNG", run.mask_path, "and what was painted anew"),
         DN_FLAG_OPTION("json", run.json, "one JSON object a file, as POST /verify answers"),
         DN_COUNT_OPTION("threads", run.g.threads, 0, DN_THREADS_MAX, "0, the default: all available"),
-        DN_TEXT_OPTION("precision", "NAME", run.g.precision, DN_PRECISION_HELP),
+        DN_DEVICE_OPTIONS(run.g.device),
         DN_FLAG_OPTION("vae-tiling", run.g.vae_tiling, "decode large latents in tiles, as they were"),
     };
     const dn_command_line line = {.command = "verify",

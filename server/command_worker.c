@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include "server/commands.h"
+#include "server/device_option.h"
+#include "server/device_probe.h"
 #include "server/log.h"
 #include "server/options.h"
 #include "server/picture_hash.h"
@@ -46,7 +48,7 @@ int worker_prepare(worker_options *options, int argc, char **argv)
 {
     uint64_t fd = 3, parent = 0, threads = 0, rows_max = 0, memory_limit = 0, preload = 0, vae_tiling = 0, fast = 0;
     double snapshot_every = 5;
-    const char *inputs = NULL, *policy = "continuous", *precision = NULL, *form = "text", *device = NULL;
+    const char *inputs = NULL, *policy = "continuous", *precision = NULL, *form = "text", *device = NULL, *plan_cache = NULL;
     dn_option_list models = {0};
     const dn_option table[] = {
         DN_COUNT_OPTION("fd", fd, 3, 1000000, "descriptor of the socket to the daemon (3)"),
@@ -60,6 +62,7 @@ int worker_prepare(worker_options *options, int argc, char **argv)
         DN_TEXT_OPTION("device", "NAME", device, "cpu (the default), cuda:N"),
         DN_COUNT_OPTION("fast", fast, 0, 1, "1: a GPU's fastest configurations, though bytes may depend on the batch"),
         DN_TEXT_OPTION("batching", "POLICY", policy, "when images enter a batch: continuous, request, single"),
+        DN_TEXT_OPTION("plan-cache", "DIR", plan_cache, DN_PLAN_CACHE_HELP),
         DN_TEXT_OPTION("precision", "NAME", precision, DN_PRECISION_HELP),
         DN_TEXT_OPTION("log-format", "FORM", form, "of its lines: text, json"),
         DN_TEXT_OPTION("inputs", "DIR", inputs, "pictures that came with requests"),
@@ -90,7 +93,8 @@ int worker_prepare(worker_options *options, int argc, char **argv)
                                 .preload = preload != 0,
                                 .vae_tiling = vae_tiling != 0,
                                 .device = device,
-                                .fast = fast != 0};
+                                .fast = fast != 0,
+                                .plan_cache = plan_cache && plan_cache[0] ? plan_cache : NULL};
     dn_error error;
     if (dn_precision_parse(&options->precision, precision, &error) != DN_OK) {
         fprintf(stderr, "denoised worker: %s\n", error.message);
@@ -113,6 +117,8 @@ int dn_command_worker(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "--picture") == 0)
         return picture_hash_main(argv[2]);
+    if (argc == 4 && strcmp(argv[1], "--probe") == 0)
+        return device_probe_main(argv[2], argv[3]);
     worker_options options;
     const int outcome = worker_prepare(&options, argc, argv);
     if (outcome != DN_OPTIONS_GO_ON)

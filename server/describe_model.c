@@ -66,6 +66,8 @@ dn_status dn_describe_model(api_model **out, const char *name, const dn_engine *
     snprintf(model->device, sizeof model->device, "%s", engine->device_text);
     snprintf(model->precision, sizeof model->precision, "%s", dn_precision_name(engine->precision));
     snprintf(model->build, sizeof model->build, "%s", engine->build);
+    snprintf(model->gpu, sizeof model->gpu, "%s", engine->gpu);
+    snprintf(model->plan, sizeof model->plan, "%s", engine->plan);
     describe_classes(model, engine->folder, engine->class_count);
     if (model->class_count != engine->class_count) {
         api_model_free(model);

@@ -21,7 +21,7 @@
 #include "server/log.h"
 #include "server/process_usage.h"
 
-enum { WORKER_FD = 3, FIXED_ARGUMENTS = 30 };
+enum { WORKER_FD = 3, FIXED_ARGUMENTS = 32 };
 
 void worker_tell(dispatcher *d, const protocol_message *message)
 {
@@ -120,6 +120,8 @@ static bool arguments_init(worker_arguments *a, const dispatcher *d)
                                           (char *)(o->device_count ? o->devices[0] : "cpu"),
                                           "--fast",
                                           o->fast ? "1" : "0",
+                                          "--plan-cache",
+                                          (char *)(o->plan_cache ? o->plan_cache : ""),
                                           "--log-format",
                                           (char *)log_format_name(),
                                           "--inputs",

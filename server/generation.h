@@ -7,6 +7,7 @@
 #include "api/text.h"
 #include "base/sha256.h"
 #include "engine.h"
+#include "server/device_option.h"
 #include "server/options.h"
 
 #define GENERATION_IMAGES_MAX 4096u
@@ -22,7 +23,8 @@ typedef struct generation_file {
 typedef struct generation {
     /* What the command line said; NULL, NaN and 0 where it was silent. */
     const char *model, *classes, *mixture_text, *negative_text, *sampler, *output, *output_dir, *latents, *output_latents;
-    const char *init_path, *mask_path, *variation_text, *precision;
+    const char *init_path, *mask_path, *variation_text;
+    device_option device;
     double guidance_scale;
     const char *option_text[DN_OPT_COUNT]; /* options of the engine's table, as given */
     uint64_t steps, seed, n, columns, threads;

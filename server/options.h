@@ -94,7 +94,6 @@ typedef struct dn_command_line {
 } dn_command_line;
 
 #define DN_OPTIONS_GO_ON (-1)
-#define DN_PRECISION_HELP "large products in fp32; bf16, fp16 if the CPU gains"
 
 /* argv[0] is the command's word. DN_OPTIONS_GO_ON: all is well, *operands are argv's own strings (moved to its front).
  * Otherwise an exit status: --help was printed, or a complaint. */

@@ -237,6 +237,7 @@ static bool compare(http_request *request, verify_state *v, const job_view *held
         return true;
     }
     const api_image_view *image = &held->view.images[0];
+    const api_model *model = models_lookup(s->models, v->model);
     v->found.made = true;
     v->found.model = v->model;
     v->found.found_bytes = image->bytes;
@@ -244,13 +245,17 @@ static bool compare(http_request *request, verify_state *v, const job_view *held
     snprintf(v->found.found_pixels_sha256, sizeof v->found.found_pixels_sha256, "%s", image->pixels_sha256);
     snprintf(v->found.found_device, sizeof v->found.found_device, "%s", image->device);
     snprintf(v->found.found_build, sizeof v->found.found_build, "%s", image->build);
+    if (strcmp(image->build, model->build) == 0) { /* the store does not keep these */
+        snprintf(v->found.found_gpu, sizeof v->found.found_gpu, "%s", model->gpu);
+        snprintf(v->found.found_plan, sizeof v->found.found_plan, "%s", model->plan);
+    }
     if (strcmp(v->found.sha256, image->sha256) != 0 && !v->hashed) {
         v->hashed = true;
         v->pixels = (picture_task){.png = v->png,
                                    .bytes = v->png_bytes,
                                    .width = image->width,
                                    .height = image->height,
-                                   .channels = models_lookup(s->models, v->model)->channels,
+                                   .channels = model->channels,
                                    .done = on_hashed,
                                    .payload = request};
         waiter_done(&v->waiter); /* from here on nobody wakes the request but the hasher, which works on what is the request's */

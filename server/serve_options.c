@@ -10,6 +10,7 @@
 
 #include "api/limits.h"
 #include "base/limits.h"
+#include "server/device_option.h"
 #include "server/http.h"
 
 #define STREAMS_MOST 8192 /* of --streams-max: each has a connection and its 32 KB */
@@ -153,6 +154,13 @@ static int check_options(serve_options *o)
     if (dn_precision_parse(&o->precision, o->precision_text, &error) != DN_OK) {
         return refuse_option(error.message);
     }
+    if (dn_device_names_check(o->device_text, &error) != DN_OK) {
+        return refuse_option(error.message);
+    }
+    if (o->plan_cache == NULL) {
+        snprintf(o->plan_cache_path, sizeof o->plan_cache_path, "%s/plans", o->data);
+        o->plan_cache = o->plan_cache_path;
+    }
     if (!parse_public_host(o)) {
         return refuse_option("--public-url must be http://HOST[:PORT] or https://HOST[:PORT]");
     }
@@ -197,6 +205,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
                          .socket_mode_text = "0660",
                          .log_format_text = "text",
                          .batching_text = "continuous",
+                         .device_text = device_option_standard("auto"),
                          .keep_days = 7,
                          .streams_max = API_STREAMS_MAX,
                          .drain_seconds = 60.0,
@@ -211,7 +220,10 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_COUNT_OPTION("rows-max", o->rows_max, 0, DN_BATCH_ROWS_MAX, "rows in one forward pass (0: measured)"),
         DN_TEXT_OPTION("memory-limit", "BYTES|N%", o->memory_limit_text, "all models in memory; the least used make room"),
         DN_FLAG_OPTION("preload", o->preload, "load every model at the start, not the first alone"),
+        DN_TEXT_OPTION("device", "NAME", o->device_text, DN_DEVICE_HELP " (auto); cuda:0,cuda:1, all: a worker on each"),
         DN_TEXT_OPTION("precision", "NAME", o->precision_text, DN_PRECISION_HELP),
+        DN_FLAG_OPTION("fast", o->fast, DN_FAST_HELP),
+        DN_TEXT_OPTION("plan-cache", "DIR", o->plan_cache, DN_PLAN_CACHE_HELP " (plans in --data)"),
         DN_FLAG_OPTION("vae-tiling", o->vae_tiling, "decode large latents in tiles: less memory, slightly other pictures"),
         DN_TEXT_OPTION("batching", "POLICY", o->batching_text, "who joins a batch: continuous; request, single to compare"),
         DN_TEXT_OPTION("api-key-file", "FILE", o->api_key_file, "lines NAME SECRET (see also denoised key)"),
@@ -233,9 +245,9 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_TEXT_OPTION("log-format", "FORM", o->log_format_text, "of the lines on standard error: text (the default), json"),
         DN_TEXT_OPTION("socket-mode", "MODE", o->socket_mode_text, "of a Unix socket (0660)"),
     };
-    static const char *const brief[] = {"listen",    "data",         "model",        "threads",    "memory-limit",
-                                        "preload",   "precision",    "api-key-file", "insecure",   "public-url",
-                                        "base-path", "allowed-host", "keep-days",    "keep-bytes", NULL};
+    static const char *const brief[] = {"listen",       "data",      "model",        "threads",  "memory-limit", "preload",
+                                        "device",       "precision", "api-key-file", "insecure", "public-url",   "base-path",
+                                        "allowed-host", "keep-days", "keep-bytes",   NULL};
     const dn_command_line line = {.command = "serve",
                                   .operands = "",
                                   .summary = "Serves models over HTTP: a durable queue, one worker process, a running batch.",

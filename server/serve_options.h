@@ -18,12 +18,16 @@ typedef struct serve_options {
     uint64_t threads, keep_days, rows_max, streams_max;
     double drain_seconds, snapshot_every, webhook_pause, patience;
     bool insecure, preload, vae_tiling;
-    const char *precision_text; /* NULL: fp32 */
+    const char *precision_text; /* NULL: auto */
+    const char *device_text; /* a name, a list, "all" */
+    const char *plan_cache; /* GPUs: folder of measured plans */
+    bool fast;
     /* Made from them by serve_options_parse: */
     const char *hosts[DN_OPTION_LIST_MAX + 2]; /* NULL-terminated */
     const char *webhook_allowed[DN_OPTION_LIST_MAX + 1]; /* NULL-terminated */
     const char *cors_origins[DN_OPTION_LIST_MAX + 1]; /* NULL-terminated */
     char public_host[256];
+    char plan_cache_path[4096];
     uint64_t keep_bytes, memory_limit;
     dn_precision precision;
     unsigned socket_mode;

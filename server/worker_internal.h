@@ -79,6 +79,7 @@ typedef struct worker_loader {
     dn_precision precision; /* likewise */
     const char *device; /* likewise */
     bool fast; /* likewise */
+    const char *plan_cache; /* likewise */
     pthread_mutex_t lock; /* all below */
     pthread_cond_t work;
     load_task *waiting, **waiting_tail, *done, **done_tail;

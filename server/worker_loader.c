@@ -46,6 +46,9 @@ static dn_status open_codec(load_task *task)
 static dn_status run_task(const worker_loader *loader, load_task *task)
 {
     const dn_engine_options options = {.threads = loader->threads,
+                                       .device = loader->device,
+                                       .fast = loader->fast,
+                                       .plan_cache = loader->plan_cache,
                                        .precision = loader->precision,
                                        .vae_tiling = loader->vae_tiling,
                                        .describe_only = task->kind == LOAD_DESCRIPTION};
@@ -106,7 +109,8 @@ dn_status worker_loader_start(worker_loader *loader, int wake_fd, const worker_o
                               .vae_tiling = options->vae_tiling,
                               .precision = options->precision,
                               .device = options->device,
-                              .fast = options->fast};
+                              .fast = options->fast,
+                              .plan_cache = options->plan_cache};
     loader->waiting_tail = &loader->waiting;
     loader->done_tail = &loader->done;
     pthread_mutex_init(&loader->lock, NULL);

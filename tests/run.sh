@@ -11,6 +11,7 @@ usual=1800 jobs=2
 [ -z "${TEST_EMULATOR:-}" ] || jobs=1
 jobs=${TEST_JOBS:-$jobs}
 limit=${TEST_TIMEOUT:-$usual}
+export DENOISED_DEVICE=cpu # on a machine with a GPU too: tests of GPUs name theirs
 TIMEFORMAT='%U %S' # what a test cost says more than how long it took on a machine that others use
 with_packages=python3 # of PyPI, where `make test` could get them; without, those tests say SKIP
 [ -e build/venv/requirements.txt ] && with_packages=build/venv/bin/python3

@@ -57,6 +57,12 @@ static void look(void)
     gpu.backend = library->backend;
 }
 
+bool dn_device_may_be_gpu(void)
+{
+    const char *forced = secure_getenv("DENOISED_BACKEND_DIR");
+    return (forced != NULL && forced[0] != '\0') || dn_gpu_driver_installed();
+}
+
 const dn_gpu_facts *dn_gpu_facts_get(void)
 {
     pthread_once(&once, look);
@@ -93,7 +99,7 @@ static void take_any(dn_device_choice *out, char *why, size_t why_bytes)
     uint32_t first = 0;
     while (first + 1 < facts->card_count && !card_is_able(first))
         first++;
-    bool silent = facts->backend == NULL && !facts->driver && secure_getenv("DENOISED_BACKEND_DIR") == NULL;
+    bool silent = facts->backend == NULL && !facts->driver && !dn_device_may_be_gpu();
     bool taken = take_gpu(out, first, &error) == DN_OK;
     if (!taken)
         take_cpu(out);

@@ -36,6 +36,9 @@ dn_status dn_device_choose_all(dn_device_choice out[DN_DEVICES_MAX], uint32_t *c
 /* Whether the name, or list of names, is one that dn_device_choose_all knows; nothing is opened. DN_INVALID says what is wrong. */
 dn_status dn_device_names_check(const char *names, dn_error *error);
 
+/* Whether there is any reason to ask for a GPU: a driver is installed, or DENOISED_BACKEND_DIR is set. Neither is opened for good. */
+bool dn_device_may_be_gpu(void);
+
 /* What there is of GPUs here, for people who ask why one is not used. */
 typedef struct dn_gpu_card {
     char name[96];

@@ -9,6 +9,8 @@
 /* Fills driver, driver_version and cards; why: "" where the driver can be used, else what is wrong and what to do. */
 void dn_gpu_driver_probe(dn_gpu_facts *facts);
 
+bool dn_gpu_driver_installed(void); /* nothing of it is called */
+
 /* Opens the library, checks that it is of this build, and fills `library` and `emulated`. NULL: `why` says what is missing. forced: the
  * folder that DENOISED_BACKEND_DIR names; NULL: the folders of an installation. */
 const dn_backend_library *dn_gpu_library_open(dn_gpu_facts *facts, const char *forced);

@@ -84,6 +84,14 @@ static void read_cards(dn_gpu_facts *facts, const driver_calls *calls)
     facts->card_count = count < (int)DN_DEVICES_MAX ? (uint32_t)count : DN_DEVICES_MAX;
 }
 
+bool dn_gpu_driver_installed(void)
+{
+    void *library = dlopen(DRIVER_FILE, RTLD_LAZY | RTLD_LOCAL);
+    if (library != NULL)
+        dlclose(library);
+    return library != NULL;
+}
+
 void dn_gpu_driver_probe(dn_gpu_facts *facts)
 {
     driver_calls calls;

@@ -70,8 +70,9 @@ dn_status dn_engine_settle_build(dn_engine *engine, bool described, dn_error *er
     bool plain = engine->precision == DN_PRECISION_FP32;
     snprintf(engine->gpu, sizeof engine->gpu, "%s", engine->backend->device_identity(engine->device));
     snprintf(engine->plan, sizeof engine->plan, "%s", engine->network != NULL ? engine->backend->network_identity(engine->network) : "");
-    snprintf(engine->device_text, sizeof engine->device_text, "%s %s%s%s", engine->backend->name,
-             engine->backend->device_isa(engine->device), plain ? "" : " ", plain ? "" : dn_precision_name(engine->precision));
+    snprintf(engine->device_text, sizeof engine->device_text, "%s %s%s%s%s", engine->backend->name,
+             engine->backend->device_isa(engine->device), plain ? "" : " ", plain ? "" : dn_precision_name(engine->precision),
+             engine->fast ? " fast" : "");
     engine->build[0] = '\0';
     if (described)
         return DN_OK;

@@ -50,7 +50,7 @@ dn_status dn_forward_open(dn_forward **out, const dn_model *model, const dn_forw
         status = dn_fail(error, DN_NO_MEMORY, "out of memory");
         goto done;
     }
-    dn_device_options device = {.threads = options->threads, .index = choice.index};
+    dn_device_options device = {.threads = options->threads, .index = choice.index, .fast = options->fast, .cache = options->plan_cache};
     status = f->backend->device_open(&f->device, &device, error);
     if (status != DN_OK)
         goto done;

@@ -17,6 +17,8 @@ typedef struct dn_forward_options {
     dn_precision precision;
     const char *device; /* a name of backend/devices.h; NULL: "cpu" */
     const dn_backend *backend; /* instead: the first device of this one */
+    bool fast; /* GPUs: see dn_device_options */
+    const char *plan_cache; /* GPUs: folder of measured plans; NULL: none */
 } dn_forward_options;
 
 typedef struct dn_forward_rows {
