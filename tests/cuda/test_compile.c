@@ -26,7 +26,7 @@ static void check_folder(const char *folder, const char *part)
     dn_model *model = NULL;
     dn_error error = {DN_OK, ""};
     CHECK_MSG(open_model(&model, folder, part, &error) == DN_OK, "%s: %s", folder, error.message);
-    check_plan(folder, model->plan, model->weights);
+    check_plan(folder, model->plan, model->weights, ANSWER_ERROR_MAX);
     dn_model_free(model);
 }
 
@@ -108,7 +108,7 @@ static void check_config(const char *name, cJSON *config)
     cJSON_Delete(config);
     CHECK_OK(status, error);
     dn_weights *weights = draw_weights(model->plan);
-    check_plan(name, model->plan, weights);
+    check_plan(name, model->plan, weights, ANSWER_ERROR_MAX);
     dn_weights_free(weights);
     dn_model_free(model);
 }

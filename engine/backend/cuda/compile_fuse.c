@@ -1,9 +1,8 @@
 /* Which nodes share a step: three rules, each about what else reads the value between.
  *
- * 1. A convolution's row bias is added by the group norm after it, where that norm alone reads the convolution: nothing else then
- *    misses it. 2. A gated linear node is finished by the layer norm that reads it first; the sum is written too, for later readers.
- * 3. Linear nodes that read one vector are one product over their weights, one after another; each node's value is a view of it.
- * A value between that is the plan's answer is left alone where it would be missed. */
+ * 1. A convolution's row bias is added by the group norm after it, where nothing else reads the convolution and would miss it.
+ * 2. A gated linear node is finished by the layer norm that reads it first; the sum is written too, for later readers.
+ * 3. Linear nodes that read one vector are one product over their weights, one after another; each node's value is a view of it. */
 #include "backend/cuda/compile_private.h"
 
 typedef struct value_readers {
@@ -32,7 +31,7 @@ static value_readers *find_readers(dn_cuda_compiler *c)
     const dn_plan *plan = c->plan;
     value_readers *readers = dn_arena_alloc_array(&c->scratch, plan->value_count, sizeof *readers);
     for (dn_value v = 0; readers && v < plan->value_count; v++)
-        readers[v] = (value_readers){.first = DN_NONE, .packed = v == plan->output};
+        readers[v].first = DN_NONE;
     for (uint32_t n = 0; readers && n < plan->node_count; n++) {
         for (int i = 0; i < 3; i++) {
             dn_value v = plan->nodes[n].in[i];
@@ -52,21 +51,21 @@ static void absorb(dn_cuda_compiler *c, uint32_t node, uint32_t norm)
     c->absorbed[norm] = node;
 }
 
-/* The first reader of a node's value, where it is a norm of that kind over it. */
+/* The first reader of a node's value, where it is a norm of that kind over it, and is not modulated by it. */
 static const dn_node *norm_after(const dn_cuda_compiler *c, const value_readers *readers, const dn_node *node, dn_node_kind kind)
 {
     uint32_t first = readers[node->out].first;
     if (first == DN_NONE)
         return NULL;
     const dn_node *norm = &c->plan->nodes[first];
-    return norm->kind == kind && norm->in[0] == node->out && norm->in[1] != node->out ? norm : NULL;
+    return norm->kind == kind && norm->in[1] != node->out ? norm : NULL;
 }
 
 static void find_row_bias(dn_cuda_compiler *c, const value_readers *readers, uint32_t n)
 {
     const dn_node *conv = &c->plan->nodes[n];
     bool alone = readers[conv->out].count == 1 && conv->out != c->plan->output;
-    if (conv->in[1] == DN_NONE || conv->in[2] != DN_NONE || conv->scale != 1.0f || !alone)
+    if (conv->in[1] == DN_NONE || conv->scale != 1.0f || !alone)
         return;
     const dn_node *norm = norm_after(c, readers, conv, DN_NODE_GROUP_NORM);
     if (norm)

@@ -2,7 +2,7 @@
  *
  * Invariant: blocks that are alive at one step do not overlap. A block lives from the step that first writes it to the last that reads
  * one of its slots or a view of them; with keep_values for ever. Blocks are placed one after another, each in the smallest hole that
- * holds it; of several orders the one that needs least is kept (placing is a packing problem: no order is the best for all). */
+ * holds it: the largest first, or those of the most bytes times steps, whichever needs less (a packing problem: no order is always best). */
 #include <stdlib.h>
 
 #include "backend/cuda/compile_private.h"
@@ -36,7 +36,7 @@ static void find_last_uses(memory_plan *m)
     }
 }
 
-/* Whether output `which` of a step may lie on its input i: launch.h and libraries.h say so. */
+/* Whether output `which` of a step may lie on its input i: launch.h and libraries.h say so. These have one layout. */
 static bool may_overwrite(const dn_cuda_step *step, int which, int i)
 {
     switch (step->kind) {
@@ -57,18 +57,13 @@ static bool may_overwrite(const dn_cuda_step *step, int which, int i)
     }
 }
 
-static bool same_layout(const dn_cuda_slot_info *a, const dn_cuda_slot_info *b)
-{
-    return a->h == b->h && a->w == b->w && a->c == b->c && a->row_pitch == b->row_pitch;
-}
-
-/* Whether input i of step s is read nowhere else in it, nor later, and may be lost. */
+/* Whether input i of step s is read nowhere else in it, nor later, and may be lost. A view has no last use of its own: it stays. */
 static bool is_spent(const memory_plan *m, uint32_t s, int i)
 {
     const dn_cuda_compiled *out = m->c->out;
     const dn_cuda_step *step = &out->steps[s];
     dn_cuda_slot slot = step->in[i];
-    if (out->slots[slot].base != slot || m->last_use[slot] != s || (out->keep_values && out->slots[slot].value != DN_NONE))
+    if (m->last_use[slot] != s || (out->keep_values && out->slots[slot].value != DN_NONE))
         return false;
     for (int j = 0; j < DN_CUDA_STEP_INPUTS; j++)
         if (j != i && step->in[j] != DN_NONE && out->slots[step->in[j]].base == slot)
@@ -79,12 +74,9 @@ static bool is_spent(const memory_plan *m, uint32_t s, int i)
 /* The block of an input that this output may overwrite; DN_NONE: it needs one of its own. */
 static uint32_t inherited_block(const memory_plan *m, uint32_t s, int which)
 {
-    const dn_cuda_compiled *out = m->c->out;
-    const dn_cuda_step *step = &out->steps[s];
+    const dn_cuda_step *step = &m->c->out->steps[s];
     for (int i = 0; i < DN_CUDA_STEP_INPUTS; i++) {
-        if (step->in[i] == DN_NONE || !may_overwrite(step, which, i) || !is_spent(m, s, i))
-            continue;
-        if (same_layout(&out->slots[step->in[i]], &out->slots[step->out[which]]))
+        if (step->in[i] != DN_NONE && may_overwrite(step, which, i) && is_spent(m, s, i))
             return m->block_of[step->in[i]];
     }
     return DN_NONE;
@@ -112,35 +104,24 @@ static void find_blocks(memory_plan *m)
                 add_to_block(m, s, which);
 }
 
-static int earlier(const memory_block *a, const memory_block *b)
+/* Equal ones in the order of their steps. */
+static int larger_first(double a, double b, const memory_block *x, const memory_block *y)
 {
-    return a->index < b->index ? -1 : 1;
-}
-
-static int by_first(const void *x, const void *y)
-{
-    const memory_block *a = *(memory_block *const *)x, *b = *(memory_block *const *)y;
-    return a->first != b->first ? (a->first < b->first ? -1 : 1) : earlier(a, b);
+    if (a != b)
+        return a > b ? -1 : 1;
+    return x->index < y->index ? -1 : 1;
 }
 
 static int by_bytes(const void *x, const void *y)
 {
     const memory_block *a = *(memory_block *const *)x, *b = *(memory_block *const *)y;
-    return a->bytes != b->bytes ? (a->bytes > b->bytes ? -1 : 1) : earlier(a, b);
-}
-
-static int by_life(const void *x, const void *y)
-{
-    const memory_block *a = *(memory_block *const *)x, *b = *(memory_block *const *)y;
-    uint32_t p = a->last - a->first, q = b->last - b->first;
-    return p != q ? (p > q ? -1 : 1) : earlier(a, b);
+    return larger_first((double)a->bytes, (double)b->bytes, a, b);
 }
 
 static int by_bytes_and_life(const void *x, const void *y)
 {
     const memory_block *a = *(memory_block *const *)x, *b = *(memory_block *const *)y;
-    double p = (double)a->bytes * (a->last - a->first + 1), q = (double)b->bytes * (b->last - b->first + 1);
-    return p != q ? (p > q ? -1 : 1) : earlier(a, b);
+    return larger_first((double)a->bytes * (a->last - a->first + 1), (double)b->bytes * (b->last - b->first + 1), a, b);
 }
 
 /* The smallest hole between the blocks that live with it, or what lies behind them all. placed: by offset. */
@@ -181,21 +162,6 @@ static uint64_t place(memory_plan *m, int (*compare)(const void *, const void *)
     return total;
 }
 
-static void place_best(memory_plan *m)
-{
-    static int (*const orders[])(const void *, const void *) = {by_bytes, by_bytes_and_life, by_life, by_first};
-    uint32_t best = 0;
-    uint64_t least = UINT64_MAX;
-    for (uint32_t k = 0; k < sizeof orders / sizeof *orders; k++) {
-        uint64_t bytes = place(m, orders[k]);
-        if (bytes < least) {
-            least = bytes;
-            best = k;
-        }
-    }
-    m->c->out->row_bytes = place(m, orders[best]);
-}
-
 void dn_cuda_plan_memory(dn_cuda_compiler *c)
 {
     dn_cuda_compiled *out = c->out;
@@ -212,7 +178,10 @@ void dn_cuda_plan_memory(dn_cuda_compiler *c)
     }
     find_last_uses(&m);
     find_blocks(&m);
-    place_best(&m);
+    uint64_t by_life = place(&m, by_bytes_and_life);
+    out->row_bytes = place(&m, by_bytes);
+    if (by_life < out->row_bytes)
+        out->row_bytes = place(&m, by_bytes_and_life);
     for (dn_cuda_slot s = 0; s < out->slot_count; s++)
         out->slots[s].offset = m.blocks[m.block_of[out->slots[s].base]].offset;
 }
