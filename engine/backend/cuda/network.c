@@ -5,11 +5,6 @@
 #include "backend/cuda/state.h"
 #include "base/sha256.h"
 
-dn_status dn_cuda_use(dn_device *device, dn_error *error)
-{
-    return dn_cuda_check(device, cudaSetDevice(device->ordinal), "taking the device", error);
-}
-
 static dn_cuda_type type_of(dn_precision precision)
 {
     return precision == DN_PRECISION_FP32 ? DN_CUDA_F32 : DN_CUDA_BF16;
@@ -59,7 +54,7 @@ dn_status dn_cuda_network_create(dn_network **out, dn_device *device, const dn_n
 {
     dn_status status = dn_backend_cuda()->precision_check(device, options->precision, error);
     if (status == DN_OK)
-        status = dn_cuda_use(device, error);
+        status = dn_cuda_enter(device, error);
     if (status != DN_OK)
         return status;
     dn_network *network = calloc(1, sizeof *network);

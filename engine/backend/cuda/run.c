@@ -125,7 +125,7 @@ dn_status dn_cuda_run(dn_network *network, dn_workspace *workspace, dn_row *rows
     for (uint32_t r = 0; r < row_count && status == DN_OK; r++)
         status = check_row(network->plan, &rows[r], r, error);
     if (status == DN_OK)
-        status = dn_cuda_use(network->device, error);
+        status = dn_cuda_enter(network->device, error);
     uint32_t most = workspace->buckets.rows[workspace->buckets.count - 1];
     for (uint32_t first = 0; first < row_count && status == DN_OK; first += most)
         status = run_rows(workspace, rows + first, row_count - first < most ? row_count - first : most, error);
@@ -164,7 +164,7 @@ dn_status dn_cuda_read_value(dn_network *network, dn_workspace *workspace, dn_va
     if (!workspace->keep_values || value >= network->plan->value_count || row >= workspace->ran_rows ||
         compiled->value_slots[value] == DN_NONE)
         return dn_fail(error, DN_INTERNAL, "no value %u of row %u is kept", value, row);
-    dn_status status = dn_cuda_use(network->device, error);
+    dn_status status = dn_cuda_enter(network->device, error);
     if (status != DN_OK)
         return status;
     dn_cuda_view view = dn_cuda_slot_view(workspace, workspace->ran_bucket, compiled->value_slots[value]);

@@ -23,7 +23,8 @@ struct dn_network {
     const dn_plan *plan; /* borrowed */
     dn_cuda_type type;
     dn_cuda_form *fused;     /* what serves */
-    pthread_mutex_t lock;    /* kept */
+    pthread_mutex_t lock;    /* kept, measured */
+    dn_cuda_buckets measured; /* times of the first buckets; count 0: none were taken yet */
     dn_cuda_form *kept;      /* nothing fused, for keep_values; made for the first workspace that wants it */
     void *weights;           /* device memory: packed as fused->compiled says */
     char identity[17];       /* hex, of the products' configurations */
@@ -83,14 +84,7 @@ dn_cuda_view dn_cuda_slot_view(const dn_workspace *workspace, uint32_t bucket, d
 /* graph.c. */
 /* One pass of the seat's block: as a graph where there is one or can be, else step by step. */
 dn_status dn_cuda_launch_bucket(dn_workspace *workspace, uint32_t bucket, dn_error *error);
-/* Runs each bucket without rows, so that libraries are warm, graphs there and times known. */
+/* Times of the workspace's buckets: those that the network has, or what a few passes without rows take now. */
 dn_status dn_cuda_measure(dn_workspace *workspace, dn_error *error);
-
-/* workspace.c. Slices of register programs that one block can carry, and their operations, for a bucket of so many rows. */
-uint32_t dn_cuda_slices_max(uint32_t rows);
-uint32_t dn_cuda_ops_max(uint32_t rows);
-
-/* This thread's calls go to the device. */
-dn_status dn_cuda_use(dn_device *device, dn_error *error);
 
 #endif

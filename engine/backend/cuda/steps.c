@@ -204,7 +204,11 @@ static dn_status product(const context *c, dn_error *error)
         .out = out(c).data,
         .workspace = workspace->scratch,
     };
-    return dn_cuda_product_run(workspace->form->products[c->step->product], c->pass->bucket, &operands, c->pass->stream, error);
+    const dn_cuda_product *made = workspace->form->products[c->step->product];
+    dn_status status = dn_cuda_product_run(made, c->pass->bucket, &operands, c->pass->stream, error);
+    if (status == DN_DEVICE_LOST) /* the device is told what CUDA says of it, if it says anything */
+        (void)dn_cuda_check(workspace->network->device, cudaPeekAtLastError(), c->step->name, NULL);
+    return status;
 }
 
 dn_status dn_cuda_steps(const dn_cuda_pass *pass, dn_error *error)

@@ -12,15 +12,16 @@ static size_t rounded(size_t bytes)
     return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
-/* A lane with two rows a tick has one program: a few slices for pictures of usual sizes. What does not fit is launched before the block. */
-uint32_t dn_cuda_slices_max(uint32_t rows)
+/* A lane asks for a row or two and has one program a tick: of a dozen operations, cut into 32 slices at most. What does not fit is launched
+ * before the block. */
+static uint32_t slices_of(uint32_t rows, bool background)
 {
-    return rows < 8 ? 128 : rows * 16;
+    return background ? 0 : rows < 4 ? 128 : rows * 32;
 }
 
-uint32_t dn_cuda_ops_max(uint32_t rows)
+static uint32_t ops_of(uint32_t rows, bool background)
 {
-    return rows < 8 ? 256 : rows * 32;
+    return background ? 0 : rows < 8 ? 256 : rows * 32;
 }
 
 /* Where everything lies, from the start of each allocation. */
@@ -30,16 +31,6 @@ typedef struct layout {
     size_t block_bytes[DN_CUDA_BUCKETS_MAX];
     size_t pinned, memory; /* bytes in all */
 } layout;
-
-static uint32_t slices_of(uint32_t rows, bool background)
-{
-    return background ? 0 : dn_cuda_slices_max(rows);
-}
-
-static uint32_t ops_of(uint32_t rows, bool background)
-{
-    return background ? 0 : dn_cuda_ops_max(rows);
-}
 
 /* An empty block's header; `bytes` may be NULL. */
 static dn_cuda_block block_of(uint32_t rows, bool background, size_t *bytes)
@@ -100,7 +91,7 @@ void dn_cuda_workspace_free(dn_workspace *workspace)
 {
     if (!workspace)
         return;
-    (void)dn_cuda_use(workspace->network->device, NULL);
+    (void)cudaSetDevice(workspace->network->device->ordinal);
     for (uint32_t b = 0; b < workspace->buckets.count; b++) {
         if (workspace->seats[b].graph)
             (void)cudaGraphExecDestroy(workspace->seats[b].graph);
@@ -162,7 +153,7 @@ dn_status dn_cuda_workspace_create(dn_workspace **out, dn_network *network, cons
 {
     if (options->rows_max == 0 || options->rows_max > DN_BATCH_ROWS_MAX)
         return dn_fail(error, DN_INVALID, "a workspace has 1 to %u rows, not %u", DN_BATCH_ROWS_MAX, options->rows_max);
-    dn_status status = dn_cuda_use(network->device, error);
+    dn_status status = dn_cuda_enter(network->device, error);
     if (status != DN_OK)
         return status;
     dn_workspace *w = calloc(1, sizeof *w);

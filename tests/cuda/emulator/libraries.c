@@ -2,6 +2,7 @@
  * once made, as the real ones; any thread. */
 #include "backend/cuda/libraries.h"
 
+#include <cuda_runtime_api.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,5 +92,6 @@ dn_status dn_cuda_product_run(const dn_cuda_product *product, uint32_t bucket, c
         return status;
     dn_plain_run run = {.spec = product->spec, .operands = *operands, .rows = product->buckets[bucket]};
     int code = dn_plain_submit(stream, &run);
-    return code ? dn_fail(error, DN_DEVICE_LOST, "%s: CUDA error %d", product->text, code) : DN_OK;
+    const bool memory = code == cudaErrorMemoryAllocation;
+    return code ? dn_fail(error, memory ? DN_NO_MEMORY : DN_DEVICE_LOST, "%s: CUDA error %d", product->text, code) : DN_OK;
 }
