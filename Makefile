@@ -92,6 +92,7 @@ help:
 ## make api-fuzz     CASES= (5000): requests that api/openapi.yaml allows and forbids, and whether the answers are as it says
 ## make check        format, static analysis, include law, hardened flags
 ## make torture      for MINUTES (60): kills, power cuts, faults, seeds, fuzzing, ONLY=kills,... of them; adds up in $TORTURE_DIR (torture/)
+## make gpu-test     what an NVIDIA GPU can show in ten minutes: right to the bit, as fast as it should be (tests/gpu/README.md)
 ## make soak         for MINUTES (60): half the capacity and a fault every 30 s; what it does to memory and files
 ## make screenshots  pictures of the page in build/screenshots, where Debian's chromium and chromium-driver are installed
 ## make bench        measure; results beside their floors
@@ -254,7 +255,7 @@ comma := ,
 SHIMS += $(OUT)/tests/shims/gpu_lacks_cudnn.so
 $(OUT)/tests/engine/test_devices: $(addprefix $(OUT)/tests/shims/,gpu_driver.so gpu_library.so gpu_lacks_cudnn.so)
 
-tests-build: $(TESTS) $(SHIMS) $(OUT)/denoised $(OUT)/denoised-faults build/denoised $(OUT)/examples/generate
+tests-build: $(TESTS) $(GPU_PROGRAMS) $(GPU_BUILT) $(OUT)/emulated/libdenoised_cuda.so $(SHIMS) $(OUT)/denoised $(OUT)/denoised-faults build/denoised $(OUT)/examples/generate
 
 SCRIPTS := $(sort $(shell find tests -name '*_test.py' -o -name '*_test.sh' 2>/dev/null))
 # Under a sanitizer the first error ends the program, and leaks count.

@@ -60,6 +60,15 @@ $(OUT)/tests/cuda/%: LINKED = $(OUT)/libcuda_emulated.a $(OUT)/libdenoised.a
 $(OUT)/tests/cuda/%: LIBS += -lstdc++
 $(OUT)/tests/cuda/%.o: FLAGS = $(EMULATE)
 
+# ---- Programs of `make gpu-test` (tests/gpu). Most take a device by name, whatever it is; gpu_card is linked with the back end's parts, here over
+# the emulator.
+GPU_PROGRAMS := $(patsubst %.c,$(OUT)/%,$(sort $(wildcard tests/gpu/gpu_*.c)))
+$(OUT)/tests/gpu/%: LINKED = $(OUT)/libdenoised.a
+$(OUT)/tests/gpu/gpu_card: LINKED = $(OUT)/libcuda_emulated.a $(OUT)/libdenoised.a
+$(OUT)/tests/gpu/gpu_card: LIBS += -lstdc++
+$(OUT)/tests/gpu/gpu_card.o: FLAGS = $(EMULATE)
+.SECONDARY: $(GPU_PROGRAMS:%=%.o)
+
 # ---- For GPUs.
 ifneq ($(NVCC),)
 # Real code for the cards that data centres have, and PTX that any later one compiles for itself.
@@ -79,4 +88,30 @@ $(OUT)/libdenoised_cuda.so: $(CUDA_OBJ) $(OUT)/libpic.a
 	@echo "  LD $@"
 	@$(CXX) -shared $(filter-out -pie -fsanitize=%,$(LINK)) -o $@ $(CUDA_OBJ) $(OUT)/libpic.a -L$(CUDA_HOME)/lib64 -lcudart_static -l:libcublasLt.so.13 \
 	  -l:libcudnn.so.9 -lcjson -lrt -ldl -lm -lpthread
+
+# gpu_card again, and the tests of kernels, for a card: their heap is memory that it sees too.
+NVIDIA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -l:libcublasLt.so.13 -l:libcudnn.so.9 -lrt -ldl
+KERNEL_TESTS := $(patsubst tests/cuda/%.c,$(OUT)/gpu/%,$(sort $(wildcard tests/cuda/test_kernels*.c)))
+$(OUT)/libcuda_nvidia.a: $(CUDA_OBJ)
+	@rm -f $@
+	@ar rcs $@ $^
+$(KERNEL_TESTS:$(OUT)/gpu/%=$(OUT)/nvidia/tests/cuda/%.o): FLAGS = -include tests/gpu/managed.h
+$(KERNEL_TESTS): $(OUT)/gpu/%: $(OUT)/nvidia/tests/cuda/%.o $(OUT)/nvidia/tests/gpu/schedule.o $(OUT)/libcuda_nvidia.a $(OUT)/libdenoised.a
+$(OUT)/gpu/gpu_card: $(OUT)/nvidia/tests/gpu/gpu_card.o $(OUT)/libcuda_nvidia.a $(OUT)/libdenoised.a
+$(KERNEL_TESTS) $(OUT)/gpu/gpu_card:
+	@mkdir -p $(@D)
+	@echo "  LD $@"
+	@$(CXX) $(filter-out -fsanitize=%,$(LINK)) -o $@ $^ $(NVIDIA_LIBS) $(LIBS)
+.SECONDARY: $(KERNEL_TESTS:$(OUT)/gpu/%=$(OUT)/nvidia/tests/cuda/%.o) $(OUT)/nvidia/tests/gpu/gpu_card.o $(OUT)/nvidia/tests/gpu/schedule.o
+# All that a GPU's machine needs besides the sources; not under a sanitizer, and not where a toolkit has no cuDNN.
+ifeq ($(SANITIZER)$(if $(wildcard $(CUDA_HOME)/include/cudnn.h),,none),)
+GPU_BUILT := $(KERNEL_TESTS) $(OUT)/gpu/gpu_card $(OUT)/libdenoised_cuda.so
 endif
+endif
+
+.PHONY: gpu-build gpu-test
+gpu-build: $(GPU_PROGRAMS) $(GPU_BUILT) $(OUT)/denoised
+# What has been built is taken where nothing can be: a machine with a GPU may have no compiler.
+gpu-test:
+	@$(MAKE) --no-print-directory gpu-build || echo "This cannot be built here: what is in $(OUT) is tried"
+	@python3 tests/gpu/run.py --out $(OUT) $(GPU_TEST)
