@@ -94,7 +94,9 @@ static void the_tiny_model(void)
 
 static void the_built_in_models(void)
 {
-    check_folder("models/fashion-mnist/guide", NULL);
+    check_folder("models/fashion-mnist/unet", NULL);
+    if (!test_failed)
+        check_folder("models/fashion-mnist/guide", NULL);
     if (!test_failed)
         check_folder("models/fashion-mnist/classifier", NULL);
 }
