@@ -86,7 +86,7 @@ help:
 
 ## make run          install what it needs, build, serve the built-in model on 127.0.0.1:$PORT (8080)
 ## make test         install what the tests need, build, run every test
-## make build        build/denoised
+## make build        build/denoised; with nvcc and cuDNN build/libdenoised_cuda.so, the CUDA library (CUDA=0: without)
 ## make fuzz         TARGET= SECONDS= (60): one fuzz entry under clang's libFuzzer with sanitizers
 ## make fuzz-test    1,000,000 executions over all of them, where clang is installed
 ## make api-fuzz     CASES= (5000): requests that api/openapi.yaml allows and forbids, and whether the answers are as it says
@@ -300,9 +300,10 @@ soak:
 check:
 	@sh deploy/packages.sh install build check
 	@$(MAKE) --no-print-directory build
-	@echo "format"; clang-format --dry-run -Werror $(ALL_ENGINE_SRC) $(API_SRC) $(SERVER_SRC) $(FAULT_SRC) $(TEST_SRC) $(BENCH_SRC)
+	@echo "format"; clang-format --dry-run -Werror $(ALL_ENGINE_SRC) $(CUDA_SRC) $(NVIDIA_SRC) $(EMULATOR_C) $(API_SRC) $(SERVER_SRC) $(FAULT_SRC) $(TEST_SRC) $(BENCH_SRC)
 	@echo "house rules"; python3 tests/tidy/tidy.py
 	@echo "hardened flags"; tests/tidy/hardened.sh build/denoised
+	@$(or $(CHECK_CUDA),echo "no CUDA library to check: $(NO_CUDA)")
 	@echo "warnings are errors"; $(MAKE) --no-print-directory OUT=build/werror EXTRA_CFLAGS=-Werror build/werror/denoised
 	@echo "static analysis"; cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --suppressions-list=tests/tidy/cppcheck.txt \
 	  --error-exitcode=1 -D_GNU_SOURCE -I. -Iengine -j2 engine api server
@@ -320,6 +321,7 @@ $(OUT)/examples/generate: $(OUT)/examples/generate.o $(OUT)/libdenoised.a
 
 install: build
 	install -D -m 0755 build/denoised $(DESTDIR)$(PREFIX)/bin/denoised
+	$(INSTALL_CUDA)
 	install -D -m 0644 $(OUT)/libdenoised.a $(DESTDIR)$(PREFIX)/lib/libdenoised.a
 	install -d $(DESTDIR)$(PREFIX)/include/denoised
 	cd engine && cp --parents $$(find . -name '*.h' ! -path './backend/cpu/*') $(abspath $(DESTDIR)$(PREFIX))/include/denoised/

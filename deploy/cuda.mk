@@ -2,7 +2,9 @@
 # (tests/cuda/emulator), for tests. Nothing here is linked into the program.
 NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
-CXX := $(if $(filter default undefined,$(origin CXX)),g++,$(CXX))
+ifneq ($(filter default undefined,$(origin CXX)),)
+CXX := $(foreach word,$(CC),$(patsubst %clang,%clang++,$(patsubst %gcc,%g++,$(word))))
+endif
 
 # What the library shares with the program, as position-independent code: an archive, of which the linker takes what is asked for.
 pic = $(patsubst %.c,$(OUT)/pic/%.o,$(1))
@@ -51,10 +53,12 @@ $(OUT)/emulated/%.o: %.cpp $(CUDA_HEADERS)
 $(OUT)/libcuda_emulated.a: $(EMULATED_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
+# It shows one function; what it takes from static libraries stays its own.
+CUDA_EXPORTS := -Wl,--version-script=engine/backend/cuda/exports.map
 # As a library that the program can open: DENOISED_BACKEND_DIR=$(OUT)/emulated. Never installed.
 $(OUT)/emulated/libdenoised_cuda.so: $(EMULATED_OBJ) $(OUT)/libpic.a
 	@echo "  LD $@"
-	@$(CXX) -shared $(filter-out -pie,$(LINK)) -o $@ $(EMULATED_OBJ) $(OUT)/libpic.a -lcjson -lm -lpthread
+	@$(CXX) -shared $(filter-out -pie,$(LINK)) $(CUDA_EXPORTS) -o $@ $(EMULATED_OBJ) $(OUT)/libpic.a -lcjson -lm -lpthread
 # Tests of its parts: C, with the emulated back end linked in.
 $(OUT)/tests/cuda/%: LINKED = $(OUT)/libcuda_emulated.a $(OUT)/libdenoised.a
 $(OUT)/tests/cuda/%: LIBS += -lstdc++
@@ -69,8 +73,34 @@ $(OUT)/tests/gpu/gpu_card: LIBS += -lstdc++
 $(OUT)/tests/gpu/gpu_card.o: FLAGS = $(EMULATE)
 .SECONDARY: $(GPU_PROGRAMS:%=%.o)
 
-# ---- For GPUs.
-ifneq ($(NVCC),)
+# ---- For GPUs. What is missing to build the library, or why it is not wanted; "": nothing.
+CUDA_PLACES := $(CUDA_HOME)/include $(CUDA_HOME)/lib64 /usr/include /usr/include/$(MACHINE)-linux-gnu /usr/lib/$(MACHINE)-linux-gnu
+cuda_file = $(firstword $(wildcard $(addsuffix /$(1),$(CUDA_PLACES))))
+ifeq ($(CUDA),0)
+NO_CUDA := CUDA=0
+else ifneq ($(SANITIZER),)
+NO_CUDA := sanitizers look at the emulated one
+else ifeq ($(NVCC),)
+NO_CUDA := no nvcc
+else ifeq ($(call cuda_file,cudnn.h),)
+NO_CUDA := no cudnn.h (libcudnn9-dev-cuda-13)
+else ifeq ($(call cuda_file,libcublasLt.so.13),)
+NO_CUDA := no libcublasLt.so.13: another CUDA than 13
+endif
+
+ifneq ($(NO_CUDA),)
+.PHONY: cuda no-cuda-library
+cuda: no-cuda-library
+no-cuda-library:
+	@echo "  no CUDA library: $(NO_CUDA)"
+	@rm -f build/libdenoised_cuda.so
+else
+.PHONY: cuda
+cuda: build/libdenoised_cuda.so
+build/libdenoised_cuda.so: $(OUT)/libdenoised_cuda.so
+	@cp -f $< $@.tmp && mv -f $@.tmp $@
+INSTALL_CUDA = test ! -e build/libdenoised_cuda.so || install -D -m 0755 build/libdenoised_cuda.so $(DESTDIR)$(PREFIX)/lib/denoised/libdenoised_cuda.so
+CHECK_CUDA = test ! -e build/libdenoised_cuda.so || tests/tidy/hardened.sh build/libdenoised_cuda.so denoised_backend
 # Real code for the cards that data centres have, and PTX that any later one compiles for itself.
 CUDA_ARCHS ?= 80 90
 CUDA_CODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_90,code=compute_90
@@ -83,10 +113,10 @@ $(OUT)/nvidia/%.o: %.c
 $(OUT)/nvidia/%.o: %.cu $(CUDA_HEADERS)
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"
-	@$(NVCC) -std=c++17 -O3 -I. -Iengine $(CUDA_CODE) -Xcompiler -fPIC,-fvisibility=hidden $(if $(findstring programs,$<),-fmad=false) -c -o $@ $<
+	@$(NVCC) -std=c++17 -O3 -I. -Iengine $(CUDA_CODE) $(addprefix -Xcompiler=,-fPIC -fvisibility=hidden $(filter-out -fPIE,$(HARD))) $(if $(findstring programs,$<),-fmad=false) -c -o $@ $<
 $(OUT)/libdenoised_cuda.so: $(CUDA_OBJ) $(OUT)/libpic.a
 	@echo "  LD $@"
-	@$(CXX) -shared $(filter-out -pie -fsanitize=%,$(LINK)) -o $@ $(CUDA_OBJ) $(OUT)/libpic.a -L$(CUDA_HOME)/lib64 -lcudart_static -l:libcublasLt.so.13 \
+	@$(CXX) -shared $(filter-out -pie,$(LINK)) $(CUDA_EXPORTS) -Wl,-z,defs -o $@ $(CUDA_OBJ) $(OUT)/libpic.a -L$(CUDA_HOME)/lib64 -lcudart_static -l:libcublasLt.so.13 \
 	  -l:libcudnn.so.9 -lcjson -lrt -ldl -lm -lpthread
 
 # gpu_card again, and the tests of kernels, for a card: their heap is memory that it sees too.
@@ -103,10 +133,8 @@ $(KERNEL_TESTS) $(OUT)/gpu/gpu_card:
 	@echo "  LD $@"
 	@$(CXX) $(filter-out -fsanitize=%,$(LINK)) -o $@ $^ $(NVIDIA_LIBS) $(LIBS)
 .SECONDARY: $(KERNEL_TESTS:$(OUT)/gpu/%=$(OUT)/nvidia/tests/cuda/%.o) $(OUT)/nvidia/tests/gpu/gpu_card.o $(OUT)/nvidia/tests/gpu/schedule.o
-# All that a GPU's machine needs besides the sources; not under a sanitizer, and not where a toolkit has no cuDNN.
-ifeq ($(SANITIZER)$(if $(wildcard $(CUDA_HOME)/include/cudnn.h),,none),)
+# All that a GPU's machine needs besides the sources.
 GPU_BUILT := $(KERNEL_TESTS) $(OUT)/gpu/gpu_card $(OUT)/libdenoised_cuda.so
-endif
 endif
 
 .PHONY: gpu-build gpu-test

@@ -99,7 +99,7 @@ fi
 
 # The compose files are at least well formed for the tool that reads them.
 if command -v docker-compose >/dev/null 2>&1; then
-    docker-compose -f deploy/docker-compose.yml config -q && pass compose_config || fail compose_config "docker-compose config refused it"
+    docker-compose -f deploy/docker-compose.yml config -q && docker-compose -f deploy/docker-compose.yml -f deploy/docker-compose.gpu.yml config -q && pass compose_config || fail compose_config "docker-compose config refused it"
 else
     echo "SKIP image_compose_config: docker-compose is not installed"
 fi

@@ -104,6 +104,7 @@ static dn_status find_devices(serve_run *run, dn_error *error)
     if (status == DN_OK && run->devices.why[0] != '\0') {
         log_say(LOG_WARNING, "serve", "on the CPU: %s", run->devices.why);
     }
+    run->service.device_note = run->devices.why;
     return status;
 }
 
@@ -260,6 +261,9 @@ static void say_ready_in_json(const service *s, const char *url, const api_model
     log_text(&line, "url", url);
     log_text(&line, "model", models_name(s->models, 0));
     log_text(&line, "device", model != NULL ? model->device : "loading");
+    if (model != NULL && model->gpu[0] != '\0') {
+        log_text(&line, "gpu", model->gpu);
+    }
     log_end_on_output(&line);
 }
 
@@ -273,7 +277,9 @@ static void say_ready(serve_run *run)
         return;
     }
     bool unix_socket = strncmp(url, "unix:", 5) == 0;
-    printf("denoised ready on %s (model %s, %s)\n", url, models_name(s->models, 0), model != NULL ? model->device : "loading");
+    const char *gpu = model != NULL ? model->gpu : "";
+    printf("denoised ready on %s (model %s, %s%s%.*s)\n", url, models_name(s->models, 0), model != NULL ? model->device : "loading",
+           gpu[0] != '\0' ? ", " : "", (int)strcspn(gpu, ","), gpu);
     if (model != NULL && model->class_count > 0) {
         char label[128];
         example_class(label, sizeof label, model);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "api/openapi.h"
+#include "api/text.h"
 #include "server/service.h"
 
 void route_samplers(http_request *request)
@@ -72,7 +73,12 @@ void route_models(http_request *request)
         fprintf(out, "%s%s", i > 0 ? "," : "", body != NULL ? body : "null");
         free(body);
     }
-    fputs("]}", out);
+    fputs("],\"device_note\":", out);
+    api_text note = API_TEXT_INIT;
+    api_text_string(&note, s->device_note != NULL && s->device_note[0] != '\0' ? s->device_note : NULL);
+    char *quoted = api_text_take(&note);
+    fprintf(out, "%s}", quoted != NULL ? quoted : "null");
+    free(quoted);
     fclose(out);
     http_answer_json(request, 200, text);
 }

@@ -30,6 +30,7 @@ typedef struct service {
     const char *base_path;
     const char *public_url; /* how clients reach it, without the base path; "": nobody has said */
     const char *version, *build;
+    const char *device_note; /* why models are on the CPU though there is a GPU's driver; "": they are not, or there is none */
     double started; /* monotonic */
     atomic_bool draining;
     atomic_uint streams, waits;

@@ -36,8 +36,12 @@ static void look(void)
     }
     if (!gpu.emulated) {
         dn_gpu_driver_probe(&gpu);
-        if (gpu.why[0] != '\0')
+        if (gpu.why[0] != '\0') {
+            size_t used = strlen(gpu.why);
+            if (forced != NULL && library == NULL)
+                snprintf(gpu.why + used, sizeof gpu.why - used, "; and %s", why);
             return;
+        }
         if (forced == NULL)
             library = dn_gpu_library_open(&gpu, NULL);
         else

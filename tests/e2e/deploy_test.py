@@ -112,6 +112,43 @@ def the_compose_file_is_tight():
 
 
 @test
+def the_image_for_gpus_is_the_other_with_a_card():
+    plain, gpu = text_of("Dockerfile"), text_of("deploy/Dockerfile.gpu")
+    last = [part[part.rindex("\nFROM "):] for part in (plain, gpu)]
+    for kind in ("USER", "VOLUME", "STOPSIGNAL", "ENTRYPOINT", "CMD"):
+        rule = rf"^{kind} .*$"
+        same(re.findall(rule, last[1], re.M), re.findall(rule, last[0], re.M), kind)
+    copied = [set(re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.M)) for text in (plain, gpu)]
+    same(copied[1], copied[0], "what is built from")
+    health = [re.search(r"HEALTHCHECK .* (CMD .*)$", text, re.M).group(1) for text in (plain, gpu)]
+    same(health[1], health[0], "health check")
+    check(re.search(r"test -e /out/usr/lib/denoised/libdenoised_cuda\.so", gpu), "an image without the library would pass")
+    library = text_of("engine/backend/gpu_library.c")
+    needed = set(re.findall(r'\{"(lib\w+\.so\.\d+)"', library))
+    check(needed and needed <= set(gpu.replace(";", " ").split()), f"{needed} are not all in the image")
+    check(set(re.findall(r"-l:(lib\w+\.so\.\d+)", text_of("deploy/cuda.mk"))) <= needed, "the library is linked to what nobody explains")
+
+
+@test
+def a_gpu_is_all_that_the_override_adds():
+    try:
+        import yaml
+    except ImportError as missing:
+        raise Skip("python3-yaml is not installed") from missing
+    over = yaml.safe_load(text_of("deploy/docker-compose.gpu.yml"))
+    same((list(over), list(over["services"])), (["services"], ["denoised"]), "what it touches")
+    service = over["services"]["denoised"]
+    same(sorted(service), ["build", "deploy", "environment", "healthcheck", "image", "mem_limit"], "of the daemon")
+    same(service["deploy"], {"resources": {"reservations": {"devices": [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]}}}, "the card")
+    check(os.path.exists(os.path.join(ROOT, service["build"]["dockerfile"])), "its Dockerfile")
+    if not shutil.which("docker-compose"):
+        raise Skip("docker-compose is not installed")
+    done = subprocess.run(["docker-compose", "-f", "deploy/docker-compose.yml", "-f", "deploy/docker-compose.gpu.yml", "config", "-q"], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    same(done.returncode, 0, done.stderr[-300:])
+
+
+@test
 def a_worker_gives_up_what_it_never_needs():
     with Daemon() as daemon:
         daemon.make(steps=1)

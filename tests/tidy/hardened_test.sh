@@ -10,6 +10,8 @@ if ! command -v readelf >/dev/null; then
     exit 0
 fi
 tests/tidy/hardened.sh "${DENOISED:-build/denoised}" || exit 1
+library=$(dirname "${DENOISED:-build/denoised}")/libdenoised_cuda.so
+if [ -e "$library" ]; then tests/tidy/hardened.sh "$library" denoised_backend | sed 's/hardened_/&cuda_/' || exit 1; fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 echo 'int main(void) { return 0; }' >"$folder/soft.c"

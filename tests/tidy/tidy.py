@@ -19,10 +19,11 @@ ROOMS = ["engine/base", "engine/format", "engine/plan", "engine/backend", "engin
 BANNED = {"strcpy": "snprintf", "strcat": "snprintf", "sprintf": "snprintf", "gets": "getline", "strtok": "strtok_r",
           "system": "posix_spawn", "popen": "posix_spawn", "alloca": "an arena"}
 ENGINE_FORBIDS = ["microhttpd", "sqlite3"]
+CUDA_ROOM, NVIDIA_ROOM = "engine/backend/cuda/", "engine/backend/cuda/nvidia/"
 
 
 def files():
-    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.c", "*.h"],
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.c", "*.h", "*.cu", "*.cuh"],
                             capture_output=True, text=True, check=True)
     return sorted(name for name in listed.stdout.split() if os.path.exists(name))
 
@@ -35,7 +36,8 @@ def room_of(path):
 
 
 def resolve(include, includer):
-    for candidate in (os.path.join(os.path.dirname(includer), include), os.path.join("engine", include), include):
+    for candidate in (os.path.join(os.path.dirname(includer), include), os.path.join("engine", include), include,
+                      os.path.join("tests/cuda/emulator", include)):
         if os.path.exists(candidate):
             return os.path.normpath(candidate)
     return None
@@ -58,6 +60,18 @@ def upward_includes(sources):
             for word in ENGINE_FORBIDS:
                 if re.search(rf'^#include <[^>]*{word}', text, re.M):
                     problems.append(f"{path}: the engine knows no {word}")
+    return problems
+
+
+def cuda_includes(sources):
+    """CUDA's headers belong to its back end, those of cuDNN and cuBLASLt to one folder of it; and nobody outside includes its headers."""
+    problems = []
+    for path in sources:
+        for line in re.findall(r"^#include .*", open(path, encoding="utf8").read(), re.M):
+            if re.search(r'<(cudnn|cublas|nvrtc|nvml)', line) and not path.startswith(NVIDIA_ROOM):
+                problems.append(f"{path}: {line}: for {NVIDIA_ROOM} alone")
+            if re.search(r'<cuda|"backend/cuda/', line) and not path.startswith(CUDA_ROOM):
+                problems.append(f"{path}: {line}: for {CUDA_ROOM} alone")
     return problems
 
 
@@ -117,6 +131,7 @@ def main():
     house = [path for path in everything if path.split("/")[0] in ("engine", "api", "server", "examples")]
     rules = {
         "includes_point_one_way": upward_includes(house),
+        "cuda_stays_in_its_room": cuda_includes(house),
         "functions_are_short": long_functions(house),
         "files_are_one_concept": long_files(everything),
         "banned_calls": banned_calls(house),
