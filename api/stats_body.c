@@ -40,8 +40,8 @@ static void add_workers(api_text *text, const api_stats *s)
         const api_worker_stats *worker = &s->workers[i];
         api_text_add(text, i ? ",{\"pid\":" : "{\"pid\":");
         api_text_format(text, worker->pid ? "%ld" : "null", worker->pid);
-        api_text_format(text, ",\"state\":\"%s\",\"restarts\":%u,\"resident_bytes\":%" PRIu64 "}", worker->state, worker->restarts,
-                        worker->resident_bytes);
+        api_text_format(text, ",\"state\":\"%s\",\"device\":\"%s\",\"restarts\":%u,\"resident_bytes\":%" PRIu64 "}", worker->state,
+                        worker->device, worker->restarts, worker->resident_bytes);
     }
     api_text_add(text, "],\"models\":[");
     for (size_t i = 0; i < s->model_count; i++) {

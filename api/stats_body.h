@@ -12,7 +12,7 @@ typedef struct api_quantiles {
 
 typedef struct api_worker_stats {
     long pid;                       /* 0: none */
-    const char *state;
+    const char *state, *device;
     unsigned restarts;
     uint64_t resident_bytes;
 } api_worker_stats;

@@ -1,7 +1,7 @@
 /* The dispatcher's thread, its inbox, and what other threads may call.
  *
  * Invariant: other threads only append to the inbox or set an atomic, and write the eventfd; the thread alone owns jobs, lanes and
- * the worker. Every store request of ours comes back through the inbox exactly once, in the order of commits, so that a claim is
+ * the workers. Every store request of ours comes back through the inbox exactly once, in the order of commits, so that a claim is
  * always known here before a cancel that was committed after it. */
 #include "server/dispatcher.h"
 
@@ -65,24 +65,40 @@ void dispatcher_cancel(dispatcher *d, const char *job_id)
     dispatcher_post(d, item);
 }
 
+/* Of the workers that are gone, why; of several, of the first that has a reason. */
 static void say_no_worker(dispatcher *d, const char *model, char *reason, size_t reason_bytes)
 {
+    const char *why = "";
     pthread_mutex_lock(&d->lock);
-    snprintf(reason, reason_bytes, "the worker for %s is being started%s%s", model ? model : "(none)", d->lost_why[0] ? " again: " : "",
-             d->lost_why);
+    for (unsigned i = 0; i < d->worker_count && !why[0]; i++)
+        why = atomic_load(&d->workers[i].up) ? "" : d->workers[i].lost_why;
+    snprintf(reason, reason_bytes, "the worker for %s is being started%s%s", model ? model : "(none)", why[0] ? " again: " : "", why);
     pthread_mutex_unlock(&d->lock);
+}
+
+/* up: some worker is; serves: one that has loaded what it had to. */
+static void look_at_workers(dispatcher *d, bool *up, bool *serves)
+{
+    *up = *serves = false;
+    for (unsigned i = 0; i < d->worker_count; i++) {
+        worker_side *w = &d->workers[i];
+        const bool there = atomic_load(&w->up);
+        *up |= there;
+        *serves |= there && atomic_load(&w->settled) && !atomic_load(&w->useless);
+    }
 }
 
 bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes)
 {
     const char *name = models_name(d->options.models, 0);
     char cause[256] = "";
-    const bool settled = atomic_load(&d->settled); /* before the state: a model that failed in between is none that is ready */
+    bool up, serves;
+    look_at_workers(d, &up, &serves); /* before the state: a model that failed in between is none that is ready */
     const model_state state = name ? models_state(d->options.models, name, cause, sizeof cause) : MODEL_FAILED;
     for (size_t i = 1; state == MODEL_READY && d->options.preload && i < models_count(d->options.models); i++)
         if (models_state(d->options.models, models_name(d->options.models, i), NULL, 0) == MODEL_LOADING)
             name = models_name(d->options.models, i); /* the one to be named */
-    const bool up = atomic_load(&d->worker_up), ready = up && settled && state != MODEL_FAILED && !atomic_load(&d->draining);
+    const bool ready = serves && state != MODEL_FAILED && !atomic_load(&d->draining);
     if (!reason || !reason_bytes)
         return ready;
     if (ready)
@@ -175,21 +191,30 @@ static void requeue_all(dispatcher *d, bool untouched_only)
     }
 }
 
+static void tell_drain(dispatcher *d, double now)
+{
+    const protocol_message m = {.type = PROTOCOL_DRAIN};
+    fault_point("drain_told");
+    d->drain_sent = true;
+    d->drain_sent_at = now;
+    for (unsigned i = 0; i < d->worker_count; i++)
+        worker_tell(&d->workers[i], &m);
+}
+
 static void drain(dispatcher *d, double now)
 {
     requeue_all(d, true);
     const bool time_is_up = atomic_load(&d->hurry) || now >= atomic_load(&d->drain_deadline);
-    if (time_is_up && !d->drain_sent) {
-        const protocol_message m = {.type = PROTOCOL_DRAIN};
-        fault_point("drain_told");
-        d->drain_sent = true;
-        d->drain_sent_at = now;
-        if (d->pid)
-            worker_tell(d, &m);
+    if (time_is_up && !d->drain_sent)
+        tell_drain(d, now);
+    bool held = !d->drain_sent;
+    for (unsigned i = 0; d->drain_sent && i < d->worker_count; i++) {
+        worker_side *w = &d->workers[i];
+        if (w->pid && !w->let_go && now - d->drain_sent_at > DISPATCHER_DRAIN_SECONDS)
+            worker_lost(d, w, "did not let go in time", false);
+        held |= w->pid && !w->let_go;
     }
-    if (d->drain_sent && d->pid && !d->worker_drained && now - d->drain_sent_at > DISPATCHER_DRAIN_SECONDS)
-        worker_lost(d, "did not let go in time", false);
-    if (d->drain_sent && (!d->pid || d->worker_drained))
+    if (!held)
         requeue_all(d, false);
     if (!d->jobs && !d->store_pending && !d->deferred)
         atomic_store(&d->drained, true);
@@ -217,8 +242,11 @@ static int timeout_ms(const dispatcher *d, double now)
     double wait = 1.0;
     if (d->jobs || d->deferred || d->queue_moved || atomic_load(&d->draining))
         wait = 0.05;
-    if (!d->pid && d->respawn_at - now < wait)
-        wait = d->respawn_at > now ? d->respawn_at - now : 0;
+    for (unsigned i = 0; i < d->worker_count; i++) {
+        const worker_side *w = &d->workers[i];
+        if (!w->pid && !w->spare && w->respawn_at - now < wait)
+            wait = w->respawn_at > now ? w->respawn_at - now : 0;
+    }
     const int64_t deadline = dispatcher_next_deadline(d), wall = dn_wall_ms();
     if (deadline < wall + 1000 && (double)(deadline - wall) / 1000 < wait)
         wait = deadline > wall ? (double)(deadline - wall) / 1000 : 0;
@@ -227,12 +255,15 @@ static int timeout_ms(const dispatcher *d, double now)
 
 static void wait_for_something(dispatcher *d)
 {
-    struct pollfd fds[3] = {{.fd = d->event_fd, .events = POLLIN},
-                            {.fd = d->pid ? d->pipe.fd : -1, .events = POLLIN},
-                            {.fd = d->pid ? d->pid_fd : -1, .events = POLLIN}};
-    if (d->pid && protocol_unsent(&d->pipe))
-        fds[1].events |= POLLOUT;
-    if (poll(fds, 3, timeout_ms(d, dn_now_seconds())) > 0 && fds[0].revents) {
+    struct pollfd fds[1 + 2 * (DN_DEVICES_MAX + 1)] = {{.fd = d->event_fd, .events = POLLIN}};
+    nfds_t count = 1;
+    for (unsigned i = 0; i < d->worker_count; i++) {
+        const worker_side *w = &d->workers[i];
+        const short events = w->pid && protocol_unsent(&w->pipe) ? POLLIN | POLLOUT : POLLIN;
+        fds[count++] = (struct pollfd){.fd = w->pid ? w->pipe.fd : -1, .events = events};
+        fds[count++] = (struct pollfd){.fd = w->pid ? w->pid_fd : -1, .events = POLLIN};
+    }
+    if (poll(fds, count, timeout_ms(d, dn_now_seconds())) > 0 && fds[0].revents) {
         eventfd_t ignored;
         eventfd_read(d->event_fd, &ignored);
     }
@@ -243,7 +274,8 @@ static void one_turn(dispatcher *d)
     wait_for_something(d);
     read_inbox(d);
     const double now = dn_now_seconds();
-    worker_check(d, now);
+    for (unsigned i = 0; i < d->worker_count; i++)
+        worker_check(d, &d->workers[i], now);
     if (atomic_load(&d->store_gone)) {
         give_up(d);
         return;
@@ -260,10 +292,11 @@ static void one_turn(dispatcher *d)
     announce_queue(d, now);
 }
 
-/* After stop: no worker any more, and nothing of ours left with the files thread or the store. */
+/* After stop: no workers any more, and nothing of ours left with the files thread or the store. */
 static void wind_up(dispatcher *d)
 {
-    worker_stop(d);
+    for (unsigned i = 0; i < d->worker_count; i++)
+        worker_stop(d, &d->workers[i]);
     while (d->store_pending) {
         struct pollfd fd = {.fd = d->event_fd, .events = POLLIN};
         poll(&fd, 1, 100);
@@ -321,13 +354,11 @@ static void dispatcher_free(dispatcher *d)
     while (d->jobs)
         job_remove(d, d->jobs, false);
     dispatcher_forget_strangers(d);
-    protocol_pipe_done(&d->pipe);
     if (d->event_fd >= 0)
         close(d->event_fd);
     pthread_mutex_destroy(&d->lock);
-    free(d->models);
+    workers_free(d);
     dispatcher_forecast_done(d);
-    free(d->tables);
     free(d->program);
     free(d);
 }
@@ -339,22 +370,18 @@ dn_status dispatcher_start(dispatcher **out, const dispatcher_options *options, 
         return dn_fail(error, DN_NO_MEMORY, "out of memory for the dispatcher");
     d->options = *options;
     d->daemon = getpid();
-    d->pid_fd = -1;
     d->rows_per_job = 8;
     atomic_store(&d->freeze_seconds, options->freeze_seconds > 0 ? options->freeze_seconds : DISPATCHER_FREEZE_SECONDS);
     d->files.images_fd = d->files.snapshots_fd = -1;
     d->inbox_tail = &d->inbox;
     pthread_mutex_init(&d->lock, NULL);
     pthread_mutex_init(&d->forecast_lock, NULL);
-    protocol_pipe_init(&d->pipe, -1);
     d->program = strdup(options->program ? options->program : "/proc/self/exe");
-    d->models = calloc(models_count(options->models) + 1, sizeof *d->models);
-    d->tables = calloc(models_count(options->models) + 1, sizeof *d->tables);
     d->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    dn_status status = DN_OK;
-    if (!d->program || !d->models || !d->tables)
+    dn_status status = workers_create(d, error);
+    if (status == DN_OK && !d->program)
         status = dn_fail(error, DN_NO_MEMORY, "out of memory for the dispatcher");
-    else if (d->event_fd < 0)
+    else if (status == DN_OK && d->event_fd < 0)
         status = dn_fail(error, DN_IO, "cannot make an eventfd: %s", strerror(errno));
     if (status == DN_OK)
         status = dispatcher_forecast_start(d, error);

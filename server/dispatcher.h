@@ -1,7 +1,7 @@
-/* The dispatcher: the daemon's side of the worker. One thread: claims jobs, feeds lanes to the worker process, hears its
- * reports, writes image files and their rows, publishes progress, restarts a worker that died or froze.
+/* The dispatcher: the daemon's side of the workers, one for each device. One thread: claims jobs, feeds lanes to the worker processes,
+ * hears their reports, writes image files and their rows, publishes progress, restarts a worker that died or froze.
  *
- * It owns the worker process and the socket pair; it never runs the engine. */
+ * It owns the worker processes and the socket pairs; it never runs the engine. All lanes of one job may run on different workers. */
 #ifndef SERVER_DISPATCHER_H
 #define SERVER_DISPATCHER_H
 
@@ -20,11 +20,11 @@ typedef struct dispatcher dispatcher;
 typedef struct dispatcher_options {
     const char *program;            /* path of denoised itself, for `denoised worker` (default /proc/self/exe) */
     const char *base_path;
-    unsigned threads;               /* of the worker; 0: all */
+    unsigned threads;               /* of each worker; 0: all */
     unsigned rows_max;              /* 0: chosen by the worker */
     batching batching;              /* when waiting images enter a running batch */
     double snapshot_every_seconds;  /* at least; 0: 5 */
-    uint64_t memory_limit;          /* bytes of all models in memory; 0: none */
+    uint64_t memory_limit;          /* bytes of all models in memory, of each worker; 0: none */
     bool preload;                   /* every model at the start */
     bool vae_tiling;                /* large latents are decoded in tiles */
     dn_precision precision;         /* of the denoisers */
@@ -46,16 +46,19 @@ void dispatcher_kick(dispatcher *d);                            /* something was
 /* A job was enqueued that is of no use after this moment (wall-clock milliseconds). */
 void dispatcher_deadline(dispatcher *d, int64_t at_ms);
 void dispatcher_cancel(dispatcher *d, const char *job_id);      /* after the store committed cancel_requested */
+/* Some worker is; reason: why none is. */
 bool dispatcher_worker_ready(dispatcher *d, char *reason, size_t reason_bytes);
-/* The worker, as an operator sees it. */
+/* A worker, as an operator sees it. */
 typedef struct dispatcher_worker {
     pid_t pid;                      /* 0: there is none at the moment */
     const char *state;              /* "starting", "loading", "ready", "draining", "gone" */
-    unsigned restarts;              /* workers started after the first */
+    const char *device;             /* its name: "cpu", "cuda:0" */
+    unsigned restarts;              /* processes started after the first */
     uint64_t resident_bytes;
     double cpu_seconds;             /* of this one */
 } dispatcher_worker;
-void dispatcher_get_worker(dispatcher *d, dispatcher_worker *out);
+unsigned dispatcher_worker_count(dispatcher *d);                /* at least 1; the one of device_fallback counts once it has been needed */
+void dispatcher_get_worker(dispatcher *d, unsigned index, dispatcher_worker *out);
 /* A queued job: n images, rows of each in a tick, cost and cost of what is before it in rows (api_request_cost). */
 typedef struct dispatcher_question {
     const char *model;

@@ -12,13 +12,28 @@
 #include "server/log.h"
 #include "server/urgency.h"
 
-/* Rows of the jobs here that a new one of this priority would not outrank. */
+/* Rows of the jobs here that a new one of this priority would not outrank. Suspects have a worker of their own. */
 static double rows_before(const dispatcher *d, size_t model_index, int priority)
 {
     double rows = 0;
     for (const running_job *job = d->jobs; job; job = job->next)
-        if (job->model_index == model_index && !urgency_outranks(priority, 0, job->job.priority, job_waited(job)))
+        if (job->model_index == model_index && !job->group && !urgency_outranks(priority, 0, job->job.priority, job_waited(job)))
             rows += (double)job->rows * (job_count_lanes(job, PLACE_WAITING) + job_count_lanes(job, PLACE_SENT));
+    return rows;
+}
+
+/* Rows of a tick of all workers that take the model's new jobs together, and what they may have beyond it. */
+static uint32_t rows_of_all(const dispatcher *d, size_t model_index, uint32_t *ahead)
+{
+    uint32_t rows = 0;
+    *ahead = 0;
+    for (unsigned i = 0; i < d->worker_count; i++) {
+        const worker_side *w = &d->workers[i];
+        if (!worker_takes(w, model_index) || worker_reserved(d, w))
+            continue;
+        rows += w->models[model_index].rows_max;
+        *ahead += worker_ahead(w->models[model_index].rows_max);
+    }
     return rows;
 }
 
@@ -55,7 +70,7 @@ void dispatcher_look_again(dispatcher *d)
 {
     d->next_claim = 0;
     for (size_t i = 0; i < models_count(d->options.models); i++)
-        d->models[i].no_jobs_until = 0;
+        d->no_jobs_until[i] = 0;
 }
 
 void dispatcher_staged(dispatcher *d, const store_request *request)
@@ -80,10 +95,11 @@ static double choose_models(dispatcher *d, int priority, double now)
     if (!dispatcher_any_ready(d))
         return 0;
     for (size_t i = 0; i < models_count(d->options.models) && count < WORKER_MODELS_MAX; i++) {
-        const uint32_t rows_max = d->models[i].rows_max;
-        const double target = d->models[i].failed ? 1 : rows_max + (rows_max / 4 > 2 ? rows_max / 4 : 2);
-        const double free_rows = target - rows_before(d, i, priority);
-        if ((!d->models[i].ready && !d->models[i].failed) || free_rows <= 0 || now < d->models[i].no_jobs_until)
+        uint32_t ahead;
+        const uint32_t rows_max = rows_of_all(d, i, &ahead);
+        const bool failed = dispatcher_model_failed(d, i);
+        const double free_rows = (failed ? 1 : rows_max + ahead) - rows_before(d, i, priority);
+        if ((!rows_max && !failed) || free_rows <= 0 || now < d->no_jobs_until[i])
             continue;
         d->claim_models[count++] = models_name(d->options.models, i);
         room += free_rows;
@@ -102,10 +118,11 @@ static double choose_urgent(dispatcher *d, int *priority, double now)
     return room;
 }
 
-static bool suspicion(const dispatcher *d)
+/* Whether some worker may take what is claimed. */
+static bool any_open(const dispatcher *d)
 {
-    for (const running_job *job = d->jobs; job; job = job->next)
-        if (job->group)
+    for (unsigned i = 0; i < d->worker_count; i++)
+        if (d->workers[i].pid && d->workers[i].hello && !worker_reserved(d, &d->workers[i]))
             return true;
     return false;
 }
@@ -117,7 +134,8 @@ void dispatcher_claim(dispatcher *d, double now)
         d->claim_again = d->claim_urgent = true;
         d->queue_moved = true;
     }
-    if (d->claiming || now < d->next_claim || !d->hello || suspicion(d))
+    dispatcher_choose_trial(d);
+    if (d->claiming || now < d->next_claim || !any_open(d))
         return;
     int priority = -API_PRIORITY_MAX;
     double room = choose_models(d, priority, now);
@@ -198,9 +216,10 @@ static void begin_job(dispatcher *d, running_job *job)
     }
     job->changed = true;
     job->ends_at = -1;
+    uint32_t ahead;
     job->had_room = job_waited(job) <= DISPATCHER_CLAIM_SECONDS &&
                     models_state(d->options.models, job->job.model, NULL, 0) == MODEL_READY &&
-                    2 * rows_before(d, job->model_index, -API_PRIORITY_MAX) <= d->models[job->model_index].rows_max;
+                    2 * rows_before(d, job->model_index, -API_PRIORITY_MAX) <= rows_of_all(d, job->model_index, &ahead);
     dispatcher_note_arrival(d, job);
     d->forecast_at = 0;
     d->rows_per_job += 0.2 * ((double)job->rows * job->n - d->rows_per_job);
@@ -237,7 +256,7 @@ static void note_empty(dispatcher *d, const store_request *request)
     for (const char *const *name = request->models; name && *name; name++) {
         const size_t i = model_index_of(d, *name);
         if (i < models_count(d->options.models))
-            d->models[i].no_jobs_until = until;
+            d->no_jobs_until[i] = until;
     }
 }
 

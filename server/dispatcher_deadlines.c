@@ -36,7 +36,7 @@ static double least_seconds(const dispatcher *d, const running_job *job)
         const uint32_t left = stands_where_told(job, lane) ? job_steps_left(job, lane) : 0;
         most = left > most ? left : most;
     }
-    return most * tick_table_seconds(&d->tables[job->model_index], job->rows);
+    return most * dispatcher_row_seconds(d, job->model_index, job->rows);
 }
 
 /* May free the job. */

@@ -25,6 +25,7 @@ dn_status dispatcher_forecast_start(dispatcher *d, dn_error *error)
         return dn_fail(error, DN_NO_MEMORY, "out of memory for the dispatcher");
     d->played = d->known + 1;
     d->known->model_count = d->played->model_count = (uint32_t)models_count(d->options.models);
+    d->known->worker_count = d->played->worker_count = d->worker_count;
     return DN_OK;
 }
 
@@ -36,10 +37,10 @@ void dispatcher_forecast_done(dispatcher *d)
 }
 
 /* One image at a time leaves no batch to forecast. */
-void dispatcher_forecast_table(dispatcher *d, size_t model, const tick_table *table, uint32_t rows_max)
+void dispatcher_forecast_table(dispatcher *d, const worker_side *w, size_t model, const tick_table *table, uint32_t rows_max)
 {
     pthread_mutex_lock(&d->forecast_lock);
-    forecast_set_model(d->known, (uint32_t)model, table, d->options.batching == BATCHING_SINGLE ? 1 : rows_max);
+    forecast_set_batch(d->known, w->index, (uint32_t)model, table, d->options.batching == BATCHING_SINGLE ? 1 : rows_max);
     pthread_mutex_unlock(&d->forecast_lock);
 }
 
@@ -67,12 +68,12 @@ void dispatcher_note_arrival(dispatcher *d, const running_job *job)
 }
 
 /* The table leaves stalls out, because they say nothing about the size of a batch; but whoever waits waits for them too. */
-void dispatcher_note_tick(dispatcher *d, const protocol_message *tick)
+void dispatcher_note_tick(dispatcher *d, worker_side *w, const protocol_message *tick)
 {
     const outstanding_lane *out = NULL;
     for (uint32_t i = 0; i < tick->lane_count && !(out && out->job); i++)
-        out = outstanding_find(d, protocol_lane_at(tick, i).lane);
-    const double now = dn_now_seconds(), expected = out && out->job ? tick_table_seconds(&d->tables[out->job->model_index], tick->rows) : 0;
+        out = outstanding_find(w, protocol_lane_at(tick, i).lane);
+    const double now = dn_now_seconds(), expected = out && out->job ? tick_table_seconds(&w->tables[out->job->model_index], tick->rows) : 0;
     if (!tick->rows || expected <= 0)
         return;
     arrivals *a = &d->arrivals[out->job->model_index];
@@ -116,10 +117,14 @@ static void set_arrivals(forecast_model *m, arrivals *a, double now)
 /* What is in use of it, which is little. */
 static void copy(forecast *to, const forecast *from)
 {
+    to->worker_count = from->worker_count;
     to->model_count = from->model_count;
     to->lane_count = from->lane_count;
     memcpy(to->models, from->models, from->model_count * sizeof from->models[0]);
     memcpy(to->lanes, from->lanes, from->lane_count * sizeof from->lanes[0]);
+    memcpy(to->out, from->out, sizeof to->out);
+    for (uint32_t w = 0; w < from->worker_count; w++)
+        memcpy(to->batches[w], from->batches[w], from->model_count * sizeof from->batches[w][0]);
 }
 
 static void add_lane(forecast *f, running_job *job, job_lane *lane)
@@ -132,6 +137,7 @@ static void add_lane(forecast *f, running_job *job, job_lane *lane)
                                         .rows = job->rows,
                                         .evaluations = left * job->evaluations_a_step,
                                         .running = lane->entered && lane->place == PLACE_SENT,
+                                        .worker = lane->place == PLACE_SENT ? lane->worker->index : 0,
                                         .priority = job->job.priority,
                                         .waited_seconds = job_waited(job)});
 }
@@ -158,6 +164,20 @@ static double job_ends(const forecast *f, const running_job *job, double now)
     return ends;
 }
 
+/* A worker that cannot be started counts for nothing, unless there is no other either: then what was known goes on to be said. The spare
+ * one counts while it is there. */
+static void set_workers(dispatcher *d)
+{
+    bool any = false;
+    for (unsigned i = 0; i < d->worker_count; i++) {
+        const worker_side *w = &d->workers[i];
+        d->known->out[i] = w->spare ? !w->pid || w->retiring : worker_hopeless(w);
+        any |= !d->known->out[i];
+    }
+    for (unsigned i = 0; !any && i < d->worker_count; i++)
+        d->known->out[i] = false;
+}
+
 void dispatcher_forecast_update(dispatcher *d, double now)
 {
     if (now - d->forecast_at < UPDATE_SECONDS)
@@ -165,6 +185,7 @@ void dispatcher_forecast_update(dispatcher *d, double now)
     d->forecast_at = now;
     pthread_mutex_lock(&d->forecast_lock);
     d->known->lane_count = 0;
+    set_workers(d);
     for (uint32_t i = 0; i < d->known->model_count; i++)
         set_arrivals(&d->known->models[i], &d->arrivals[i], now);
     for (running_job *job = d->jobs; job; job = job->next)
@@ -212,9 +233,9 @@ double dispatcher_queue_seconds(dispatcher *d, uint64_t cost)
     double seconds = -1;
     pthread_mutex_lock(&d->forecast_lock);
     for (uint32_t i = 0; i < d->known->model_count; i++) {
-        const forecast_model *m = &d->known->models[i];
-        if (m->rows_max && m->seconds[m->rows_max] > 0)
-            seconds = fmax(seconds, (double)cost * m->seconds[m->rows_max] / m->rows_max);
+        const double rate = forecast_rate(d->known, i), slowness = d->known->models[i].slowness;
+        if (rate > 0)
+            seconds = fmax(seconds, (double)cost / rate / (slowness > 0 ? slowness : 1));
     }
     pthread_mutex_unlock(&d->forecast_lock);
     return seconds;

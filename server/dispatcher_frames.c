@@ -1,4 +1,4 @@
-/* What the worker says, and what follows from it: descriptions, ticks, previews, snapshots, images, ends of lanes.
+/* What a worker says, and what follows from it: descriptions, ticks, previews, snapshots, images, ends of lanes.
  *
  * Invariant: a message about a lane that is no longer outstanding is ignored (it was cancelled meanwhile); a message that only this
  * side sends, or that breaks the protocol, ends the worker. */
@@ -12,15 +12,15 @@
 #include "server/fault.h"
 #include "server/log.h"
 
-static dn_status hear_hello(dispatcher *d, const protocol_message *m, dn_error *error)
+static dn_status hear_hello(dispatcher *d, worker_side *w, const protocol_message *m, dn_error *error)
 {
     if (m->state != PROTOCOL_VERSION)
         return dn_fail(error, DN_INVALID, "it speaks version %u of the protocol, not %u", m->state, PROTOCOL_VERSION);
     fault_point("worker_greeted");
-    d->hello = true;
-    d->credit = m->credit < WORKER_CREDIT ? m->credit : WORKER_CREDIT;
-    atomic_store(&d->worker_up, true);
-    metrics_set(d->options.metrics, METRIC_WORKERS, 1);
+    w->hello = true;
+    w->credit = m->credit < WORKER_CREDIT ? m->credit : WORKER_CREDIT;
+    atomic_store(&w->up, true);
+    dispatcher_show_workers(d);
     return DN_OK;
 }
 
@@ -36,18 +36,19 @@ static void keep_description(dispatcher *d, const char *name, protocol_bytes jso
 }
 
 /* Once said, it holds until the worker is gone: a model that comes back later makes nobody unready. */
-static void settle(dispatcher *d)
+static void settle(dispatcher *d, worker_side *w)
 {
     const size_t count = d->options.preload ? models_count(d->options.models) : 1;
     size_t known = 0;
-    while (known < count && (d->models[known].ready || d->models[known].failed))
+    while (known < count && (w->models[known].ready || w->models[known].failed))
         known++;
+    atomic_store(&w->useless, w->models[0].failed); /* before it counts as settled */
     if (known == count)
-        atomic_store(&d->settled, true);
+        atomic_store(&w->settled, true);
 }
 
 /* Described: it takes lanes, which wait in the worker while it is loaded. */
-static dn_status model_known(dispatcher *d, size_t index, const protocol_message *m, dn_error *error)
+static dn_status model_known(dispatcher *d, worker_side *w, size_t index, const protocol_message *m, dn_error *error)
 {
     const char *name = models_name(d->options.models, index);
     api_model *model = NULL;
@@ -60,11 +61,16 @@ static dn_status model_known(dispatcher *d, size_t index, const protocol_message
     }
     if (models_describe(d->options.models, model))
         keep_description(d, name, m->data);
-    models_set_state(d->options.models, name, m->state == PROTOCOL_MODEL_READY ? MODEL_READY : MODEL_UNLOADED, NULL);
-    d->models[index] = (worker_side_model){.ready = true, .rows_max = m->rows < 2 ? 2 : m->rows};
-    settle(d);
-    d->ever_ready = true;
-    d->backoff = 0;
+    worker_side_model *said = &w->models[index];
+    *said = (worker_side_model){.told = true,
+                                .state = m->state == PROTOCOL_MODEL_READY ? MODEL_READY : MODEL_UNLOADED,
+                                .ready = true,
+                                .rows_max = m->rows < 2 ? 2 : m->rows,
+                                .bytes = m->bytes,
+                                .batch_rows = m->state == PROTOCOL_MODEL_READY ? said->batch_rows : 0,
+                                .described = models_lookup(d->options.models, name)};
+    settle(d, w);
+    w->ever_ready = true;
     dispatcher_look_again(d);
     return DN_OK;
 }
@@ -79,7 +85,7 @@ static size_t index_named(const dispatcher *d, char name[65], const protocol_mes
     return index;
 }
 
-static dn_status hear_table(dispatcher *d, const protocol_message *m, dn_error *error)
+static dn_status hear_table(dispatcher *d, worker_side *w, const protocol_message *m, dn_error *error)
 {
     char name[65];
     tick_table table;
@@ -87,40 +93,60 @@ static dn_status hear_table(dispatcher *d, const protocol_message *m, dn_error *
     if (index == models_count(d->options.models) || m->rows < 1 || m->rows > DN_BATCH_ROWS_MAX ||
         !tick_table_unpack(&table, m->data.bytes, m->data.count))
         return dn_fail(error, DN_INVALID, "what it says of ticks makes no sense");
-    d->tables[index] = table;
-    d->models[index].rows_max = m->rows < 2 ? 2 : m->rows;
-    dispatcher_forecast_table(d, index, &table, m->rows);
-    models_set_batch(d->options.models, name, &table, m->rows);
+    w->tables[index] = table;
+    w->models[index].rows_max = m->rows < 2 ? 2 : m->rows;
+    w->models[index].batch_rows = m->rows;
+    dispatcher_forecast_table(d, w, index, &table, m->rows);
+    dispatcher_show_model(d, index);
     return DN_OK;
 }
 
-static dn_status hear_model(dispatcher *d, const protocol_message *m, dn_error *error)
+static void model_failed(dispatcher *d, worker_side *w, size_t index, const protocol_message *m)
 {
-    char name[65], cause[256];
+    worker_side_model *said = &w->models[index];
+    *said = (worker_side_model){.told = true, .state = MODEL_FAILED, .failed = true, .bytes = m->bytes};
+    protocol_copy_text(said->cause, sizeof said->cause, m->data);
+    settle(d, w);
+    dispatcher_look_again(d);
+    log_say(LOG_ERROR, "dispatcher", "model %s cannot be loaded%s%s: %s", models_name(d->options.models, index),
+            d->options.device_count > 1 ? " on " : "", d->options.device_count > 1 ? w->device : "", said->cause);
+}
+
+static dn_status hear_model(dispatcher *d, worker_side *w, const protocol_message *m, dn_error *error)
+{
+    char name[65];
+    dn_status status = DN_OK;
     const size_t index = index_named(d, name, m);
-    if (m->state != PROTOCOL_MODEL_READY)
-        models_set_batch(d->options.models, name, NULL, 0);
-    models_set_bytes(d->options.models, name, m->bytes);
     if (index == models_count(d->options.models))
         return dn_fail(error, DN_INVALID, "it has a model that it was not given");
+    worker_side_model *said = &w->models[index];
     switch (m->state) {
     case PROTOCOL_MODEL_LOADING:
-        models_set_state(d->options.models, name, MODEL_LOADING, NULL);
-        return DN_OK;
+        said->told = true;
+        said->state = MODEL_LOADING;
+        said->bytes = m->bytes;
+        said->batch_rows = 0;
+        break;
     case PROTOCOL_MODEL_READY:
     case PROTOCOL_MODEL_UNLOADED:
-        return model_known(d, index, m, error);
+        status = model_known(d, w, index, m, error);
+        break;
     case PROTOCOL_MODEL_FAILED:
-        protocol_copy_text(cause, sizeof cause, m->data);
-        models_set_state(d->options.models, name, MODEL_FAILED, cause);
-        d->models[index] = (worker_side_model){.failed = true};
-        settle(d);
-        dispatcher_look_again(d);
-        log_say(LOG_ERROR, "dispatcher", "model %s cannot be loaded: %s", name, cause);
-        return DN_OK;
+        model_failed(d, w, index, m);
+        break;
     default:
         return dn_fail(error, DN_INVALID, "a model is in state %u", m->state);
     }
+    if (status == DN_OK)
+        dispatcher_show_model(d, index);
+    return status;
+}
+
+/* The worker is about to end. What it had goes on elsewhere, or on its successor. */
+static void hear_lost(worker_side *w, const protocol_message *m)
+{
+    w->device_lost = true;
+    protocol_copy_text(w->lost_by, sizeof w->lost_by, m->text);
 }
 
 static void set_steps(dispatcher *d, const outstanding_lane *out, uint32_t done, uint32_t total)
@@ -135,27 +161,27 @@ static void set_steps(dispatcher *d, const outstanding_lane *out, uint32_t done,
     out->job->changed = true;
 }
 
-static void hear_tick(dispatcher *d, const protocol_message *m)
+static void hear_tick(dispatcher *d, worker_side *w, const protocol_message *m)
 {
     metrics *counted = d->options.metrics;
     metrics_add(counted, METRIC_TICKS, 1);
     metrics_add(counted, METRIC_ROWS, m->rows);
     metrics_observe(counted, METRIC_TICK_SECONDS, m->seconds);
     metrics_observe(counted, METRIC_TICK_ROWS, m->rows);
-    dispatcher_note_tick(d, m);
-    if (m->seconds > d->slowest_tick)
-        d->slowest_tick = m->seconds;
+    dispatcher_note_tick(d, w, m);
+    if (m->seconds > w->slowest_tick)
+        w->slowest_tick = m->seconds;
     for (uint32_t i = 0; i < m->lane_count; i++) {
         const protocol_tick_lane tick = protocol_lane_at(m, i);
-        const outstanding_lane *out = outstanding_find(d, tick.lane);
+        const outstanding_lane *out = outstanding_find(w, tick.lane);
         if (out && out->job)
             set_steps(d, out, tick.steps_done, tick.steps_total);
     }
 }
 
-static void hear_admitted(dispatcher *d, const protocol_message *m)
+static void hear_admitted(dispatcher *d, worker_side *w, const protocol_message *m)
 {
-    const outstanding_lane *out = outstanding_find(d, m->lane);
+    const outstanding_lane *out = outstanding_find(w, m->lane);
     if (!out || !out->job)
         return;
     fault_point("lane_admitted");
@@ -179,9 +205,9 @@ static void hear_admitted(dispatcher *d, const protocol_message *m)
     }
 }
 
-static void hear_aside(dispatcher *d, const protocol_message *m)
+static void hear_aside(dispatcher *d, worker_side *w, const protocol_message *m)
 {
-    const outstanding_lane *out = outstanding_find(d, m->lane);
+    const outstanding_lane *out = outstanding_find(w, m->lane);
     metrics_add(d->options.metrics, METRIC_LANES_SET_ASIDE, 1);
     if (!out || !out->job)
         return;
@@ -189,9 +215,9 @@ static void hear_aside(dispatcher *d, const protocol_message *m)
     out->job->lanes[out->index].entered = false;
 }
 
-static void hear_snapshot(dispatcher *d, const protocol_message *m)
+static void hear_snapshot(dispatcher *d, worker_side *w, const protocol_message *m)
 {
-    const outstanding_lane *out = outstanding_find(d, m->lane);
+    const outstanding_lane *out = outstanding_find(w, m->lane);
     if (!out || !out->job || out->job->lanes[out->index].place != PLACE_SENT)
         return;
     char name[SNAPSHOT_NAME_BYTES];
@@ -201,8 +227,10 @@ static void hear_snapshot(dispatcher *d, const protocol_message *m)
     files_write_snapshot(&d->files, name, file, count);
 }
 
-static void fill_image(store_request *request, const running_job *job, const outstanding_lane *out, const protocol_message *m)
+static void fill_image(store_request *request, const running_job *job, const outstanding_lane *out, const worker_side *w,
+                       const protocol_message *m)
 {
+    const api_model *made_by = w->models[job->model_index].described; /* devices, and so builds, differ between workers */
     snprintf(request->id, sizeof request->id, "%s", job->job.id);
     request->token = job->job.token;
     request->image.index = out->index;
@@ -216,17 +244,17 @@ static void fill_image(store_request *request, const running_job *job, const out
     view->evaluations = m->steps_done;
     dn_sha256_hex(view->sha256, m->sha256);
     dn_sha256_hex(view->pixels_sha256, m->pixels_sha256);
-    if (job->model) {
-        memcpy(view->device, job->model->device, sizeof view->device);
-        memcpy(view->build, job->model->build, sizeof view->build);
+    if (made_by) {
+        memcpy(view->device, made_by->device, sizeof view->device);
+        memcpy(view->build, made_by->build, sizeof view->build);
     }
 }
 
 /* To the files thread, then the store; an image nobody wants any more is only acknowledged. One that is not what the worker hashed ends
  * the worker: nothing that it says can be believed. */
-static dn_status hear_image(dispatcher *d, const protocol_message *m, dn_error *error)
+static dn_status hear_image(dispatcher *d, worker_side *w, const protocol_message *m, dn_error *error)
 {
-    outstanding_lane *out = outstanding_find(d, m->lane);
+    outstanding_lane *out = outstanding_find(w, m->lane);
     unsigned char hash[32];
     if (!out)
         return DN_OK;
@@ -247,7 +275,7 @@ static dn_status hear_image(dispatcher *d, const protocol_message *m, dn_error *
         return DN_OK;
     }
     fault_point("image_heard");
-    fill_image(item->request, job, out, m);
+    fill_image(item->request, job, out, w, m);
     item->request->base_path = d->options.base_path;
     item->lane = m->lane;
     memcpy(png, m->data.bytes, m->data.count);
@@ -259,36 +287,36 @@ static dn_status hear_image(dispatcher *d, const protocol_message *m, dn_error *
     return DN_OK;
 }
 
-static void hear_preview(dispatcher *d, const protocol_message *m)
+static void hear_preview(dispatcher *d, worker_side *w, const protocol_message *m)
 {
-    const outstanding_lane *out = outstanding_find(d, m->lane);
+    const outstanding_lane *out = outstanding_find(w, m->lane);
     if (out && out->job && out->job->end == END_NONE)
         hub_preview(d->options.hub, out->job->job.id, out->index, m->steps_done, m->steps_total, m->width, m->height, m->data.bytes,
                     m->data.count);
 }
 
 /* The worker holds nothing of this lane any more. */
-static running_job *lane_came_back(dispatcher *d, uint64_t number)
+static running_job *lane_came_back(worker_side *w, uint64_t number)
 {
-    outstanding_lane *out = outstanding_find(d, number);
+    outstanding_lane *out = outstanding_find(w, number);
     running_job *job = out ? out->job : NULL;
     if (job && job->lanes[out->index].place == PLACE_SENT)
         job->lanes[out->index].place = PLACE_WAITING;
     if (out)
-        outstanding_remove(d, out);
+        outstanding_remove(w, out);
     return job;
 }
 
-static void hear_gone(dispatcher *d, const protocol_message *m)
+static void hear_gone(dispatcher *d, worker_side *w, const protocol_message *m)
 {
-    running_job *job = lane_came_back(d, m->lane);
+    running_job *job = lane_came_back(w, m->lane);
     if (job)
         job_try_end(d, job);
 }
 
-static void hear_failed(dispatcher *d, const protocol_message *m)
+static void hear_failed(dispatcher *d, worker_side *w, const protocol_message *m)
 {
-    running_job *job = lane_came_back(d, m->lane);
+    running_job *job = lane_came_back(w, m->lane);
     if (!job)
         return;
     char cause[512];
@@ -303,40 +331,43 @@ static void hear_failed(dispatcher *d, const protocol_message *m)
         job_try_end(d, job);
 }
 
-static dn_status hear(dispatcher *d, const protocol_message *m, dn_error *error)
+static dn_status hear(dispatcher *d, worker_side *w, const protocol_message *m, dn_error *error)
 {
     switch (m->type) {
     case PROTOCOL_HELLO:
-        return hear_hello(d, m, error);
+        return hear_hello(d, w, m, error);
     case PROTOCOL_MODEL:
-        return hear_model(d, m, error);
+        return hear_model(d, w, m, error);
     case PROTOCOL_TABLE:
-        return hear_table(d, m, error);
+        return hear_table(d, w, m, error);
     case PROTOCOL_ADMITTED:
-        hear_admitted(d, m);
+        hear_admitted(d, w, m);
         return DN_OK;
     case PROTOCOL_ASIDE:
-        hear_aside(d, m);
+        hear_aside(d, w, m);
         return DN_OK;
     case PROTOCOL_TICK:
-        hear_tick(d, m);
+        hear_tick(d, w, m);
         return DN_OK;
     case PROTOCOL_PREVIEW:
-        hear_preview(d, m);
+        hear_preview(d, w, m);
         return DN_OK;
     case PROTOCOL_SNAPSHOT:
-        hear_snapshot(d, m);
+        hear_snapshot(d, w, m);
         return DN_OK;
     case PROTOCOL_IMAGE:
-        return hear_image(d, m, error);
+        return hear_image(d, w, m, error);
     case PROTOCOL_GONE:
-        hear_gone(d, m);
+        hear_gone(d, w, m);
         return DN_OK;
     case PROTOCOL_FAILED:
-        hear_failed(d, m);
+        hear_failed(d, w, m);
         return DN_OK;
     case PROTOCOL_DRAINED:
-        d->worker_drained = true;
+        w->let_go = true;
+        return DN_OK;
+    case PROTOCOL_LOST:
+        hear_lost(w, m);
         return DN_OK;
     case PROTOCOL_ALIVE:
         return DN_OK;
@@ -345,18 +376,18 @@ static dn_status hear(dispatcher *d, const protocol_message *m, dn_error *error)
     }
 }
 
-dn_status dispatcher_read_frames(dispatcher *d, dn_error *error)
+dn_status dispatcher_read_frames(dispatcher *d, worker_side *w, dn_error *error)
 {
-    dn_status status = protocol_fill(&d->pipe, error);
+    dn_status status = protocol_fill(&w->pipe, error);
     for (bool got = true; status == DN_OK && got;) {
         protocol_message m;
-        status = protocol_receive(&d->pipe, &m, &got, error);
+        status = protocol_receive(&w->pipe, &m, &got, error);
         if (status != DN_OK || !got)
             break;
-        d->last_heard = dn_now_seconds();
-        status = hear(d, &m, error);
+        w->last_heard = dn_now_seconds();
+        status = hear(d, w, &m, error);
     }
-    metrics_set(d->options.metrics, METRIC_LANES_RUNNING, d->outstanding_count);
+    dispatcher_show_workers(d);
     return status;
 }
 
@@ -375,7 +406,7 @@ static void watch(dispatcher *d, running_job *job, double now)
             continue;
         lane->watched = wanted;
         const protocol_message m = {.type = PROTOCOL_WATCH, .lane = lane->number, .state = wanted};
-        worker_tell(d, &m);
+        worker_tell(lane->worker, &m);
     }
 }
 

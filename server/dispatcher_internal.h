@@ -1,8 +1,8 @@
 /* The parts of the dispatcher, for its own files only. Everything belongs to the dispatcher's thread except where a comment
  * says otherwise.
  *
- * A job is ACTIVE until something ends it here: then its lanes are called back from the worker, and once none is out, one store
- * request says what became of it. A lane waits, is sent, is being stored, is done. */
+ * A job is ACTIVE until something ends it here: then its lanes are called back from the workers, and once none is out, one store
+ * request says what became of it. A lane waits, is sent to one of the workers, is being stored, is done. */
 #ifndef SERVER_DISPATCHER_INTERNAL_H
 #define SERVER_DISPATCHER_INTERNAL_H
 
@@ -26,7 +26,10 @@
 #define DISPATCHER_CLAIM_SECONDS 1.0 /* an empty queue is looked at again, if nobody says that it filled */
 #define DISPATCHER_CLAIM_MAX 16u
 #define DISPATCHER_DRAIN_SECONDS 10.0 /* a worker that cannot let go in this time is ended */
+#define DISPATCHER_BACKOFF_SECONDS 0.25 /* before a worker that was of no use is started again; twice as long each time */
 #define DISPATCHER_BACKOFF_MAX_SECONDS 5.0
+#define DISPATCHER_DEVICE_LEAST_SECONDS 1.0 /* a worker that loses its device sooner was of no use */
+#define DISPATCHER_HOPELESS_STARTS 3u /* starts in a row that came to nothing: nobody waits for that worker any more */
 #define DISPATCHER_REFUSALS_MAX 60u /* times an image is offered to a full disk, one second apart */
 #define SNAPSHOT_NAME_BYTES 64
 
@@ -97,7 +100,8 @@ typedef struct job_lane {
     uint32_t steps_done, steps_total;
     uint32_t played; /* its place in the forecast; UINT32_MAX: none */
     double made_at; /* when its last tick was heard of; 0: not yet */
-    uint64_t number; /* while SENT or STORING: the worker's name for it */
+    struct worker_side *worker; /* while SENT: who has it */
+    uint64_t number; /* while SENT or STORING: the worker's name for it; no two workers have the same */
 } job_lane;
 
 typedef enum job_end { END_NONE, END_CANCELED, END_FAILED, END_REQUEUED, END_DROPPED } job_end;
@@ -130,11 +134,46 @@ typedef struct outstanding_lane {
     uint32_t index;
 } outstanding_lane;
 
+/* What a worker says of a model. */
 typedef struct worker_side_model {
+    bool told; /* anything: the next two hold */
+    model_state state;
+    char cause[256]; /* FAILED */
     bool ready, failed; /* ready: it takes lanes, whether it is in memory or not */
     uint32_t rows_max;
-    double no_jobs_until; /* no job waited for it when it was last asked for: until then nobody asks, but after a word of new ones */
+    uint32_t batch_rows; /* the same while it is in memory and has a table of ticks; else 0 */
+    uint64_t bytes;
+    const api_model *described; /* of the registry */
 } worker_side_model;
+
+/* One worker: its process, and what it says of itself. Several differ in their device alone. */
+typedef struct worker_side {
+    unsigned index; /* its name: "worker 0" */
+    const char *device;
+    bool spare; /* on the CPU, and only while none of the others can be started */
+    bool retiring; /* the spare one, now that another is there: it ends what it has */
+    pid_t pid; /* 0: none */
+    int pid_fd;
+    protocol_pipe pipe;
+    bool hello, ever_ready, let_go; /* let_go: it holds no lanes, as a drain asks */
+    bool message_lost; /* one to the worker could not be sent: the two sides no longer agree */
+    bool device_lost; /* lost_by is what it said of it */
+    char lost_by[192]; /* how the last process ended: "signal 9" */
+    uint32_t credit;
+    double started, last_heard, last_ping, last_checked, respawn_at, backoff;
+    double slowest_tick;
+    unsigned starts, failures; /* failures: starts in a row that came to nothing */
+    worker_side_model *models; /* [models_count] */
+    tick_table *tables; /* [models_count]: what it says of ticks; kept over its processes */
+    outstanding_lane outstanding[WORKER_CREDIT];
+    uint32_t outstanding_count;
+    atomic_bool up;
+    atomic_bool settled; /* the default model, with preload every one, has been loaded or has failed since the process started */
+    atomic_bool useless; /* the default model has failed there */
+    pid_t shown_pid; /* with the dispatcher's lock, as the next two: until it is waited for, so that the number is nobody else's; 0: none */
+    unsigned shown_starts;
+    char lost_why[256]; /* why there is no process; "": there has been no reason yet */
+} worker_side;
 
 /* How far an image had come when its worker was lost. */
 #define DISPATCHER_REACHED_MAX 512u
@@ -161,14 +200,10 @@ struct dispatcher {
     pid_t daemon;
     files_thread files;
 
-    pthread_mutex_t lock; /* the next five */
+    pthread_mutex_t lock; /* the next two, and what is shown of workers */
     pending *inbox, **inbox_tail;
-    pid_t shown_pid; /* of the worker until it is waited for, so that the number is nobody else's; 0: none */
-    unsigned shown_starts;
-    char lost_why[192]; /* why there is no worker; "": there has been no reason yet */
 
-    atomic_bool settled; /* the default model, with preload every one, has been loaded or has failed since the worker started */
-    atomic_bool kicked, stop, hurry, drained, worker_up, store_gone;
+    atomic_bool kicked, stop, hurry, drained, store_gone;
     atomic_bool draining;
     _Atomic double drain_deadline; /* monotonic */
     _Atomic int64_t next_due_ms; /* deadlines and ends of delays of queued jobs, wall clock; INT64_MAX: none known. 0 at the start: to be asked */
@@ -177,28 +212,19 @@ struct dispatcher {
     arrivals *arrivals; /* [models_count] */
     double forecast_at;
 
-    /* the worker */
-    pid_t pid; /* 0: none */
-    int pid_fd;
-    protocol_pipe pipe;
-    bool hello, ever_ready, drain_sent, worker_drained;
-    char lost_by[24]; /* how the last worker ended: "signal 9" */
-    bool message_lost; /* one to the worker could not be sent: the two sides no longer agree */
-    uint32_t credit;
-    double started, last_heard, last_ping, last_checked, respawn_at, backoff, drain_sent_at;
-    double slowest_tick;
+    worker_side *workers; /* [worker_count]; the last may be the spare one */
+    unsigned worker_count;
+    worker_side *trial; /* on which suspects run, a group alone; NULL: there are none */
+    bool drain_sent;
+    double drain_sent_at;
     _Atomic double freeze_seconds; /* of the options; tests change it for the one worker that they freeze */
-    worker_side_model *models; /* [models_count] */
-    tick_table *tables; /* [models_count]: what the worker says of ticks; kept over workers */
-    unsigned starts;
+    double *no_jobs_until; /* [models_count]: no job waited for it when it was last asked for: until then nobody asks, but after a word of new ones */
     reached_lane reached[DISPATCHER_REACHED_MAX]; /* the newest overwrite the oldest */
     uint64_t reached_count;
 
     /* jobs */
     running_job *jobs;
     uint64_t next_number;
-    outstanding_lane outstanding[WORKER_CREDIT];
-    uint32_t outstanding_count;
     unsigned next_group;
     unsigned store_pending; /* results on their way, the files thread included */
     pending *deferred;
@@ -232,9 +258,9 @@ void dispatcher_forget_strangers(dispatcher *d);
 /* dispatcher_forecast.c */
 dn_status dispatcher_forecast_start(dispatcher *d, dn_error *error);
 void dispatcher_forecast_done(dispatcher *d);
-void dispatcher_forecast_table(dispatcher *d, size_t model, const tick_table *table, uint32_t rows_max);
+void dispatcher_forecast_table(dispatcher *d, const worker_side *w, size_t model, const tick_table *table, uint32_t rows_max);
 void dispatcher_forecast_update(dispatcher *d, double now);
-void dispatcher_note_tick(dispatcher *d, const protocol_message *tick);
+void dispatcher_note_tick(dispatcher *d, worker_side *w, const protocol_message *tick);
 void dispatcher_note_arrival(dispatcher *d, const running_job *job);
 void dispatcher_note_admitted(dispatcher *d, const running_job *job);
 void dispatcher_note_stored(dispatcher *d, const running_job *job, uint32_t index);
@@ -254,30 +280,47 @@ void job_end_with(dispatcher *d, running_job *job, job_end end, const char *code
 void job_try_end(dispatcher *d, running_job *job);
 void job_remove(dispatcher *d, running_job *job, bool ended);
 uint64_t job_steps_done(const running_job *job); /* of all its lanes */
+bool job_is_at(const running_job *job, const worker_side *w); /* it has lanes there */
+outstanding_lane *outstanding_find(worker_side *w, uint64_t number);
+void outstanding_remove(worker_side *w, outstanding_lane *lane);
+void dispatcher_acknowledge(dispatcher *d, uint64_t number);
 
 /* dispatcher_log.c: lines of the log about jobs (job_log_ended: dispatcher.h) */
 void job_log_started(const running_job *job);
 void job_log_requeued(const running_job *job);
-bool dispatcher_any_ready(const dispatcher *d); /* some model can be computed with */
+
+/* dispatcher_feed.c */
+unsigned dispatcher_group(const dispatcher *d); /* of suspects whose turn it is; 0: nobody is suspected */
+void dispatcher_choose_trial(dispatcher *d); /* where suspects run, if there are any */
 void dispatcher_feed(dispatcher *d);
-void dispatcher_suspect(dispatcher *d); /* the worker died: who did it? */
-outstanding_lane *outstanding_find(dispatcher *d, uint64_t number);
-void outstanding_remove(dispatcher *d, outstanding_lane *lane);
-void dispatcher_acknowledge(dispatcher *d, uint64_t number);
+void dispatcher_suspect(dispatcher *d, worker_side *w); /* it died: who did it? */
+
+/* dispatcher_workers.c: what all workers together can do */
+bool worker_takes(const worker_side *w, size_t model); /* it computes lanes of the model, or will in a moment */
+bool worker_hopeless(const worker_side *w); /* nobody waits for it */
+bool worker_reserved(const dispatcher *d, const worker_side *w); /* for suspects: nothing else goes there */
+uint32_t worker_ahead(uint32_t rows_max); /* rows that a worker may have beyond those of a tick */
+bool dispatcher_takes(const dispatcher *d, size_t model); /* some worker does */
+bool dispatcher_model_failed(const dispatcher *d, size_t model); /* no worker will ever take it as things are */
+bool dispatcher_any_ready(const dispatcher *d); /* some model can be computed with */
+double dispatcher_row_seconds(const dispatcher *d, size_t model, uint32_t rows); /* of a tick where it is fastest; 0: not known */
+bool dispatcher_show_model(dispatcher *d, size_t model); /* tells the registry what workers say of it; false: none says anything */
+void dispatcher_show_workers(dispatcher *d); /* gauges */
 
 /* dispatcher_frames.c */
-dn_status dispatcher_read_frames(dispatcher *d, dn_error *error);
+dn_status dispatcher_read_frames(dispatcher *d, worker_side *w, dn_error *error);
 void dispatcher_publish_progress(dispatcher *d, double now);
 
 /* dispatcher_redone.c: steps that are made twice */
-void dispatcher_note_reached(dispatcher *d, const running_job *job); /* its worker is lost: of the lanes that it had */
+void dispatcher_note_reached(dispatcher *d, const running_job *job, const worker_side *w); /* it is lost: of the lanes that it had */
 void dispatcher_note_redone(dispatcher *d, const char *job_id, uint32_t index, uint32_t resumed_at); /* it entered a batch there */
 
 /* dispatcher_worker.c */
-void worker_start(dispatcher *d, double now);
-void worker_lost(dispatcher *d, const char *why, bool blame); /* ends the process if it still runs */
-void worker_check(dispatcher *d, double now);
-void worker_stop(dispatcher *d);
-void worker_tell(dispatcher *d, const protocol_message *message); /* a broken pipe is noticed by the next read */
+dn_status workers_create(dispatcher *d, dn_error *error);
+void workers_free(dispatcher *d);
+void worker_lost(dispatcher *d, worker_side *w, const char *why, bool blame); /* ends the process if it still runs */
+void worker_check(dispatcher *d, worker_side *w, double now);
+void worker_stop(dispatcher *d, worker_side *w);
+void worker_tell(worker_side *w, const protocol_message *message); /* a broken pipe is noticed by the next read */
 
 #endif

@@ -7,10 +7,10 @@
 
 #include "server/dispatcher_internal.h"
 
-void dispatcher_note_reached(dispatcher *d, const running_job *job)
+void dispatcher_note_reached(dispatcher *d, const running_job *job, const worker_side *w)
 {
     for (uint32_t i = 0; i < job->n; i++) {
-        if (job->lanes[i].place != PLACE_SENT || !job->lanes[i].steps_done)
+        if (job->lanes[i].place != PLACE_SENT || job->lanes[i].worker != w || !job->lanes[i].steps_done)
             continue;
         reached_lane *lane = &d->reached[d->reached_count++ % DISPATCHER_REACHED_MAX];
         *lane = (reached_lane){.index = i, .steps = job->lanes[i].steps_done};

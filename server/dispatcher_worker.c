@@ -1,9 +1,10 @@
-/* The worker process, seen from the daemon: started, watched, ended, started again.
+/* A worker process, seen from the daemon: started, watched, ended, started again.
  *
- * Invariant: at most one worker lives; nothing but its socket is inherited by it (every other descriptor is close-on-exec, the lock
+ * Invariant: at most one process lives for each worker; nothing but its socket is inherited by it (every other descriptor is close-on-exec, the lock
  * of the data directory among them); when worker_lost returns, the process has been waited for. */
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -23,42 +24,92 @@
 
 enum { WORKER_FD = 3, FIXED_ARGUMENTS = 32 };
 
-void worker_tell(dispatcher *d, const protocol_message *message)
+void worker_tell(worker_side *w, const protocol_message *message)
 {
     dn_error error;
-    if (!d->pid || d->message_lost || protocol_send(&d->pipe, message, &error) == DN_OK)
+    if (!w->pid || w->message_lost || protocol_send(&w->pipe, message, &error) == DN_OK)
         return;
     log_say(LOG_ERROR, "dispatcher", "%s", error.message);
-    d->message_lost = true;
+    w->message_lost = true;
 }
 
-static void show(dispatcher *d, pid_t pid)
+static void show(dispatcher *d, worker_side *w, pid_t pid)
 {
     pthread_mutex_lock(&d->lock);
-    d->shown_pid = pid;
-    d->shown_starts = d->starts;
+    w->shown_pid = pid;
+    w->shown_starts = w->starts;
     pthread_mutex_unlock(&d->lock);
 }
 
-void dispatcher_get_worker(dispatcher *d, dispatcher_worker *out)
+unsigned dispatcher_worker_count(dispatcher *d)
+{
+    const worker_side *last = &d->workers[d->worker_count - 1];
+    pthread_mutex_lock(&d->lock);
+    const bool unused = last->spare && !last->shown_starts;
+    pthread_mutex_unlock(&d->lock);
+    return d->worker_count - unused;
+}
+
+void dispatcher_get_worker(dispatcher *d, unsigned index, dispatcher_worker *out)
 {
     process_usage usage = {0};
+    worker_side *w = &d->workers[index];
     pthread_mutex_lock(&d->lock);
-    const pid_t pid = d->shown_pid;
-    const unsigned starts = d->shown_starts;
+    const pid_t pid = w->shown_pid;
+    const unsigned starts = w->shown_starts;
     if (pid)
         process_usage_read(&usage, pid);
     pthread_mutex_unlock(&d->lock);
-    const char *state = !pid                          ? "gone"
-                        : !atomic_load(&d->worker_up) ? "starting"
-                        : atomic_load(&d->draining)   ? "draining"
-                        : !atomic_load(&d->settled)   ? "loading"
-                                                      : "ready";
+    const char *state = !pid                        ? "gone"
+                        : !atomic_load(&w->up)      ? "starting"
+                        : atomic_load(&d->draining) ? "draining"
+                        : !atomic_load(&w->settled) ? "loading"
+                                                    : "ready";
     *out = (dispatcher_worker){.pid = pid,
                                .state = state,
+                               .device = w->device,
                                .restarts = starts ? starts - 1 : 0,
                                .resident_bytes = usage.resident_bytes,
                                .cpu_seconds = usage.cpu_seconds};
+}
+
+/* ---- All of them */
+
+static dn_status init_worker(dispatcher *d, unsigned index, dn_error *error)
+{
+    const dispatcher_options *o = &d->options;
+    worker_side *w = &d->workers[index];
+    w->index = index;
+    w->spare = o->device_count && index == o->device_count;
+    w->device = index < o->device_count ? o->devices[index] : "cpu";
+    w->pid_fd = -1;
+    protocol_pipe_init(&w->pipe, -1);
+    w->models = calloc(models_count(o->models) + 1, sizeof *w->models);
+    w->tables = calloc(models_count(o->models) + 1, sizeof *w->tables);
+    return w->models && w->tables ? DN_OK : dn_fail(error, DN_NO_MEMORY, "out of memory for the dispatcher");
+}
+
+dn_status workers_create(dispatcher *d, dn_error *error)
+{
+    const dispatcher_options *o = &d->options;
+    d->worker_count = o->device_count ? o->device_count + o->device_fallback : 1;
+    d->workers = calloc(d->worker_count, sizeof *d->workers);
+    d->no_jobs_until = calloc(models_count(o->models) + 1, sizeof *d->no_jobs_until);
+    dn_status status = d->workers && d->no_jobs_until ? DN_OK : dn_fail(error, DN_NO_MEMORY, "out of memory for the dispatcher");
+    for (unsigned i = 0; status == DN_OK && i < d->worker_count; i++)
+        status = init_worker(d, i, error);
+    return status;
+}
+
+void workers_free(dispatcher *d)
+{
+    for (unsigned i = 0; d->workers && i < d->worker_count; i++) {
+        protocol_pipe_done(&d->workers[i].pipe);
+        free(d->workers[i].models);
+        free(d->workers[i].tables);
+    }
+    free(d->workers);
+    free(d->no_jobs_until);
 }
 
 /* ---- Starting */
@@ -78,7 +129,7 @@ static void arguments_done(worker_arguments *a)
     free(a->inputs);
 }
 
-static bool arguments_init(worker_arguments *a, const dispatcher *d)
+static bool arguments_init(worker_arguments *a, const dispatcher *d, const worker_side *w)
 {
     const dispatcher_options *o = &d->options;
     snprintf(a->parent, sizeof a->parent, "%d", (int)d->daemon);
@@ -117,7 +168,7 @@ static bool arguments_init(worker_arguments *a, const dispatcher *d)
                                           "--precision",
                                           (char *)dn_precision_name(o->precision),
                                           "--device",
-                                          (char *)(o->device_count ? o->devices[0] : "cpu"),
+                                          (char *)w->device,
                                           "--fast",
                                           o->fast ? "1" : "0",
                                           "--plan-cache",
@@ -166,32 +217,34 @@ static int spawn(pid_t *pid, const dispatcher *d, char **arguments, int fd)
     return failed;
 }
 
-static void say_why(dispatcher *d, const char *text)
+static void say_why(dispatcher *d, worker_side *w, const char *text)
 {
     pthread_mutex_lock(&d->lock);
-    snprintf(d->lost_why, sizeof d->lost_why, "%s", text);
+    snprintf(w->lost_why, sizeof w->lost_why, "%s", text);
     pthread_mutex_unlock(&d->lock);
     log_say(LOG_ERROR, "dispatcher", "%s", text);
 }
 
 /* The next start: at once, but later and later for a worker that dies before it was of any use. */
-static void plan_respawn(dispatcher *d, double now)
+static void plan_respawn(dispatcher *d, worker_side *w, double now)
 {
-    if (!d->ever_ready)
-        d->backoff = d->backoff > 0 ? 2 * d->backoff : 0.25;
-    if (d->backoff > DISPATCHER_BACKOFF_MAX_SECONDS)
-        d->backoff = DISPATCHER_BACKOFF_MAX_SECONDS;
-    d->respawn_at = now + (d->ever_ready ? 0 : d->backoff);
+    const bool useful = w->ever_ready && !(w->device_lost && now - w->started < DISPATCHER_DEVICE_LEAST_SECONDS);
+    w->failures = useful ? 0 : w->failures + 1;
+    w->backoff = useful ? 0 : w->backoff > 0 ? fmin(2 * w->backoff, DISPATCHER_BACKOFF_MAX_SECONDS) : DISPATCHER_BACKOFF_SECONDS;
+    w->respawn_at = now + w->backoff;
+    w->ever_ready = false;
+    for (size_t i = 0; i < models_count(d->options.models); i++)
+        dispatcher_show_model(d, i); /* one that only this worker could still have loaded may have failed now */
 }
 
-void worker_start(dispatcher *d, double now)
+static void worker_start(dispatcher *d, worker_side *w, double now)
 {
     int pair[2] = {-1, -1};
     worker_arguments arguments = {0};
     pid_t pid = 0;
-    d->ever_ready = false;
+    w->ever_ready = false;
     int failed = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) ? errno : 0;
-    if (!failed && !arguments_init(&arguments, d))
+    if (!failed && !arguments_init(&arguments, d, w))
         failed = ENOMEM;
     if (!failed)
         failed = spawn(&pid, d, arguments.values, pair[1]);
@@ -202,152 +255,204 @@ void worker_start(dispatcher *d, double now)
     if (failed || pid_fd < 0) {
         char why[160];
         snprintf(why, sizeof why, "cannot start a worker: %s", strerror(failed ? failed : errno));
-        say_why(d, why);
+        say_why(d, w, why);
         if (!failed) {
             kill(pid, SIGKILL);
             waitpid(pid, NULL, 0);
         }
         if (pair[0] >= 0)
             close(pair[0]);
-        plan_respawn(d, now);
+        plan_respawn(d, w, now);
         return;
     }
     fault_point("worker_spawned");
-    protocol_pipe_init(&d->pipe, pair[0]);
-    d->pid = pid;
-    d->pid_fd = pid_fd;
-    d->started = d->last_heard = d->last_ping = d->last_checked = now;
-    d->message_lost = false;
-    d->slowest_tick = 0;
-    if (d->starts++)
+    protocol_pipe_init(&w->pipe, pair[0]);
+    w->pid = pid;
+    w->pid_fd = pid_fd;
+    w->started = w->last_heard = w->last_ping = w->last_checked = now;
+    w->message_lost = w->device_lost = w->let_go = w->retiring = false;
+    w->slowest_tick = 0;
+    if (w->starts++)
         metrics_add(d->options.metrics, METRIC_WORKER_RESTARTS, 1);
-    show(d, pid);
+    show(d, w, pid);
 }
 
 /* ---- Ending */
 
-static void forget_worker(dispatcher *d)
+static void forget_models(dispatcher *d, worker_side *w)
 {
-    protocol_pipe_done(&d->pipe);
-    if (d->pid_fd >= 0)
-        close(d->pid_fd);
-    d->pid_fd = -1;
-    d->pid = 0;
-    d->hello = false;
-    atomic_store(&d->worker_up, false);
-    atomic_store(&d->settled, false);
-    metrics_set(d->options.metrics, METRIC_WORKERS, 0);
-    metrics_set(d->options.metrics, METRIC_LANES_RUNNING, 0);
-    for (size_t i = 0; i < models_count(d->options.models); i++) {
-        if (d->models[i].ready)
-            models_set_state(d->options.models, models_name(d->options.models, i), i ? MODEL_UNLOADED : MODEL_LOADING, NULL);
-        models_set_batch(d->options.models, models_name(d->options.models, i), NULL, 0);
-        models_set_bytes(d->options.models, models_name(d->options.models, i), 0);
-        d->models[i] = (worker_side_model){0};
+    models *all = d->options.models;
+    for (size_t i = 0; i < models_count(all); i++) {
+        const bool took = w->models[i].ready;
+        w->models[i] = (worker_side_model){0};
+        if (!dispatcher_show_model(d, i) && took)
+            models_set_state(all, models_name(all, i), i ? MODEL_UNLOADED : MODEL_LOADING, NULL);
     }
 }
 
-static void take_lanes_back(dispatcher *d)
+static void forget_worker(dispatcher *d, worker_side *w)
 {
-    d->outstanding_count = 0;
-    for (running_job *job = d->jobs; job; job = job->next) {
-        job->had_room = false;
+    protocol_pipe_done(&w->pipe);
+    if (w->pid_fd >= 0)
+        close(w->pid_fd);
+    w->pid_fd = -1;
+    w->pid = 0;
+    w->hello = false;
+    atomic_store(&w->up, false);
+    atomic_store(&w->settled, false);
+    atomic_store(&w->useless, false);
+    forget_models(d, w);
+}
+
+static void take_lanes_back(dispatcher *d, worker_side *w)
+{
+    w->outstanding_count = 0;
+    for (running_job *job = d->jobs; job; job = job->next)
         for (uint32_t i = 0; i < job->n; i++)
-            if (job->lanes[i].place == PLACE_SENT) {
+            if (job->lanes[i].place == PLACE_SENT && job->lanes[i].worker == w) {
                 job->lanes[i].place = PLACE_WAITING;
                 job->lanes[i].steps_done = 0;
                 job->changed = true;
             }
-    }
+    for (running_job *job = d->jobs; job; job = job->next)
+        job->had_room = false;
+    dispatcher_show_workers(d);
 }
 
-void worker_lost(dispatcher *d, const char *why, bool blame)
+/* " on cuda:1"; nothing of the CPU. */
+static void say_where(char *out, size_t out_bytes, const worker_side *w)
+{
+    const bool named = strcmp(w->device, "cpu") != 0;
+    snprintf(out, out_bytes, "%s%s", named ? " on " : "", named ? w->device : "");
+}
+
+void worker_lost(dispatcher *d, worker_side *w, const char *why, bool blame)
 {
     int status = 0;
-    char text[192];
-    show(d, 0);
-    kill(d->pid, SIGKILL);
-    while (waitpid(d->pid, &status, 0) < 0 && errno == EINTR) {
+    char text[sizeof w->lost_why], where[32], end[24];
+    show(d, w, 0);
+    kill(w->pid, SIGKILL);
+    while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR) {
     }
-    snprintf(d->lost_by, sizeof d->lost_by, "%s %d", WIFSIGNALED(status) ? "signal" : "status",
+    snprintf(end, sizeof end, "%s %d", WIFSIGNALED(status) ? "signal" : "status",
              WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-    snprintf(text, sizeof text, "worker %d is gone (%s): %s", (int)d->pid, d->lost_by, why);
-    say_why(d, text);
-    forget_worker(d);
+    if (!w->device_lost)
+        snprintf(w->lost_by, sizeof w->lost_by, "%s", end);
+    say_where(where, sizeof where, w);
+    snprintf(text, sizeof text, "worker %d%s is gone (%s): %.160s", (int)w->pid, where, end, w->device_lost ? w->lost_by : why);
+    say_why(d, w, text);
+    forget_worker(d, w);
     for (const running_job *job = d->jobs; job; job = job->next)
-        dispatcher_note_reached(d, job);
+        dispatcher_note_reached(d, job, w);
     if (blame)
-        dispatcher_suspect(d);
-    take_lanes_back(d);
-    plan_respawn(d, dn_now_seconds());
+        dispatcher_suspect(d, w);
+    take_lanes_back(d, w);
+    plan_respawn(d, w, dn_now_seconds());
 }
 
 /* The worker leaves by itself when its socket closes; one that does not within two seconds is ended. */
-void worker_stop(dispatcher *d)
+void worker_stop(dispatcher *d, worker_side *w)
 {
-    if (!d->pid)
+    if (!w->pid)
         return;
-    show(d, 0);
-    protocol_pipe_done(&d->pipe);
-    struct pollfd fd = {.fd = d->pid_fd, .events = POLLIN};
+    show(d, w, 0);
+    protocol_pipe_done(&w->pipe);
+    struct pollfd fd = {.fd = w->pid_fd, .events = POLLIN};
     if (poll(&fd, 1, 2000) <= 0)
-        kill(d->pid, SIGKILL);
-    while (waitpid(d->pid, NULL, 0) < 0 && errno == EINTR) {
+        kill(w->pid, SIGKILL);
+    while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR) {
     }
-    forget_worker(d);
-    take_lanes_back(d);
+    forget_worker(d, w);
+    take_lanes_back(d, w);
 }
 
 /* ---- Watching */
 
-static bool exited(const dispatcher *d)
+static bool exited(const worker_side *w)
 {
-    struct pollfd fd = {.fd = d->pid_fd, .events = POLLIN};
+    struct pollfd fd = {.fd = w->pid_fd, .events = POLLIN};
     return poll(&fd, 1, 0) > 0;
 }
 
 /* Only silence that was listened to counts: a machine or container that was paused as a whole comes back with a daemon that finds its
  * worker silent for long, before that one has had a chance to speak. */
-static void check_silence(dispatcher *d, double now)
+static void check_silence(dispatcher *d, worker_side *w, double now)
 {
-    const double unheard = now - d->last_checked - DISPATCHER_PING_SECONDS / 5;
+    const double unheard = now - w->last_checked - DISPATCHER_PING_SECONDS / 5;
     if (unheard > 0)
-        d->last_heard = d->last_heard + unheard < now ? d->last_heard + unheard : now;
-    d->last_checked = now;
+        w->last_heard = w->last_heard + unheard < now ? w->last_heard + unheard : now;
+    w->last_checked = now;
     const double least = atomic_load(&d->freeze_seconds);
-    const double ticks = DISPATCHER_FREEZE_TICKS * d->slowest_tick;
-    if (now - d->last_heard > (ticks > least ? ticks : least)) {
-        worker_lost(d, "it has been silent for too long", true);
+    const double ticks = DISPATCHER_FREEZE_TICKS * w->slowest_tick;
+    if (now - w->last_heard > (ticks > least ? ticks : least)) {
+        worker_lost(d, w, "it has been silent for too long", true);
         return;
     }
-    if (now - d->last_heard > DISPATCHER_PING_SECONDS && now - d->last_ping > DISPATCHER_PING_SECONDS) {
+    if (now - w->last_heard > DISPATCHER_PING_SECONDS && now - w->last_ping > DISPATCHER_PING_SECONDS) {
         const protocol_message m = {.type = PROTOCOL_PING};
-        d->last_ping = now;
-        worker_tell(d, &m);
+        w->last_ping = now;
+        worker_tell(w, &m);
+    }
+}
+
+/* Whether the process should be there: the spare one only while every other worker has failed to start again and again. */
+static bool is_due(const dispatcher *d, const worker_side *w, double now)
+{
+    for (unsigned i = 0; w->spare && i < d->worker_count; i++)
+        if (!d->workers[i].spare && !worker_hopeless(&d->workers[i]))
+            return false;
+    return now >= w->respawn_at && !d->drain_sent && !atomic_load(&d->drained);
+}
+
+static void start_when_due(dispatcher *d, worker_side *w, double now)
+{
+    if (!is_due(d, w, now))
+        return;
+    if (w->spare)
+        log_say(LOG_WARNING, "dispatcher",
+                "no device can be used (%.160s): a worker on the CPU works off the queue, and its pictures have other bytes",
+                d->workers[0].lost_why);
+    worker_start(d, w, now);
+}
+
+/* The spare worker goes when another can do its work, and what it has is done. */
+static void retire(dispatcher *d, worker_side *w)
+{
+    for (unsigned i = 0; !w->retiring && i < d->worker_count; i++) {
+        worker_side *other = &d->workers[i];
+        w->retiring = !other->spare && atomic_load(&other->settled) && !atomic_load(&other->useless);
+        if (w->retiring)
+            log_say(LOG_INFO, "dispatcher", "%s is there again: the worker on the CPU ends what it has, and goes", other->device);
+    }
+    if (w->retiring && !w->outstanding_count) {
+        worker_stop(d, w);
+        w->failures = 0;
+        w->respawn_at = w->backoff = 0;
     }
 }
 
 /* Hears the worker, and starts one where there is none. What a dying worker said last is heard before its death counts. */
-void worker_check(dispatcher *d, double now)
+void worker_check(dispatcher *d, worker_side *w, double now)
 {
-    if (!d->pid) {
-        if (now >= d->respawn_at && !atomic_load(&d->drained))
-            worker_start(d, now);
+    if (!w->pid) {
+        start_when_due(d, w, now);
         return;
     }
     dn_error error;
-    const bool dead = exited(d);
-    dn_status status = dispatcher_read_frames(d, &error);
-    while (dead && status == DN_OK && !d->pipe.ended)
-        status = dispatcher_read_frames(d, &error);
-    if (status == DN_OK && !d->pipe.ended)
-        status = protocol_flush(&d->pipe, &error);
-    if (status != DN_OK && !dead && !d->pipe.ended)
-        worker_lost(d, error.message, status != DN_NO_MEMORY); /* want of memory here is no fault of anybody there */
-    else if (d->message_lost && !dead && !d->pipe.ended)
-        worker_lost(d, "a message to it was lost", false);
-    else if (dead || d->pipe.ended)
-        worker_lost(d, "it ended by itself", true);
+    const bool dead = exited(w);
+    dn_status status = dispatcher_read_frames(d, w, &error);
+    while (dead && status == DN_OK && !w->pipe.ended)
+        status = dispatcher_read_frames(d, w, &error);
+    if (status == DN_OK && !w->pipe.ended)
+        status = protocol_flush(&w->pipe, &error);
+    if (status != DN_OK && !dead && !w->pipe.ended)
+        worker_lost(d, w, error.message, status != DN_NO_MEMORY); /* want of memory here is no fault of anybody there */
+    else if (w->message_lost && !dead && !w->pipe.ended)
+        worker_lost(d, w, "a message to it was lost", false);
+    else if (dead || w->pipe.ended)
+        worker_lost(d, w, "it ended by itself", true);
     else
-        check_silence(d, dn_now_seconds());
+        check_silence(d, w, dn_now_seconds());
+    if (w->pid && w->spare)
+        retire(d, w);
 }

@@ -29,7 +29,7 @@ static const counter_text counters[METRIC_COUNTERS] = {
     [METRIC_STEPS] = {"denoised_steps_total", "Sampler steps finished."},
     [METRIC_ROWS] = {"denoised_network_rows_total", "Rows evaluated by networks."},
     [METRIC_TICKS] = {"denoised_ticks_total", "Ticks of running batches."},
-    [METRIC_WORKER_RESTARTS] = {"denoised_worker_restarts_total", "Workers started after one ended or froze."},
+    [METRIC_WORKER_RESTARTS] = {"denoised_worker_restarts_total", "Worker processes started after one ended or froze."},
     [METRIC_LANES_SET_ASIDE] = {"denoised_lanes_set_aside_total", "Times a running image made way for a more urgent one."},
     [METRIC_STEPS_REDONE] = {"denoised_steps_redone_total",
                              "Sampler steps made again after a worker was lost: those since an image's last snapshot."},

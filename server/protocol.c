@@ -45,6 +45,8 @@ static int fields_of(uint32_t type)
         return HAS_LANE | HAS_STEPS | HAS_DATA;
     case PROTOCOL_IMAGE:
         return HAS_LANE | HAS_STEPS | HAS_SIZE | HAS_HASHES | HAS_DATA;
+    case PROTOCOL_LOST:
+        return HAS_TEXT;
     case PROTOCOL_FAILED:
         return HAS_LANE | HAS_STATE | HAS_TEXT;
     case PROTOCOL_ADMIT:

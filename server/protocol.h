@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 
-#define PROTOCOL_VERSION 4u
+#define PROTOCOL_VERSION 5u
 #define PROTOCOL_FRAME_BYTES_MAX (64u << 20) /* header included: a snapshot of 512 x 512 x 3 floats has 12 registers' room */
 #define PROTOCOL_SNAPSHOT_BYTES_MAX (PROTOCOL_FRAME_BYTES_MAX - (1u << 20)) /* it comes back in an ADMIT, beside a request */
 #define PROTOCOL_TURN_BYTES (8u << 20) /* read at most in one go, so that one loud side cannot keep the other from its work */
@@ -38,6 +38,7 @@ typedef enum protocol_type {
     PROTOCOL_FAILED, /* lane; state: protocol_failure; text: cause */
     PROTOCOL_DRAINED, /* nothing runs any more */
     PROTOCOL_ALIVE, /* the answer to PING, and now and then without one */
+    PROTOCOL_LOST, /* text: why the device cannot be used (any more); the process is about to end */
     /* dispatcher to worker */
     PROTOCOL_ADMIT =
         64, /* lane, index in its job, text: the request's JSON, name: the job's id, data: snapshot or nothing; steps: where that

@@ -39,7 +39,7 @@ static void write_store(FILE *out, const service *s)
 static void write_models(FILE *out, models *all)
 {
     metrics_write_family(out, "denoised_model_memory_bytes", "gauge",
-                         "Bytes of the worker's memory that a model takes, weights and workspaces; 0 unless its state is ready.");
+                         "Bytes of the workers' memory that a model takes, weights and workspaces; 0 unless its state is ready.");
     for (size_t i = 0; i < models_count(all); i++) {
         const char *name = models_name(all, i);
         fprintf(out, "denoised_model_memory_bytes{model=\"%s\",state=\"%s\"} %llu\n", name,
@@ -47,23 +47,46 @@ static void write_models(FILE *out, models *all)
     }
 }
 
-/* The names that every exporter has for its own process, and the worker beside it. */
-static void write_processes(FILE *out, dispatcher *d)
+/* One line of a family that has one for each worker. */
+static void write_of_worker(FILE *out, const char *name, unsigned index, const dispatcher_worker *worker, double value)
+{
+    fprintf(out, "%s{worker=\"%u\",device=\"", name, index);
+    metrics_write_label(out, worker->device);
+    fprintf(out, "\"} %.15g\n", value);
+}
+
+static void write_workers(FILE *out, dispatcher *d)
+{
+    static const char up[] = "denoised_worker_up", cpu[] = "denoised_worker_cpu_seconds_total",
+                      memory[] = "denoised_worker_resident_memory_bytes";
+    dispatcher_worker workers[DN_DEVICES_MAX + 1];
+    const unsigned count = dispatcher_worker_count(d);
+    for (unsigned i = 0; i < count; i++)
+        dispatcher_get_worker(d, i, &workers[i]);
+    metrics_write_family(out, up, "gauge", "Whether there is a process of this worker.");
+    for (unsigned i = 0; i < count; i++)
+        write_of_worker(out, up, i, &workers[i], workers[i].pid != 0);
+    metrics_write_family(out, cpu, "counter", "Processor time of the worker's process.");
+    for (unsigned i = 0; i < count; i++)
+        write_of_worker(out, cpu, i, &workers[i], workers[i].cpu_seconds);
+    metrics_write_family(out, memory, "gauge", "Memory of the worker's process.");
+    for (unsigned i = 0; i < count; i++)
+        write_of_worker(out, memory, i, &workers[i], (double)workers[i].resident_bytes);
+}
+
+/* The names that every exporter has for its own process. */
+static void write_process(FILE *out)
 {
     process_usage own;
-    dispatcher_worker worker;
-    dispatcher_get_worker(d, &worker);
     if (process_usage_read(&own, 0)) {
-        metrics_write_counter(out, "process_cpu_seconds_total", "Processor time of the daemon, without its worker.", own.cpu_seconds);
+        metrics_write_counter(out, "process_cpu_seconds_total", "Processor time of the daemon, without its workers.", own.cpu_seconds);
         metrics_write_gauge(out, "process_start_time_seconds", "When the daemon was started, in seconds since 1970.", own.start_seconds);
-        metrics_write_gauge(out, "process_resident_memory_bytes", "Memory of the daemon, without its worker.", (double)own.resident_bytes);
+        metrics_write_gauge(out, "process_resident_memory_bytes", "Memory of the daemon, without its workers.", (double)own.resident_bytes);
         metrics_write_gauge(out, "process_virtual_memory_bytes", "Address space of the daemon.", (double)own.virtual_bytes);
         metrics_write_gauge(out, "process_threads", "Threads of the daemon.", own.threads);
         metrics_write_gauge(out, "process_open_fds", "Open descriptors of the daemon.", own.open_fds);
         metrics_write_gauge(out, "process_max_fds", "Descriptors that it may have.", own.max_fds);
     }
-    metrics_write_counter(out, "denoised_worker_cpu_seconds_total", "Processor time of the worker that is there.", worker.cpu_seconds);
-    metrics_write_gauge(out, "denoised_worker_resident_memory_bytes", "Memory of the worker.", (double)worker.resident_bytes);
 }
 
 static void write_service(FILE *out, service *s)
@@ -97,7 +120,8 @@ void route_metrics(http_request *request)
     write_jobs(out, &stats);
     write_store(out, s);
     write_models(out, s->models);
-    write_processes(out, s->dispatcher);
+    write_process(out);
+    write_workers(out, s->dispatcher);
     write_service(out, s);
     const bool whole = fclose(out) == 0;
     char *text = whole ? metrics_text(s->metrics, extra) : NULL;
@@ -143,11 +167,21 @@ static void add_store(api_stats *out, const service *s, const store_stats *stats
     out->free_bytes = disk.free_bytes;
 }
 
+static unsigned add_workers(api_worker_stats out[DN_DEVICES_MAX + 1], dispatcher *d)
+{
+    const unsigned count = dispatcher_worker_count(d);
+    for (unsigned i = 0; i < count; i++) {
+        dispatcher_worker worker;
+        dispatcher_get_worker(d, i, &worker);
+        out[i] = (api_worker_stats){worker.pid, worker.state, worker.device, worker.restarts, worker.resident_bytes};
+    }
+    return count;
+}
+
 void route_stats(http_request *request)
 {
     service *s = request->application;
     store_stats stats = {0};
-    dispatcher_worker worker;
     process_usage own = {0};
     if (store_get_stats(s->store, &stats) != STORE_OK) {
         http_refuse(request, API_INTERNAL, "the store could not be read");
@@ -163,14 +197,14 @@ void route_stats(http_request *request)
         const char *name = models_name(s->models, i);
         shown[i] = (api_model_stats){name, models_state_name(models_state(s->models, name, NULL, 0)), models_bytes(s->models, name)};
     }
-    dispatcher_get_worker(s->dispatcher, &worker);
+    api_worker_stats workers[DN_DEVICES_MAX + 1];
+    const unsigned worker_count = add_workers(workers, s->dispatcher);
     process_usage_read(&own, 0);
-    const api_worker_stats one = {worker.pid, worker.state, worker.restarts, worker.resident_bytes};
     api_stats out = {.uptime_seconds = dn_now_seconds() - s->started,
                      .version = s->version,
                      .build = s->build,
-                     .workers = &one,
-                     .worker_count = 1,
+                     .workers = workers,
+                     .worker_count = worker_count,
                      .models = shown,
                      .model_count = count,
                      .streams = atomic_load(&s->streams),

@@ -216,12 +216,15 @@ bool store_requeue(store *s, const store_job *job, const char *reason, const cha
 {
     bool worn = (crashed && job->crashes + 1 >= STORE_CRASHES_MAX) || (boot && job->boots + 1 >= STORE_BOOTS_MAX);
     if (worn || job->cancel_requested) {
+        const bool device = crashed && strcmp(reason, "device-lost") == 0;
         char detail[256];
         snprintf(detail, sizeof detail, "%s %d times while this job ran%s%.128s",
-                 crashed ? "the worker crashed" : "the server stopped without notice", crashed ? STORE_CRASHES_MAX : STORE_BOOTS_MAX,
-                 cause[0] ? ", the last time by " : "", cause);
+                 device    ? "the device was lost"
+                 : crashed ? "the worker crashed"
+                           : "the server stopped without notice",
+                 crashed ? STORE_CRASHES_MAX : STORE_BOOTS_MAX, cause[0] ? ", the last time by " : "", cause);
         return sql_run(&s->writer, SQL_JOB_STRIKES, "iii", job->row, (int64_t)crashed, (int64_t)boot) &&
-               store_give_up(s, job, "crashed", detail, seq);
+               store_give_up(s, job, device ? "device-lost" : "crashed", detail, seq);
     }
     const int64_t delay = job->crashes ? STORE_DELAY_MAX_MS : STORE_DELAY_MS, run_at = crashed ? store_now(s) + delay : 0;
     if (!sql_run(&s->writer, SQL_JOB_REQUEUE, "iiiii", job->row, (int64_t)!crashed, (int64_t)crashed, (int64_t)boot, run_at)) {

@@ -141,7 +141,7 @@ typedef struct store_request {
     api_state state_after;
     /* STORE_REQUEUE: back to the queue, in its old turn. reason for the event, error_detail for a job that ends here; crashed_alone spends an
      * attempt and counts towards the poison limit: the job is delayed, 1 s after its first crash and 4 s after the next (next_due_ms).
-     * job_ended and state_after tell when it ended instead (canceled, or failed with code "crashed"). */
+     * job_ended and state_after tell when it ended instead (canceled, or failed with code "crashed"; "device-lost" if that is the reason). */
     char reason[24];
     bool crashed_alone;
     /* STORE_PURGE, STORE_RETENTION: out: files of the data directory ("images/NAME", "inputs/NAME") to unlink after the commit. Purging a

@@ -50,7 +50,7 @@ function build() {
       chart('images', 'Pictures a second', (v) => v.toFixed(v < 10 ? 2 : 1)), chart('queue', 'Jobs in the queue', number), chart('rows', 'Rows a tick', (v) => v.toFixed(1)),
       chart('tick', 'A tick, median', ms),
       table('times', 'How long things take, over the last minutes', ['What', 'Median', '90 %', '99 %']),
-      table('workers', 'Workers', ['Process', 'State', 'Restarts', 'Memory']),
+      table('workers', 'Workers', ['Process', 'Device', 'State', 'Restarts', 'Memory']),
       table('models', 'Models', ['Name', 'State', 'Memory']),
       table('rest', 'The daemon', [])));
 }
@@ -66,7 +66,7 @@ function showStats(s) {
   parts.rows(s.rows_per_tick, 'Pictures share each pass of the network.');
   parts.tick(s.tick_ms.p50, `99 %: ${ms(s.tick_ms.p99)}`);
   parts.times([spread('Wait in the queue', s.wait_ms), spread('A job, whole', s.latency_ms), spread('A tick', s.tick_ms), spread('A commit', s.store.commit_ms)]);
-  parts.workers(s.workers.map((one) => [one.pid ?? '–', one.state, one.restarts, bytes(one.resident_bytes)]));
+  parts.workers(s.workers.map((one) => [one.pid ?? '–', one.device, one.state, one.restarts, bytes(one.resident_bytes)]));
   parts.models(s.models.map((one) => [one.name, one.state, one.bytes ? bytes(one.bytes) : '–']));
   parts.rest([['Up for', duration(s.uptime_seconds)], ['Jobs succeeded', number(s.jobs.succeeded)], ['Jobs failed', number(s.jobs.failed)], ['Jobs cancelled', number(s.jobs.canceled)],
     ['Event streams', number(s.streams)], ['Memory', bytes(s.resident_bytes)], ['Write-ahead log', bytes(s.store.wal_bytes)], ['Free disk', bytes(s.store.free_bytes)],

@@ -13,6 +13,8 @@ SLOW_STEPS = {"DENOISED_FAULT": "step_k:1:slow100"}  # with the program FAULTS: 
 moved = set()
 ELSEWHERE = {"denoised_accept_pauses_total": "machine_faults_test.py"}  # what takes more than a daemon and clients
 seen = {}  # family to its type, of every page that was read
+RESIDENT = 'denoised_worker_resident_memory_bytes{worker="0",device="cpu"}'
+CPU_SECONDS = 'denoised_worker_cpu_seconds_total{worker="0",device="cpu"}'
 
 
 def read(daemon, **headers):
@@ -100,6 +102,7 @@ def what_is_there_is_shown():
         same(page[info[0]], 1.0, "build_info")
         until(daemon, "denoised_ready", lambda value: value == 1)
         until(daemon, "denoised_workers", lambda value: value == 1)
+        until(daemon, 'denoised_worker_up{worker="0",device="cpu"}', lambda value: value == 1)
         until(daemon, 'denoised_model_memory_bytes{model="tiny",state="ready"}', lambda value: value > 10000)
         worker = daemon.worker_pids()[0]
         with open(f"/proc/{daemon.process.pid}/limits", encoding="ascii") as limits:
@@ -112,7 +115,7 @@ def what_is_there_is_shown():
         until(daemon, "process_open_fds", lambda value: value >= page["process_open_fds"] + 20)
         with open(f"/proc/{worker}/statm", encoding="ascii") as statm:
             resident = int(statm.read().split()[1]) * 4096
-        check(resident / 2 < read(daemon)["denoised_worker_resident_memory_bytes"] < 2 * resident, "the worker's memory")
+        check(resident / 2 < read(daemon)[RESIDENT] < 2 * resident, "the worker's memory")
         check(1e6 < page["process_resident_memory_bytes"] < page["process_virtual_memory_bytes"], "memory")
         check(abs(page["process_start_time_seconds"] - time.time()) < 3600, "process_start_time_seconds")
         check(page["process_threads"] >= 5, "process_threads")
@@ -124,11 +127,11 @@ def what_is_there_is_shown():
         before = read(daemon)
         while read(daemon)["process_cpu_seconds_total"] <= before["process_cpu_seconds_total"]:
             daemon.get("/samplers")
-        while read(daemon)["denoised_worker_cpu_seconds_total"] <= before["denoised_worker_cpu_seconds_total"]:
+        while read(daemon)[CPU_SECONDS] <= before[CPU_SECONDS]:
             daemon.make(steps=200)
-        moved.update({"denoised_build_info", "process_max_fds", "denoised_worker_resident_memory_bytes", "process_resident_memory_bytes", "process_threads",
+        moved.update({"denoised_build_info", "process_max_fds", family_of(RESIDENT), "process_resident_memory_bytes", "process_threads",
                       "process_virtual_memory_bytes", "process_start_time_seconds", "denoised_store_free_bytes", "denoised_store_database_bytes",
-                      "process_cpu_seconds_total", "denoised_worker_cpu_seconds_total"})
+                      "process_cpu_seconds_total", family_of(CPU_SECONDS)})
         daemon.kill()
         daemon.start()
         same(read(daemon)['denoised_jobs{state="succeeded"}'] >= 1, True, "jobs of the run before")

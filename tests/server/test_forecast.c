@@ -128,8 +128,8 @@ static void forecasts_are_honest_under_load(void)
     const tick_table table = table_of_it();
     for (size_t i = 0; i < sizeof loads / sizeof loads[0]; i++) {
         double median, decile;
-        foresight = (forecast){.model_count = 1};
-        forecast_set_model(&foresight, 0, &table, ROWS_MAX);
+        foresight = (forecast){.worker_count = 1, .model_count = 1};
+        forecast_set_batch(&foresight, 0, 0, &table, ROWS_MAX);
         state = 7 + i;
         draw_jobs(loads[i]);
         simulate();
@@ -148,8 +148,8 @@ static bool near(double a, double b)
 static void what_is_known_is_exact(void)
 {
     const tick_table table = table_of_it();
-    foresight = (forecast){.model_count = 2};
-    forecast_set_model(&foresight, 0, &table, 4);
+    foresight = (forecast){.worker_count = 1, .model_count = 2};
+    forecast_set_batch(&foresight, 0, 0, &table, 4);
     foresight.models[0].tail_seconds = 0.5;
     /* Two fit, the third waits for the first. */
     forecast_add(&foresight, (forecast_lane){.rows = 2, .evaluations = 10, .running = true});
@@ -160,7 +160,7 @@ static void what_is_known_is_exact(void)
     CHECK(near(foresight.lanes[0].ends, 10 * four + 0.5));
     CHECK(near(foresight.lanes[1].ends, 30 * four + 0.5) && near(foresight.lanes[2].ends, 30 * four + 0.5));
     /* A second model halves the pace of both. */
-    forecast_set_model(&foresight, 1, &table, 4);
+    forecast_set_batch(&foresight, 0, 1, &table, 4);
     foresight.lane_count = 0;
     forecast_add(&foresight, (forecast_lane){.rows = 2, .evaluations = 10, .running = true});
     forecast_add(&foresight, (forecast_lane){.model = 1, .rows = 2, .evaluations = 30, .running = true});
@@ -182,8 +182,8 @@ static void what_is_known_is_exact(void)
 static void urgency_and_long_queues(void)
 {
     const tick_table table = table_of_it();
-    foresight = (forecast){.model_count = 1};
-    forecast_set_model(&foresight, 0, &table, 4);
+    foresight = (forecast){.worker_count = 1, .model_count = 1};
+    forecast_set_batch(&foresight, 0, 0, &table, 4);
     const forecast_job urgent = {.n = 1, .rows = 2, .evaluations = 10, .priority = 5}, plain = {.n = 1, .rows = 2, .evaluations = 10};
     for (int pass = 0; pass < 2; pass++) {
         foresight.lane_count = 0;
@@ -213,7 +213,7 @@ static void urgency_and_long_queues(void)
     /* A long job of another model does not hold up a shorter one behind it in the list: they share the time. */
     foresight.lane_count = 0;
     foresight.model_count = 2;
-    forecast_set_model(&foresight, 1, &table, 4);
+    forecast_set_batch(&foresight, 0, 1, &table, 4);
     for (uint32_t i = 0; i < 128; i++)
         forecast_add(&foresight, (forecast_lane){.model = i < 112, .rows = 2, .evaluations = 1000});
     forecast_play(&foresight);
@@ -221,10 +221,55 @@ static void urgency_and_long_queues(void)
     CHECK_MSG(fabs(foresight.lanes[111].ends - all) < 0.1 * all, "%g s of %g", foresight.lanes[111].ends, all);
 }
 
+/* Two workers: each has its own batch and its own pace; the queue is worked off by both. */
+static void workers_share_the_queue(void)
+{
+    const tick_table table = table_of_it();
+    tick_table slow = {.recent_count = 0};
+    for (uint32_t rows = 1; rows <= ROWS_MAX; rows *= 2)
+        tick_table_measured(&slow, rows, 3 * seconds_of(rows));
+    foresight = (forecast){.worker_count = 2, .model_count = 1};
+    forecast_set_batch(&foresight, 0, 0, &table, 4);
+    forecast_set_batch(&foresight, 1, 0, &slow, 4);
+    /* One runs on the slow worker; the next enters the empty one, the third where less of a tick is taken: the first that is free. */
+    forecast_add(&foresight, (forecast_lane){.rows = 2, .evaluations = 10, .running = true, .worker = 1});
+    forecast_add(&foresight, (forecast_lane){.rows = 4, .evaluations = 20});
+    forecast_add(&foresight, (forecast_lane){.rows = 4, .evaluations = 20});
+    forecast_play(&foresight);
+    const double two = seconds_of(2), four = seconds_of(4);
+    CHECK_MSG(near(foresight.lanes[0].ends, 30 * two), "%g s", foresight.lanes[0].ends);
+    CHECK_MSG(near(foresight.lanes[1].ends, 20 * four) && foresight.lanes[1].worker == 0, "%g s", foresight.lanes[1].ends);
+    const bool slow_first = 30 * two < 20 * four;
+    CHECK_MSG(near(foresight.lanes[2].ends, slow_first ? 30 * two + 60 * four : 40 * four), "%g s", foresight.lanes[2].ends);
+    /* A long queue goes at the rate of both; one that is out counts for nothing. */
+    forecast_job last = {.n = 1, .rows = 2, .evaluations = 10, .cost_ahead = 1e6};
+    for (int out = 0; out < 3; out++) {
+        const double rate = 4 / four * (out == 0 ? 4.0 / 3 : out == 1 ? 1.0 / 3 : 1);
+        foresight.lane_count = 0;
+        foresight.out[0] = out == 1;
+        foresight.out[1] = out == 2;
+        CHECK(near(forecast_rate(&foresight, 0), rate));
+        const double ends = forecast_job_ends(&foresight, &last);
+        CHECK_MSG(fabs(ends - 1e6 / rate) < 0.01 * ends, "%g s, not %g", ends, 1e6 / rate);
+    }
+    foresight.out[0] = true;
+    CHECK(forecast_rate(&foresight, 0) == 0 && forecast_job_ends(&foresight, &last) < 0);
+    /* Half of those who come go to each of two equal workers. */
+    foresight = (forecast){.worker_count = 2, .model_count = 1};
+    forecast_set_batch(&foresight, 0, 0, &table, 4);
+    forecast_set_batch(&foresight, 1, 0, &table, 4);
+    for (int i = 0; i < 4; i++)
+        forecast_add(&foresight, (forecast_lane){.rows = 2, .evaluations = 100});
+    forecast_play(&foresight);
+    for (int i = 0; i < 4; i++)
+        CHECK_MSG(near(foresight.lanes[i].ends, 100 * four), "lane %d: %g s", i, foresight.lanes[i].ends);
+}
+
 int main(void)
 {
     RUN(what_is_known_is_exact);
     RUN(urgency_and_long_queues);
+    RUN(workers_share_the_queue);
     RUN(forecasts_are_honest_under_load);
     return test_end();
 }

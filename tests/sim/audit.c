@@ -96,7 +96,7 @@ static void read_event(told *t, const char *name, const char *data)
         t->fine &= t->running;
         t->running = false;
         t->requeued++;
-        t->crashed += strstr(data, "\"worker-crashed\"") != NULL;
+        t->crashed += strstr(data, "\"worker-crashed\"") || strstr(data, "\"device-lost\"");
     } else if (!end && !first) {
         t->fine = false;
     }
@@ -108,10 +108,11 @@ static void read_event(told *t, const char *name, const char *data)
 
 static void count_event(const char *name, const char *data)
 {
-    static const char *const reasons[] = {"\"worker-crashed\"", "\"shutdown\"", "\"restart\""};
-    for (int i = 0; i < 3; i++)
+    static const char *const reasons[] = {"\"worker-crashed\"", "\"shutdown\"", "\"restart\"", "\"device-lost\""};
+    static const sim_count counts[] = {COUNT_REQUEUED_CRASH, COUNT_REQUEUED_SHUTDOWN, COUNT_REQUEUED_RESTART, COUNT_REQUEUED_DEVICE};
+    for (int i = 0; i < 4; i++)
         if (strcmp(name, "requeued") == 0 && strstr(data, reasons[i]))
-            sim_count_one((sim_count)(COUNT_REQUEUED_CRASH + i));
+            sim_count_one(counts[i]);
 }
 
 static told read_events(sqlite3_stmt *statement, int64_t row, const seen_job *before)
@@ -226,7 +227,7 @@ static void check_story(const job_row *j, const told *t)
         sim_wrong("job %s has token %lld after %lld starts", j->id, (long long)j->token, (long long)t->started);
     if (t->images != j->images)
         sim_wrong("job %s tells of %lld images and counts %lld", j->id, (long long)t->images, (long long)j->images);
-    const bool worn = j->state == 3 && strcmp(j->code, "crashed") == 0;
+    const bool worn = j->state == 3 && (strcmp(j->code, "crashed") == 0 || strcmp(j->code, "device-lost") == 0);
     if (t->crashed != j->crashes && !(j->state >= 2 && t->crashed + 1 == j->crashes))
         sim_wrong("job %s counts %lld crashes and tells of %lld", j->id, (long long)j->crashes, (long long)t->crashed);
     if (worn && j->crashes < 3 && j->boots < 10)
@@ -247,9 +248,9 @@ static void check_attempt(const job_row *j, const told *t)
 
 static void check_end(const job_row *j, const ledger_job *l, const seen_job *s)
 {
-    static const char *const codes[] = {"crashed", "deadline", "model-load", "engine", "storage"};
-    static const sim_count counts[] = {COUNT_FAILED_CRASHED, COUNT_FAILED_DEADLINE, COUNT_FAILED_MODEL, COUNT_FAILED_ENGINE,
-                                       COUNT_FAILED_STORAGE};
+    static const char *const codes[] = {"crashed", "deadline", "model-load", "engine", "storage", "device-lost"};
+    static const sim_count counts[] = {COUNT_FAILED_CRASHED, COUNT_FAILED_DEADLINE, COUNT_FAILED_MODEL,
+                                       COUNT_FAILED_ENGINE,  COUNT_FAILED_STORAGE,  COUNT_FAILED_DEVICE};
     if (j->state == 4 && !l->canceled)
         sim_wrong("job %s is canceled, and nobody asked for it", j->id);
     if (j->state == 2 && l->poison)
@@ -264,7 +265,7 @@ static void check_end(const job_row *j, const ledger_job *l, const seen_job *s)
         return;
     if (j->state == 2 || j->state == 4)
         sim_count_one(j->state == 2 ? COUNT_SUCCEEDED : COUNT_CANCELED);
-    for (size_t i = 0; j->state == 3 && i < 5; i++)
+    for (size_t i = 0; j->state == 3 && i < 6; i++)
         if (strcmp(j->code, codes[i]) == 0)
             sim_count_one(counts[i]);
 }

@@ -56,7 +56,9 @@ static dn_status open_parts(sim_daemon *d, dn_error *error)
     if (status != DN_OK)
         return status;
     own.counted = !d->stopping && oracle_open() && oracle_count(&own.before);
-    const dispatcher_options options = {.program = "/sim/denoised",
+    const dispatcher_options options = {.devices = {"sim:0", "sim:1", "sim:2"},
+                                        .device_count = plan.workers > 1 ? plan.workers : 0,
+                                        .program = "/sim/denoised",
                                         .base_path = "",
                                         .threads = 1,
                                         .snapshot_every_seconds = plan.snapshot_every,

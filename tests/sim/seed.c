@@ -121,6 +121,7 @@ static void make_plan(uint64_t seed)
     plan.keeps_short = sim_chance(300);
     plan.keep_ms = plan.keeps_short ? 300 + sim_below(3000) : 3600 * 1000;
     plan.keep_bytes = sim_chance(200) ? 100 + sim_below(1000) : 0;
+    plan.workers = seed / 32 % 2 ? 2 + (seed / 64 % 4 == 1) : 1;
     plan.fresh = seed % 32 == 3;
     plan.bad_model = sim_below(4) == 0 && plan.models > 1 ? 1 + sim_below(plan.models - 1) : 0;
 }

@@ -33,7 +33,7 @@ bool sim_failed(void);
     X(ASIDE) X(IMAGES) X(LANES_FAILED) X(LANES_GONE)            \
     X(STORED) X(SUCCEEDED) X(FAILED_CRASHED) X(FAILED_DEADLINE) X(FAILED_MODEL) X(FAILED_ENGINE) X(FAILED_STORAGE) X(CANCELED)             \
     X(REQUEUED_CRASH) X(REQUEUED_SHUTDOWN) X(REQUEUED_RESTART) X(EXPIRED) X(FORGOTTEN) X(LITTER_SWEPT) X(TORN_WRITES) X(PREEMPTIONS) X(AUDITS) \
-    X(LATE_RESULTS) X(FIRST_OF_CLIENT)
+    X(LATE_RESULTS) X(FIRST_OF_CLIENT) X(DEVICE_LOST) X(DEVICE_BROKEN) X(FAILED_DEVICE) X(REQUEUED_DEVICE) X(MOVED) X(SPREAD)
 #define SIM_NAME(name) COUNT_##name,
 typedef enum sim_count { SIM_COUNTS(SIM_NAME) SIM_COUNT_KINDS } sim_count;
 #undef SIM_NAME
@@ -113,15 +113,24 @@ int sim_fd_open(sim_kind kind);
 int sim_fd_close(int fd);
 void sim_socket_limit(size_t bytes); /* what a socket takes before it is full */
 
-/* ---- The worker process (worker.c) */
-int sim_worker_start(int fd); /* its process id; -1: none can be started now */
+/* ---- The worker processes, one on each device (worker.c) */
+int sim_worker_start(int fd, unsigned slot); /* on that device: its process id; -1: none can be started now */
 bool sim_worker_alive(int pid);
 void sim_worker_kill(int pid);
 int sim_worker_status(int pid);
 void sim_worker_orphaned(void); /* its daemon has ended */
 void sim_worker_reset(void);
-typedef enum sim_trouble { TROUBLE_KILL, TROUBLE_FREEZE, TROUBLE_GARBAGE, TROUBLE_MID_FRAME, TROUBLE_SLOW, TROUBLE_KINDS } sim_trouble;
-void sim_worker_trouble(sim_trouble kind); /* of the one that lives, if any */
+typedef enum sim_trouble {
+    TROUBLE_KILL,
+    TROUBLE_FREEZE,
+    TROUBLE_GARBAGE,
+    TROUBLE_MID_FRAME,
+    TROUBLE_SLOW,
+    TROUBLE_DEVICE_LOST,
+    TROUBLE_DEVICE_BROKEN, /* lost, and not to be opened again while trouble lasts */
+    TROUBLE_KINDS
+} sim_trouble;
+void sim_worker_trouble(sim_trouble kind); /* of one that lives, if any */
 void sim_worker_well(bool well); /* true: from now on no trouble comes, and models load */
 void sim_worker_refuse(unsigned times); /* so many starts fail */
 /* How many workers have ended, in this seed. */

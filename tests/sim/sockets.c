@@ -179,8 +179,12 @@ int __wrap_posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions,
 int __wrap_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions, const posix_spawnattr_t *attributes,
                        char *const arguments[], char *const environment[])
 {
-    (void)path, (void)actions, (void)attributes, (void)arguments, (void)environment;
-    *pid = sim_worker_start(inherited);
+    (void)path, (void)actions, (void)attributes, (void)environment;
+    unsigned slot = 0;
+    for (size_t i = 0; arguments[i] && arguments[i + 1]; i++)
+        if (strcmp(arguments[i], "--device") == 0 && strncmp(arguments[i + 1], "sim:", 4) == 0)
+            slot = (unsigned)(arguments[i + 1][4] - '0');
+    *pid = sim_worker_start(inherited, slot);
     return *pid < 0 ? EAGAIN : 0;
 }
 

@@ -22,24 +22,34 @@ typedef struct early {
     int64_t token;
 } early;
 
+/* One process, on one device. */
 typedef struct sim_worker {
-    int pid, status, last_pid;
-    bool alive, draining, frozen, garbage, mid_frame, well;
+    unsigned slot; /* the device */
+    int pid, status;
+    bool alive, draining, frozen, garbage, mid_frame;
+    bool losing, broken; /* its device: lost in a moment; cannot be opened any more */
     double slow;
-    unsigned refuse, deaths;
     protocol_pipe pipe;
     sim_thread *thread;
     lane lanes[SIM_LANES_MAX];
     double last_snapshot, last_said;
+} sim_worker;
+
+typedef struct sim_machine {
+    sim_worker workers[SIM_WORKERS_MAX];
+    int last_pid;
+    bool well;
+    unsigned refuse, deaths;
     early told_early[SIM_JOBS_MAX];
     size_t told_count;
-} sim_worker;
-extern sim_worker w;
+} sim_machine;
+extern sim_machine machine;
 
-void worker_end_process(int status);
-bool worker_say(const protocol_message *m); /* false: the daemon is gone */
-bool worker_hear(const protocol_message *m); /* false: the connection is of no use any more */
-bool worker_enter_waiting(void); /* false: one of them was poison, and the process has ended */
-bool worker_tick_once(void);
+void worker_end_process(sim_worker *w, int status);
+bool worker_say(sim_worker *w, const protocol_message *m); /* false: the daemon is gone */
+bool worker_say_lost(sim_worker *w); /* always false: it ends the process */
+bool worker_hear(sim_worker *w, const protocol_message *m); /* false: the connection is of no use any more */
+bool worker_enter_waiting(sim_worker *w); /* false: one of them was poison, and the process has ended */
+bool worker_tick_once(sim_worker *w);
 
 #endif

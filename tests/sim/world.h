@@ -10,14 +10,15 @@
 #include "server/store/store.h"
 #include "tests/sim/sim.h"
 
-enum { SIM_MODELS_MAX = 3, SIM_JOBS_MAX = 256, SIM_LANES_MAX = 24 };
+enum { SIM_MODELS_MAX = 3, SIM_JOBS_MAX = 256, SIM_LANES_MAX = 24, SIM_WORKERS_MAX = 3 };
 
 /* What a seed decides before anything runs. */
 typedef struct sim_plan {
     uint64_t seed;
     bool calm; /* no trouble at all: then everything must also be prompt */
     unsigned models, clients, operations, troubles;
-    unsigned credit, rows; /* of the worker */
+    unsigned workers; /* devices, each with one */
+    unsigned credit, rows; /* of each worker */
     double tick, snapshot_every, freeze;
     uint64_t queue_jobs_max, client_jobs_max, keep_bytes;
     int64_t keep_ms;
