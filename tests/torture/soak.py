@@ -202,8 +202,11 @@ class Soak:
             time.sleep(0.2)
         else:
             self.broken.append(f"jobs have not ended: {left}")
-        time.sleep(3)  # of clients that left
+        until = time.monotonic() + harness.PATIENCE  # clients have left; how soon their connections are closed is the machine's pace
         self.sample()
+        while time.monotonic() < until and self.descriptors()[0] > self.descriptors()[1] + SPARE:
+            time.sleep(0.5)
+            self.sample()
         self.stopping = True
 
     # ---- The verdict
@@ -264,13 +267,17 @@ class Soak:
             harness.eventually(lambda: not rows.execute("SELECT count(*) FROM job WHERE purge=1 AND expired=0").fetchone()[0], 60, "purges")
         self.daemon.stop()
 
+    def descriptors(self):
+        """Of the daemon that lives: now, and the least that it ever held."""
+        last = self.samples[-1]
+        return last["daemon_fds"], min(one["daemon_fds"] for one in self.samples if one["daemon"] == last["daemon"] and one["daemon_fds"])
+
     def judge_descriptors(self):
         """When every client has left, a daemon holds what one that has just started holds."""
-        last = self.samples[-1]
-        calm = min(one["daemon_fds"] for one in self.samples if one["daemon"] == last["daemon"] and one["daemon_fds"])
-        print(f"descriptors: {last['daemon_fds']} at the end, {calm} at least; threads {last['daemon_threads']}")
-        if last["daemon_fds"] > calm + SPARE:
-            self.broken.append(f"{last['daemon_fds']} descriptors at the end, {calm} before")
+        last, calm = self.descriptors()
+        print(f"descriptors: {last} at the end, {calm} at least; threads {self.samples[-1]['daemon_threads']}")
+        if last > calm + SPARE:
+            self.broken.append(f"{last} descriptors at the end, {calm} before")
 
 
 if __name__ == "__main__":
