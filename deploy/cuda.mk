@@ -109,11 +109,11 @@ $(OUT)/nvidia/%.o: %.c
 	@mkdir -p $(@D)
 	@echo "  CC $< (CUDA)"
 	@$(CC) $(CFLAGS) $(CUDA_BASE) -isystem $(CUDA_HOME)/include $(FLAGS) -c -o $@ $<
-# Kernels whose bytes must be the CPU's are compiled without fused multiply-adds: programs*.cu.
+# Kernels whose bytes must be the CPU's are compiled without fused multiply-adds: programs*.cu, embedding.cu.
 $(OUT)/nvidia/%.o: %.cu $(CUDA_HEADERS)
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"
-	@$(NVCC) -std=c++17 -O3 -I. -Iengine $(CUDA_CODE) $(addprefix -Xcompiler=,-fPIC -fvisibility=hidden $(filter-out -fPIE,$(HARD))) $(if $(findstring programs,$<),-fmad=false) -c -o $@ $<
+	@$(NVCC) -std=c++17 -O3 -I. -Iengine $(CUDA_CODE) $(addprefix -Xcompiler=,-fPIC -fvisibility=hidden $(filter-out -fPIE,$(HARD))) $(if $(filter programs%.cu embedding.cu,$(notdir $<)),-fmad=false) -c -o $@ $<
 $(OUT)/libdenoised_cuda.so: $(CUDA_OBJ) $(OUT)/libpic.a
 	@echo "  LD $@"
 	@$(CXX) -shared $(filter-out -pie,$(LINK)) $(CUDA_EXPORTS) -Wl,-z,defs -o $@ $(CUDA_OBJ) $(OUT)/libpic.a -L$(CUDA_HOME)/lib64 -lcudart_static -l:libcublasLt.so.13 \

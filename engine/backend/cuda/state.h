@@ -47,8 +47,8 @@ struct dn_workspace {
     uint32_t rows_max;
     dn_cuda_buckets buckets;   /* the form's first ones, with this workspace's times */
     dn_cuda_seat seats[DN_CUDA_BUCKETS_MAX];
-    void *memory, *pinned;     /* one allocation each: arena, products' workspace, blocks, flags; blocks, flags */
-    void *scratch;             /* in memory: of products */
+    void *memory, *pinned;     /* one allocation each: arena, scratch, blocks, flags; blocks, flags */
+    void *scratch;             /* in memory: of one step, a product or a group norm */
     cudaStream_t stream;       /* borrowed from the device */
     cudaStream_t capture;      /* own: where graphs are recorded, so that nobody else's work gets into them */
     cudaEvent_t done;

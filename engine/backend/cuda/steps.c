@@ -90,6 +90,7 @@ static int group_norm(const context *c)
         .groups = c->step->node->groups,
         .epsilon = c->step->node->epsilon,
         .activation = activation(c),
+        .scratch = c->pass->workspace->scratch,
     };
     return dn_cuda_group_norm(&c->launch, &options);
 }

@@ -1,8 +1,9 @@
-/* Workspaces: activations of the largest bucket, the products' workspace, and for each bucket the block that its passes read and the flags
+/* Workspaces: activations of the largest bucket, the scratch of products and norms, and for each bucket the block that its passes read and the flags
  * that they leave. One allocation on the card, one in pinned memory. One thread owns a workspace. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/kernels/launch.h"
 #include "backend/cuda/state.h"
 
 #define ALIGNMENT ((size_t)256) /* of everything on the card */
@@ -55,6 +56,14 @@ static layout lay_out(const dn_cuda_form *form, const dn_cuda_buckets *buckets, 
             size_t bytes = dn_cuda_product_workspace(form->products[p], b);
             l.scratch = bytes > l.scratch ? bytes : l.scratch;
         }
+    }
+    for (uint32_t s = 0; s < form->compiled->step_count; s++) {
+        const dn_cuda_step *step = &form->compiled->steps[s];
+        if (step->kind != DN_CUDA_STEP_GROUP_NORM)
+            continue;
+        const dn_cuda_slot_info *out = &form->compiled->slots[step->out[0]];
+        uint64_t floats = dn_cuda_group_norm_scratch(buckets->rows[buckets->count - 1], out->h, out->w, out->c, step->node->groups);
+        l.scratch = floats * sizeof(float) > l.scratch ? (size_t)floats * sizeof(float) : l.scratch;
     }
     l.scratch = rounded(l.scratch);
     for (uint32_t b = 0; b < buckets->count; b++) {

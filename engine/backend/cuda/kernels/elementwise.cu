@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(dn_threads)
     dn_place at = dn_chunk_place(out);
     if (!at.inside)
         return;
-    const dn_cuda_row *wanted = DN_CUDA_BLOCK_PART(const dn_cuda_row, const_cast<dn_cuda_block *>(block), block->rows_at);
+    const dn_cuda_row *wanted = dn_rows_of(block);
     for (uint32_t r = blockIdx.y; r < rows; r += gridDim.y) {
         float v[dn_unit], time = r < block->row_count ? wanted[r].time : 1.0f;
         dn_load_at<T>(in, r, at, aligned, v);

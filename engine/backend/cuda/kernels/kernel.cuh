@@ -146,6 +146,12 @@ __host__ __device__ __forceinline__ uint32_t dn_pixel_chunks(const dn_cuda_view 
     return (view.pitch + dn_unit - 1) / dn_unit;
 }
 
+/* The rows of a block on the device. */
+__device__ __forceinline__ const dn_cuda_row *dn_rows_of(const dn_cuda_block *block)
+{
+    return reinterpret_cast<const dn_cuda_row *>(reinterpret_cast<const unsigned char *>(block) + block->rows_at);
+}
+
 /* ---- Grids: x over what one row has, y over rows (in turns, where there are more than a grid takes). */
 constexpr unsigned dn_threads = 256;
 inline bool dn_grid(dim3 *grid, uint64_t items, unsigned per_block, uint32_t rows)
@@ -186,6 +192,20 @@ int dn_launch_chunks(K kernel, const dn_cuda_launch *launch, const dn_cuda_view 
     return DN_LAUNCH_FLAT(kernel, grid, dim3(dn_threads), 0, launch->stream, arguments..., aligned, launch->rows);
 }
 
+/* ---- Over a warp, every lane the same result: lanes in pairs, pairs of pairs, and so on. */
+__device__ __forceinline__ float dn_warp_sum(float x)
+{
+    DN_UNROLL for (int with = 16; with > 0; with /= 2)
+        x += __shfl_xor_sync(dn_all_lanes, x, with);
+    return x;
+}
+__device__ __forceinline__ float dn_warp_max(float x)
+{
+    DN_UNROLL for (int with = 16; with > 0; with /= 2)
+        x = fmaxf(x, __shfl_xor_sync(dn_all_lanes, x, with));
+    return x;
+}
+
 /* ---- Activations: activation's of eight, in place. bfloat16 takes the GPU's fast exponential and division, whose errors it cannot hold. */
 template <typename T> __device__ __forceinline__ float dn_exp_of(float x);
 template <> __device__ __forceinline__ float dn_exp_of<float>(float x)
@@ -222,27 +242,27 @@ template <typename T> __device__ __forceinline__ float dn_mish(float x)
     float e = dn_exp_of<T>(fminf(x, 20.0f)), n = e * (e + 2.0f);
     return x * dn_over<T>(n, n + 2.0f);
 }
-template <typename T> __device__ __forceinline__ void dn_activate(uint32_t activation, float *v)
+template <typename T> __device__ __forceinline__ void dn_activate(uint32_t activation, float *v, unsigned count = dn_unit)
 {
     switch (activation) {
     case DN_CUDA_ACT_SILU:
-        DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
+        DN_UNROLL for (unsigned i = 0; i < count; i++)
             v[i] = dn_silu<T>(v[i]);
         break;
     case DN_CUDA_ACT_GELU:
-        DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
+        DN_UNROLL for (unsigned i = 0; i < count; i++)
             v[i] = 0.5f * v[i] * (1.0f + erff(v[i] * 0.70710678118654752440f));
         break;
     case DN_CUDA_ACT_GELU_TANH:
-        DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
+        DN_UNROLL for (unsigned i = 0; i < count; i++)
             v[i] = dn_gelu_tanh<T>(v[i]);
         break;
     case DN_CUDA_ACT_RELU:
-        DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
+        DN_UNROLL for (unsigned i = 0; i < count; i++)
             v[i] = v[i] > 0.0f ? v[i] : 0.0f;
         break;
     case DN_CUDA_ACT_MISH:
-        DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
+        DN_UNROLL for (unsigned i = 0; i < count; i++)
             v[i] = dn_mish<T>(v[i]);
         break;
     default:

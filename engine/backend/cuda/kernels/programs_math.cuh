@@ -1,4 +1,4 @@
-/* What register programs compute with: the noise "philox-1" and base/math64.h on the device, the same bits as on the CPU.
+/* What register programs and embeddings compute with: the noise "philox-1" and base/math64.h on the device, the same bits as on the CPU.
  *
  * Invariant: base/philox.c's and base/math64.c's operations in the same order, each rounded once. Every file that includes this is compiled
  * without fused multiply-add (-fmad=false), and divisions and square roots are IEEE's. No table is indexed by a value: that would be memory. */
@@ -120,6 +120,22 @@ __device__ __forceinline__ double dn_exp64(double x)
     for (int k = 14; k > 0; k--)
         sum = 1.0 + sum * r / k;
     return sum * __longlong_as_double(static_cast<long long>(static_cast<int>(n) + 1023) << 52);
+}
+
+/* dn_log: x positive and normal. */
+__device__ __forceinline__ double dn_log64(double x)
+{
+    uint64_t bits = static_cast<uint64_t>(__double_as_longlong(x));
+    int n = static_cast<int>(bits >> 52) - 1023;
+    double m = __longlong_as_double(static_cast<long long>((bits & UINT64_C(0x000FFFFFFFFFFFFF)) | UINT64_C(0x3FF0000000000000)));
+    if (m > 1.4142135623730951) {
+        m *= 0.5;
+        n++;
+    }
+    double s = (m - 1.0) / (m + 1.0), square = s * s, sum = 0.0;
+    DN_UNROLL for (int k = 25; k > 0; k -= 2)
+        sum = sum * square + 1.0 / k;
+    return 2.0 * s * sum + n * 6.93147180559945309417e-01;
 }
 
 /* dn_sine_cosine. */
