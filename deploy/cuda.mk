@@ -114,10 +114,23 @@ $(OUT)/nvidia/%.o: %.cu $(CUDA_HEADERS)
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"
 	@$(NVCC) -std=c++17 -O3 -I. -Iengine $(CUDA_CODE) $(addprefix -Xcompiler=,-fPIC -fvisibility=hidden $(filter-out -fPIE,$(HARD))) $(if $(filter programs%.cu embedding.cu,$(notdir $<)),-fmad=false) -c -o $@ $<
+# What kernels' launches take of the C++ library (guards of statics) is linked in, so that none needs to be installed.
 $(OUT)/libdenoised_cuda.so: $(CUDA_OBJ) $(OUT)/libpic.a
 	@echo "  LD $@"
-	@$(CXX) -shared $(filter-out -pie,$(LINK)) $(CUDA_EXPORTS) -Wl,-z,defs -o $@ $(CUDA_OBJ) $(OUT)/libpic.a -L$(CUDA_HOME)/lib64 -lcudart_static -l:libcublasLt.so.13 \
+	@$(CXX) -shared -static-libstdc++ -static-libgcc $(filter-out -pie,$(LINK)) $(CUDA_EXPORTS) -Wl,-z,defs -o $@ $(CUDA_OBJ) $(OUT)/libpic.a \
+	  -L$(CUDA_HOME)/lib64 -lcudart_static -l:libcublasLt.so.13 \
 	  -l:libcudnn.so.9 -lcjson -lrt -ldl -lm -lpthread
+
+# Plans of cuDNN without a GPU: a driver that loads code and runs none lies in a folder that one test alone looks into.
+DEVICELESS_OBJ := $(patsubst %.c,$(OUT)/nvidia/%.o,$(NVIDIA_SRC) $(wildcard engine/backend/cuda/compile*.c) engine/backend/cuda/spec.c \
+                  engine/backend/cuda/pins.c tests/cuda/deviceless.c)
+$(OUT)/nvidia/deviceless: $(DEVICELESS_OBJ) $(OUT)/libdenoised.a
+	@echo "  LD $@"
+	@$(CC) $(LINK) -o $@ $^ -L$(CUDA_HOME)/lib64 -lcudart_static -l:libcublasLt.so.13 -l:libcudnn.so.9 -lcjson -lpng16 -lz -lrt -ldl -lm
+$(OUT)/nvidia/mock/libcuda.so.1: tests/cuda/mock/driver.py
+	@mkdir -p $(@D)
+	@python3 $< $(CUDA_HOME)/lib64/stubs/libcuda.so >$(@D)/driver.c
+	@$(CC) -O1 -fPIC -shared -Wl,-soname,libcuda.so.1 -o $@ $(@D)/driver.c
 
 # gpu_card again, and the tests of kernels, for a card: their heap is memory that it sees too.
 NVIDIA_LIBS := -L$(CUDA_HOME)/lib64 -lcudart_static -l:libcublasLt.so.13 -l:libcudnn.so.9 -lrt -ldl
@@ -135,6 +148,7 @@ $(KERNEL_TESTS) $(OUT)/gpu/gpu_card:
 .SECONDARY: $(KERNEL_TESTS:$(OUT)/gpu/%=$(OUT)/nvidia/tests/cuda/%.o) $(OUT)/nvidia/tests/gpu/gpu_card.o $(OUT)/nvidia/tests/gpu/schedule.o
 # All that a GPU's machine needs besides the sources.
 GPU_BUILT := $(KERNEL_TESTS) $(OUT)/gpu/gpu_card $(OUT)/libdenoised_cuda.so
+tests-build: $(OUT)/nvidia/deviceless $(OUT)/nvidia/mock/libcuda.so.1
 endif
 
 .PHONY: gpu-build gpu-test

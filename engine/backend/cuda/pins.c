@@ -5,6 +5,7 @@
 #include <cjson/cJSON.h>
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -247,20 +248,23 @@ static char *to_text(const dn_cuda_pins *pins)
     return text;
 }
 
-/* Nobody may see half a file, and two processes may write at a time: each writes its own and renames it. */
+/* Nobody may see half a file, and several may write at a time: each writes its own and renames it. */
 static bool write_file(const char *path, const char *text)
 {
-    size_t bytes = strlen(path) + 32;
+    size_t bytes = strlen(path) + sizeof ".XXXXXX";
     char *beside = malloc(bytes);
     if (!beside)
         return false;
-    snprintf(beside, bytes, "%s.%ld.new", path, (long)getpid());
-    FILE *file = fopen(beside, "we");
-    bool done = file && fputs(text, file) >= 0 && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    snprintf(beside, bytes, "%s.XXXXXX", path);
+    int number = mkostemp(beside, O_CLOEXEC);
+    FILE *file = number >= 0 ? fdopen(number, "w") : NULL;
+    bool done = file && fputs(text, file) >= 0 && fflush(file) == 0 && fchmod(number, 0644) == 0 && fsync(number) == 0;
     if (file)
         done = fclose(file) == 0 && done;
+    else if (number >= 0)
+        close(number);
     done = done && rename(beside, path) == 0;
-    if (!done && file) {
+    if (!done && number >= 0) {
         int why = errno;
         unlink(beside);
         errno = why;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "backend/cuda/spec.h"
+#include "emulator.h"
 #include "plain.h"
 
 struct dn_cuda_libraries {
@@ -82,12 +83,40 @@ const char *dn_cuda_product_describe(const dn_cuda_product *product)
     return product->text;
 }
 
+/* What a GPU would only find out by an illegal address, or not at all. */
+static dn_status check_places(const dn_cuda_product *product, uint32_t rows, const dn_cuda_operands *operands, dn_error *error)
+{
+    const dn_cuda_product_spec *spec = &product->spec;
+    const uint64_t item = spec->type == DN_CUDA_BF16 ? 2 : 4;
+    const uint64_t kernel = spec->kind == DN_CUDA_CONV ? (uint64_t)spec->kernel * spec->kernel : 1;
+    const uint64_t last = (uint64_t)rows - 1; /* what lies between rows is not the product's */
+    const uint64_t in = last * dn_cuda_product_in_pitch(spec) + (spec->in_row_pitch ? spec->k : dn_cuda_product_in_pitch(spec));
+    const uint64_t out = last * dn_cuda_product_out_pitch(spec) + (spec->out_row_pitch ? spec->n : dn_cuda_product_out_pitch(spec));
+    const struct {
+        const char *name;
+        const void *at;
+        uint64_t elements;
+    } places[] = {{"input", operands->in, in},
+                  {"output", operands->out, out},
+                  {"weight", operands->weight, spec->kind == DN_CUDA_SDPA ? 0 : kernel * spec->k * spec->n},
+                  {"bias", operands->bias, spec->bias ? spec->n : 0},
+                  {"residual", operands->residual, spec->residual ? out : 0}};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        if (places[i].elements && !dn_emulator_on_device(places[i].at, (size_t)(places[i].elements * item)))
+            return dn_fail(error, DN_INTERNAL, "%s: its %s is not on the device, or has no room for %u rows", product->text, places[i].name,
+                           rows);
+    }
+    return DN_OK;
+}
+
 dn_status dn_cuda_product_run(const dn_cuda_product *product, uint32_t bucket, const dn_cuda_operands *operands, void *stream,
                               dn_error *error)
 {
     if (bucket >= product->bucket_count)
         return dn_fail(error, DN_INTERNAL, "%s: no batch size number %u", product->text, bucket);
     dn_status status = dn_cuda_operands_check(&product->spec, operands, dn_cuda_product_workspace(product, bucket), error);
+    if (!status)
+        status = check_places(product, product->buckets[bucket], operands, error);
     if (status)
         return status;
     dn_plain_run run = {.spec = product->spec, .operands = *operands, .rows = product->buckets[bucket]};
