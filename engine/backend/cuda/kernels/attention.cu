@@ -26,7 +26,89 @@ __device__ __forceinline__ void load_tile(float (*tile)[tile_channels + 1], cons
     }
 }
 
-/* Heads of at most 32 * J channels, Q queries a warp. */
+typedef float tile_memory[tile_channels + 1]; /* one key's; an odd stride, so that lanes meet different banks */
+
+/* Of Q queries: the largest score so far, what the chances below it add up to (each lane its keys'), and the values weighed with them. */
+template <unsigned J, unsigned Q> struct progress {
+    float top[Q], total[Q], sum[J][Q];
+};
+
+/* A lane's key with every query of its warp. */
+template <typename T, unsigned Q>
+__device__ __forceinline__ void score_keys(const heads_of_rows &a, const T *keys, uint32_t key, tile_memory *tile, const float (*queries)[Q], float *score)
+{
+    unsigned lane = threadIdx.x % 32;
+    DN_UNROLL for (unsigned i = 0; i < Q; i++)
+        score[i] = 0.0f;
+    for (uint32_t d0 = 0; d0 < a.dim; d0 += tile_channels) {
+        uint32_t count = min(a.dim - d0, tile_channels);
+        __syncthreads();
+        load_tile(tile, keys + d0, a.qkv.pitch, key, a.positions, count);
+        __syncthreads();
+        for (uint32_t d = 0; d < count; d++) {
+            float at = tile[lane][d];
+            DN_UNROLL for (unsigned i = 0; i < Q; i++)
+                score[i] += queries[d0 + d][i] * at;
+        }
+    }
+}
+
+/* Scores to chances; what was summed under a smaller maximum fades. */
+template <typename T, unsigned J, unsigned Q>
+__device__ __forceinline__ void weigh(progress<J, Q> &so_far, const float *score, bool there, float (*chances)[Q])
+{
+    DN_UNROLL for (unsigned i = 0; i < Q; i++) {
+        float mine = there ? score[i] : -INFINITY, top = fmaxf(so_far.top[i], dn_warp_max(mine));
+        float fade = dn_exp_of<T>(so_far.top[i] - top), chance = dn_exp_of<T>(mine - top);
+        so_far.top[i] = top;
+        so_far.total[i] = so_far.total[i] * fade + chance;
+        chances[threadIdx.x % 32][i] = chance;
+        DN_UNROLL for (unsigned j = 0; j < J; j++)
+            so_far.sum[j][i] *= fade;
+    }
+}
+
+template <typename T, unsigned J, unsigned Q>
+__device__ __forceinline__ void add_values(const heads_of_rows &a, const T *values, uint32_t key, tile_memory *tile, const float (*chances)[Q],
+                                           progress<J, Q> &so_far)
+{
+    unsigned lane = threadIdx.x % 32;
+    DN_UNROLL for (unsigned j = 0; j < J; j += 2) {
+        if (j * 32 >= a.dim)
+            continue;
+        __syncthreads();
+        load_tile(tile, values + j * 32, a.qkv.pitch, key, a.positions, min(a.dim - j * 32, tile_channels));
+        __syncthreads();
+        for (unsigned n = 0; n < keys_a_tile; n++) {
+            float near = tile[n][lane], far = tile[n][lane + 32];
+            DN_UNROLL for (unsigned i = 0; i < Q; i++) {
+                so_far.sum[j][i] += chances[n][i] * near;
+                so_far.sum[j + 1][i] += chances[n][i] * far;
+            }
+        }
+    }
+}
+
+/* A warp's queries, of which the first is number `first`; head 0 writes the padding too. */
+template <typename T, unsigned J, unsigned Q>
+__device__ __forceinline__ void write_heads(const heads_of_rows &a, uint32_t row, uint32_t head, uint32_t first, const progress<J, Q> &done)
+{
+    unsigned lane = threadIdx.x % 32;
+    DN_UNROLL for (unsigned i = 0; i < Q; i++) {
+        float whole = dn_warp_sum(done.total[i]);
+        T *out = dn_row_of<T>(a.out, row) + static_cast<uint64_t>(first + i) * a.out.pitch;
+        if (first + i >= a.positions)
+            continue;
+        DN_UNROLL for (unsigned j = 0; j < J; j++) {
+            if (j * 32 + lane < a.dim)
+                dn_store(out + head * a.dim + j * 32 + lane, done.sum[j][i] / whole);
+        }
+        for (uint32_t pad = a.out.c + lane; head == 0 && pad < a.out.pitch; pad += 32)
+            dn_store(out + pad, 0.0f);
+    }
+}
+
+/* Heads of at most 32 * J channels, Q queries a warp. Grid: queries, heads, rows. */
 template <typename T, unsigned J, unsigned Q>
 __global__ void __launch_bounds__(warps * 32) k_attention(heads_of_rows a, uint32_t rows)
 {
@@ -34,69 +116,26 @@ __global__ void __launch_bounds__(warps * 32) k_attention(heads_of_rows a, uint3
     DN_SHARED(float, queries, [warps][J * 32][Q]);
     DN_SHARED(float, chances, [warps][keys_a_tile][Q]);
     const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const uint32_t first = (blockIdx.x * warps + warp) * Q, head = blockIdx.y, c = a.out.c, pitch = a.qkv.pitch;
+    const uint32_t first = (blockIdx.x * warps + warp) * Q, head = blockIdx.y;
     for (uint32_t r = blockIdx.z; r < rows; r += gridDim.z) {
-        const T *q = dn_row_of<T>(a.qkv, r) + static_cast<uint64_t>(head) * a.dim, *k = q + c, *v = k + c;
-        float top[Q], total[Q], sum[J][Q];
+        const T *q = dn_row_of<T>(a.qkv, r) + static_cast<uint64_t>(head) * a.dim, *keys = q + a.out.c, *values = keys + a.out.c;
+        progress<J, Q> so_far;
         DN_UNROLL for (unsigned i = 0; i < Q; i++) {
-            top[i] = -INFINITY;
-            total[i] = 0.0f;
+            so_far.top[i] = -INFINITY;
+            so_far.total[i] = 0.0f;
+            const T *from = q + static_cast<uint64_t>(first + i) * a.qkv.pitch;
             for (unsigned d = lane; d < J * 32; d += 32)
-                queries[warp][d][i] = first + i < a.positions && d < a.dim ? a.scale * dn_load(q + static_cast<uint64_t>(first + i) * pitch + d) : 0.0f;
+                queries[warp][d][i] = first + i < a.positions && d < a.dim ? a.scale * dn_load(from + d) : 0.0f;
             DN_UNROLL for (unsigned j = 0; j < J; j++)
-                sum[j][i] = 0.0f;
+                so_far.sum[j][i] = 0.0f;
         }
         for (uint32_t key = 0; key < a.positions; key += keys_a_tile) {
             float score[Q];
-            DN_UNROLL for (unsigned i = 0; i < Q; i++)
-                score[i] = 0.0f;
-            for (uint32_t d0 = 0; d0 < a.dim; d0 += tile_channels) {
-                uint32_t count = min(a.dim - d0, tile_channels);
-                __syncthreads();
-                load_tile(tile, k + d0, pitch, key, a.positions, count);
-                __syncthreads();
-                for (uint32_t d = 0; d < count; d++) {
-                    float at = tile[lane][d];
-                    DN_UNROLL for (unsigned i = 0; i < Q; i++)
-                        score[i] += queries[warp][d0 + d][i] * at;
-                }
-            }
-            DN_UNROLL for (unsigned i = 0; i < Q; i++) {
-                float mine = key + lane < a.positions ? score[i] : -INFINITY, now = fmaxf(top[i], dn_warp_max(mine));
-                float fade = dn_exp_of<T>(top[i] - now), chance = dn_exp_of<T>(mine - now);
-                top[i] = now;
-                total[i] = total[i] * fade + chance;
-                chances[warp][lane][i] = chance;
-                DN_UNROLL for (unsigned j = 0; j < J; j++)
-                    sum[j][i] *= fade;
-            }
-            DN_UNROLL for (unsigned j = 0; j < J; j += 2) {
-                if (j * 32 >= a.dim)
-                    continue;
-                __syncthreads();
-                load_tile(tile, v + j * 32, pitch, key, a.positions, min(a.dim - j * 32, tile_channels));
-                __syncthreads();
-                for (unsigned n = 0; n < keys_a_tile; n++) {
-                    float near = tile[n][lane], far = tile[n][lane + 32];
-                    DN_UNROLL for (unsigned i = 0; i < Q; i++) {
-                        sum[j][i] += chances[warp][n][i] * near;
-                        sum[j + 1][i] += chances[warp][n][i] * far;
-                    }
-                }
-            }
+            score_keys<T, Q>(a, keys, key, tile, queries[warp], score);
+            weigh<T, J, Q>(so_far, score, key + lane < a.positions, chances[warp]);
+            add_values<T, J, Q>(a, values, key, tile, chances[warp], so_far);
         }
-        DN_UNROLL for (unsigned i = 0; i < Q; i++) {
-            float whole = dn_warp_sum(total[i]);
-            T *out = dn_row_of<T>(a.out, r) + static_cast<uint64_t>(first + i) * a.out.pitch;
-            if (first + i >= a.positions)
-                continue;
-            DN_UNROLL for (unsigned j = 0; j < J; j++) {
-                if (j * 32 + lane < a.dim)
-                    dn_store(out + head * a.dim + j * 32 + lane, sum[j][i] / whole);
-            }
-            for (uint32_t pad = c + lane; head == 0 && pad < a.out.pitch; pad += 32)
-                dn_store(out + pad, 0.0f);
-        }
+        write_heads<T, J, Q>(a, r, head, first, so_far);
         __syncthreads();
     }
 }
