@@ -147,12 +147,13 @@ $(KERNEL_TESTS) $(OUT)/gpu/gpu_card:
 	@$(CXX) $(filter-out -fsanitize=%,$(LINK)) -o $@ $^ $(NVIDIA_LIBS) $(LIBS)
 .SECONDARY: $(KERNEL_TESTS:$(OUT)/gpu/%=$(OUT)/nvidia/tests/cuda/%.o) $(OUT)/nvidia/tests/gpu/gpu_card.o $(OUT)/nvidia/tests/gpu/schedule.o
 # All that a GPU's machine needs besides the sources.
-GPU_BUILT := $(KERNEL_TESTS) $(OUT)/gpu/gpu_card $(OUT)/libdenoised_cuda.so
+GPU_BUILT := $(KERNEL_TESTS) $(OUT)/gpu/gpu_card
+GPU_LIBRARY := $(OUT)/libdenoised_cuda.so
 tests-build: $(OUT)/nvidia/deviceless $(OUT)/nvidia/mock/libcuda.so.1
 endif
 
 .PHONY: gpu-build gpu-test
-gpu-build: $(GPU_PROGRAMS) $(GPU_BUILT) $(OUT)/denoised
+gpu-build: $(GPU_PROGRAMS) $(GPU_BUILT) $(GPU_LIBRARY) $(OUT)/denoised
 # What has been built is taken where nothing can be: a machine with a GPU may have no compiler.
 gpu-test:
 	@$(MAKE) --no-print-directory gpu-build || echo "This cannot be built here: what is in $(OUT) is tried"
