@@ -73,7 +73,7 @@ static inline bool spec_fits(const formula_operands *o, const dn_cuda_product_sp
     fits = fits && s->k == in->pitch && s->n == out->pitch && s->bias == (o->bias != NULL) && s->residual == (o->in[1].at != NULL);
     fits = fits && (!o->in[1].at || slots[o->step->in[1]].row_pitch == out->row_pitch) && padding_is_clear(o->in[0]);
     if (s->kind == DN_CUDA_CONV)
-        return fits && !s->gelu_tanh && s->kernel > 0 && s->out_h == out->h && s->out_w == out->w;
+        return fits && !s->gelu_tanh && (s->residual || s->scale == 0.0f) && s->kernel > 0 && s->out_h == out->h && s->out_w == out->w;
     return fits && s->kernel == 0 && out->h == in->h && out->w == in->w;
 }
 
@@ -118,8 +118,8 @@ static inline void formula_product(const formula_operands *o)
     for (size_t p = 0; p < o->out[0].pixels; p++) {
         for (uint32_t n = 0; n < s->n; n++) {
             double sum = product_sum(o, s, (uint32_t)(p / o->out[0].w), (uint32_t)(p % o->out[0].w), n);
+            sum = (sum + (double)element(o->in[1], p, n)) * (s->scale != 0.0f ? (double)s->scale : 1.0);
             sum += s->bias ? (double)((const float *)o->bias)[n] : 0.0;
-            sum += (double)element(o->in[1], p, n);
             o->out[0].at[p * s->n + n] = activated(s->gelu_tanh ? DN_ACT_GELU_TANH : DN_ACT_NONE, (float)sum);
         }
     }

@@ -91,8 +91,8 @@ static inline float *pack_floats(const dn_cuda_pack_info *pack, const dn_weights
     float *packed = calloc(pack->bytes / sizeof(float), sizeof(float)), *next = packed;
     for (uint32_t k = 0; packed && k < pack->weight_count; k++) {
         size_t count = plan->weights[pack->weights[k]].count;
-        memcpy(next, weights->data[pack->weights[k]], count * sizeof *next);
-        next += count;
+        for (size_t i = 0; i < count; i++)
+            *next++ = weights->data[pack->weights[k]][i] * pack->scale;
     }
     return packed;
 }

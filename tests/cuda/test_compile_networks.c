@@ -22,6 +22,12 @@ static const char autoencoder[] =
     "\"down_block_types\": [\"DownEncoderBlock2D\", \"DownEncoderBlock2D\", \"DownEncoderBlock2D\", \"DownEncoderBlock2D\"],"
     "\"up_block_types\": [\"UpDecoderBlock2D\", \"UpDecoderBlock2D\", \"UpDecoderBlock2D\", \"UpDecoderBlock2D\"]}";
 
+static const char song[] =
+    "{\"_class_name\": \"SongUNet\", \"img_resolution\": 32, \"in_channels\": 3, \"out_channels\": 3, \"label_dim\": 10,"
+    "\"augment_dim\": 9, \"model_channels\": 128, \"channel_mult\": [2, 2, 2], \"channel_mult_emb\": 4,"
+    "\"num_blocks\": 4, \"attn_resolutions\": [16], \"embedding_type\": \"positional\", \"channel_mult_noise\": 1,"
+    "\"encoder_type\": \"standard\", \"decoder_type\": \"standard\", \"resample_filter\": [1, 1]}";
+
 typedef struct network {
     dn_model *model;
     dn_cuda_compiled *compiled; /* in bfloat16 */
@@ -122,6 +128,24 @@ static void no_separate_row_biases_in_a_u_net(void)
     /* Only activations of the time's two layers are left. */
     CHECK_MSG(n.kinds[DN_CUDA_STEP_FINISH] == 2 && n.kinds[DN_CUDA_STEP_ATTENTION] == 0, "%u finishes", n.kinds[DN_CUDA_STEP_FINISH]);
     check_memory("U-Net", &n);
+    network_close(&n);
+}
+
+/* Every block of Song's halves the power of what it adds: in the products, behind their residuals. */
+static void no_separate_scales_in_edm_s_u_net(void)
+{
+    network n;
+    dn_error error = {DN_OK, ""};
+    CHECK_OK(network_open(&n, song, &error), error);
+    uint32_t scaled = 0, in_products = 0;
+    for (uint32_t i = 0; i < n.model->plan->node_count; i++)
+        scaled += n.model->plan->nodes[i].kind != DN_NODE_AFFINE && n.model->plan->nodes[i].scale != 1.0f;
+    for (uint32_t s = 0; s < n.compiled->step_count; s++)
+        in_products +=
+            n.compiled->steps[s].kind == DN_CUDA_STEP_PRODUCT && n.compiled->products[n.compiled->steps[s].product].scale != 0.0f;
+    CHECK_MSG(scaled > 30 && in_products == scaled, "%u of %u scales", in_products, scaled);
+    CHECK_MSG(n.kinds[DN_CUDA_STEP_FINISH] == 2, "%u finishes", n.kinds[DN_CUDA_STEP_FINISH]);
+    check_memory("EDM's U-Net", &n);
     network_close(&n);
 }
 
@@ -336,6 +360,7 @@ int main(void)
 {
     RUN(seven_launches_a_block_of_dit_xl);
     RUN(no_separate_row_biases_in_a_u_net);
+    RUN(no_separate_scales_in_edm_s_u_net);
     RUN(a_decoder_is_its_nodes);
     RUN(packed_weights_lie_apart);
     RUN(row_biases_that_stay);

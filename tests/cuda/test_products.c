@@ -130,6 +130,7 @@ static double expected_weighted(const operation *op, uint32_t row, uint64_t pixe
     }
     if (s->residual)
         sum += value_at(s->type, op->residual, row * op->out_pitch + pixel * s->n + channel);
+    sum *= s->scale != 0.0f ? (double)s->scale : 1.0;
     if (s->bias)
         sum += value_at(s->type, op->bias, channel);
     return s->gelu_tanh ? 0.5 * sum * (1.0 + tanh(0.79788456080286536 * (sum + 0.044715 * sum * sum * sum))) : sum;
@@ -169,6 +170,8 @@ static dn_cuda_product_spec random_spec(int round)
     s.n = 8 * (1 + chance(6));
     s.bias = chance(2);
     s.residual = chance(2);
+    if (chance(2) && (s.residual || s.kind == DN_CUDA_GEMM))
+        s.scale = 0.7f;
     if (s.kind == DN_CUDA_CONV) {
         s.kernel = 1 + chance(4);
         s.stride = 1 + chance(2);
@@ -266,6 +269,12 @@ static void what_does_not_fit_is_refused(void)
                                  .pad_bottom = 1,
                                  .pad_right = 1};
     CHECK(refused(conv, 1) == DN_INVALID);
+    conv.out_w = 4;
+    conv.scale = 0.5f; /* without a residual */
+    CHECK(refused(conv, 1) == DN_INVALID);
+    bad = gemm;
+    bad.scale = NAN;
+    CHECK(refused(bad, 1) == DN_INVALID);
     dn_cuda_product_spec sdpa = {.kind = DN_CUDA_SDPA, .type = DN_CUDA_F32, .h = 4, .w = 4, .heads = 2, .head_dim = 8, .in_pitch = 48};
     CHECK(refused(sdpa, 1) == DN_UNSUPPORTED && !dn_cuda_takes_sdpa(&sdpa));
     sdpa.type = DN_CUDA_BF16;

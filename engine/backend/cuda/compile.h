@@ -80,6 +80,7 @@ typedef struct dn_cuda_pack_info {
     uint32_t weight_count;
     uint32_t o, i, kh, kw;        /* FILTER: of the whole, unpadded, o of one weight is dims[0]; of several, each a whole unit */
     uint32_t o_pad, i_pad;        /* VECTOR: o_pad is the padded count */
+    float scale;                  /* VECTOR: a factor of every element, for biases behind a product's scale; 1 elsewhere */
     uint64_t count;               /* elements before padding */
     uint64_t bytes, offset;       /* on the device: offset a multiple of 256 from the packed weights' start */
 } dn_cuda_pack_info;

@@ -20,7 +20,7 @@ static bool same_table(const dn_plan *plan, dn_cuda_pack_kind kind, const dn_nod
 
 static bool same_pack(const dn_plan *plan, const dn_cuda_pack_info *a, const dn_cuda_pack_info *b)
 {
-    if (a->kind != b->kind || a->count != b->count || a->weight_count != b->weight_count)
+    if (a->kind != b->kind || a->scale != b->scale || a->count != b->count || a->weight_count != b->weight_count)
         return false;
     if (is_table(a->kind))
         return same_table(plan, a->kind, a->node, b->node);
@@ -64,9 +64,9 @@ static void shape_filter(const dn_cuda_compiler *c, dn_cuda_pack_info *pack)
     pack->bytes = (uint64_t)pack->o_pad * pack->kh * pack->kw * pack->i_pad * dn_cuda_type_bytes(c->out->type);
 }
 
-dn_cuda_pack dn_cuda_add_pack(dn_cuda_compiler *c, dn_cuda_pack_kind kind, const dn_weight *weights, uint32_t weight_count)
+static dn_cuda_pack add_pack(dn_cuda_compiler *c, dn_cuda_pack_kind kind, const dn_weight *weights, uint32_t weight_count, float scale)
 {
-    dn_cuda_pack_info pack = {.kind = kind, .weights = weights, .weight_count = weight_count};
+    dn_cuda_pack_info pack = {.kind = kind, .weights = weights, .weight_count = weight_count, .scale = scale};
     for (uint32_t k = 0; k < weight_count; k++)
         pack.count += c->plan->weights[weights[k]].count;
     if (kind == DN_CUDA_PACK_FILTER) {
@@ -80,6 +80,16 @@ dn_cuda_pack dn_cuda_add_pack(dn_cuda_compiler *c, dn_cuda_pack_kind kind, const
     return find_pack(c, &pack);
 }
 
+dn_cuda_pack dn_cuda_add_pack(dn_cuda_compiler *c, dn_cuda_pack_kind kind, const dn_weight *weights, uint32_t weight_count)
+{
+    return add_pack(c, kind, weights, weight_count, 1.0f);
+}
+
+dn_cuda_pack dn_cuda_add_bias(dn_cuda_compiler *c, const dn_weight *biases, uint32_t count, float scale)
+{
+    return biases[0] == DN_NONE ? DN_NONE : add_pack(c, DN_CUDA_PACK_VECTOR, biases, count, scale);
+}
+
 dn_cuda_pack dn_cuda_add_weight(dn_cuda_compiler *c, dn_cuda_pack_kind kind, dn_weight weight)
 {
     return weight == DN_NONE ? DN_NONE : dn_cuda_add_pack(c, kind, &weight, 1);
@@ -89,7 +99,7 @@ dn_cuda_pack dn_cuda_add_table(dn_cuda_compiler *c, dn_cuda_pack_kind kind, cons
 {
     dn_shape shape = c->plan->values[node->out].shape;
     bool positions = kind == DN_CUDA_PACK_POSITIONS;
-    dn_cuda_pack_info pack = {.kind = kind, .node = node, .count = positions ? dn_shape_count(shape) : shape.c / 2};
+    dn_cuda_pack_info pack = {.kind = kind, .node = node, .scale = 1.0f, .count = positions ? dn_shape_count(shape) : shape.c / 2};
     pack.bytes = pack.count * (positions ? sizeof(float) : sizeof(double));
     return find_pack(c, &pack);
 }

@@ -63,6 +63,8 @@ void dn_cuda_compile_plain(dn_cuda_compiler *c, uint32_t n); /* any other kind: 
 dn_cuda_pack dn_cuda_add_pack(dn_cuda_compiler *c, dn_cuda_pack_kind kind, const dn_weight *weights, uint32_t weight_count);
 /* The same of one weight; DN_NONE for DN_NONE. */
 dn_cuda_pack dn_cuda_add_weight(dn_cuda_compiler *c, dn_cuda_pack_kind kind, dn_weight weight);
+/* VECTOR of biases one after another, each times `scale`; DN_NONE where the nodes have none. */
+dn_cuda_pack dn_cuda_add_bias(dn_cuda_compiler *c, const dn_weight *biases, uint32_t count, float scale);
 /* FREQUENCIES, POSITIONS. */
 dn_cuda_pack dn_cuda_add_table(dn_cuda_compiler *c, dn_cuda_pack_kind kind, const dn_node *node);
 

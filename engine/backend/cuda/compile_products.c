@@ -1,8 +1,8 @@
 /* The steps of convolutions, linear nodes and attention: a product, and a finish where its epilogue cannot say the rest.
  *
- * A product's epilogue adds bias and residual and, of linear nodes, takes GELU's tanh form. With a row bias, a scale, a gate or another
- * activation the product adds its bias alone and the finish does all that is left, in the node's order. 1x1 convolutions of stride 1
- * without padding are matrix products. */
+ * A product's epilogue adds the residual, scales, adds the bias (packed times the scale), and, of linear nodes, takes GELU's tanh form.
+ * With a row bias, a gate or another activation the product adds its bias alone and the finish does all that is left, in the node's order.
+ * 1x1 convolutions of stride 1 without padding are matrix products. */
 #include <stdio.h>
 #include <string.h>
 
@@ -55,8 +55,10 @@ static void conv_spec(const dn_cuda_compiler *c, dn_cuda_product_spec *spec, con
 }
 
 /* The spec's epilogue is what operands there are. */
-static dn_cuda_step *add_product(dn_cuda_compiler *c, const dn_node *node, dn_cuda_product_spec *spec, const dn_cuda_step *operands)
+static dn_cuda_step *add_product(dn_cuda_compiler *c, const dn_node *node, dn_cuda_product_spec *spec, float scale,
+                                 const dn_cuda_step *operands)
 {
+    spec->scale = scale == 1.0f ? 0.0f : scale;
     spec->bias = operands->bias != DN_NONE;
     spec->residual = operands->in[1] != DN_NONE;
     dn_cuda_step *step = dn_cuda_add_step(c, DN_CUDA_STEP_PRODUCT, node);
@@ -88,6 +90,12 @@ static void add_finish(dn_cuda_compiler *c, const dn_node *node, dn_cuda_slot x,
     step->residual_last = left->gate != DN_NONE;
 }
 
+/* Whether a product's epilogue (libraries.h) scales as the node does: a convolution's only with a residual. A spec has no 0. */
+static bool says_scale(const dn_node *node, dn_cuda_slot residual)
+{
+    return node->scale == 1.0f || (node->scale != 0.0f && (node->kind == DN_NODE_LINEAR || residual != DN_NONE));
+}
+
 void dn_cuda_compile_conv(dn_cuda_compiler *c, uint32_t n)
 {
     const dn_node *node = &c->plan->nodes[n];
@@ -96,18 +104,19 @@ void dn_cuda_compile_conv(dn_cuda_compiler *c, uint32_t n)
                  .residual = dn_cuda_read(c, node->in[2]),
                  .gate = DN_NONE,
                  .scaled = node->scale != 1.0f};
-    bool finish = left.row_bias != DN_NONE || left.scaled;
+    bool finish = left.row_bias != DN_NONE || !says_scale(node, left.residual);
     bool pointwise = node->kernel == 1 && node->stride == 1 && !(node->pad_top | node->pad_left | node->pad_bottom | node->pad_right);
+    float scale = finish ? 1.0f : node->scale;
     dn_cuda_step operands = {.in = {dn_cuda_read(c, node->in[0]), finish ? DN_NONE : left.residual}};
     operands.out[0] = finish ? dn_cuda_add_slot(c, c->plan->values[node->out].shape) : dn_cuda_write(c, node->out, !absorbed);
     operands.weight = dn_cuda_add_weight(c, DN_CUDA_PACK_FILTER, node->weight);
-    operands.bias = dn_cuda_add_weight(c, DN_CUDA_PACK_VECTOR, node->bias);
+    operands.bias = dn_cuda_add_bias(c, &node->bias, 1, scale);
     dn_cuda_product_spec spec;
     if (pointwise)
         gemm_spec(c, &spec, operands.in[0], operands.out[0]);
     else
         conv_spec(c, &spec, node, operands.in[0], operands.out[0]);
-    add_product(c, node, &spec, &operands);
+    add_product(c, node, &spec, scale, &operands);
     if (finish)
         add_finish(c, node, operands.out[0], dn_cuda_write(c, node->out, true), &left);
 }
@@ -121,8 +130,8 @@ static uint32_t stack_nodes(const dn_cuda_compiler *c, uint32_t n)
     return count;
 }
 
-/* Weights and biases of a stack, one node's after another's. */
-static void pack_stack(dn_cuda_compiler *c, uint32_t n, uint32_t count, dn_cuda_step *operands)
+/* Weights and biases of a stack, one node's after another's; all have a bias, or none. */
+static void pack_stack(dn_cuda_compiler *c, uint32_t n, uint32_t count, float scale, dn_cuda_step *operands)
 {
     const dn_node *nodes = c->plan->nodes;
     dn_weight *weights = dn_arena_alloc_array(&c->scratch, 2 * (size_t)count, sizeof *weights);
@@ -136,7 +145,7 @@ static void pack_stack(dn_cuda_compiler *c, uint32_t n, uint32_t count, dn_cuda_
         biases[k] = nodes[i].bias;
     }
     operands->weight = dn_cuda_add_pack(c, DN_CUDA_PACK_FILTER, weights, count);
-    operands->bias = nodes[n].bias == DN_NONE ? DN_NONE : dn_cuda_add_pack(c, DN_CUDA_PACK_VECTOR, biases, count);
+    operands->bias = dn_cuda_add_bias(c, biases, count, scale);
 }
 
 /* Memory for the answers of a stack, of which each node's value is a part. */
@@ -163,28 +172,30 @@ static dn_cuda_slot gate_of(dn_cuda_compiler *c, const dn_node *node)
     return dn_cuda_add_part(c, dn_cuda_read(c, node->in[2]), node->gate_offset, c->plan->values[node->out].shape.c);
 }
 
-/* With a gate the residual comes after the activation, so it is never the product's. */
+/* With a gate the residual comes after the activation, so it is never the product's. An activation is behind the scale. */
 void dn_cuda_compile_linear(dn_cuda_compiler *c, uint32_t n)
 {
     const dn_node *node = &c->plan->nodes[n];
     const uint32_t count = stack_nodes(c, n);
     bool absorbed = c->absorber[n] != DN_NONE, gated = node->in[2] != DN_NONE;
-    bool plain = node->activation == DN_ACT_NONE, gelu = node->activation == DN_ACT_GELU_TANH, scaled = node->scale != 1.0f;
-    bool said = !scaled && (plain || gelu); /* by the epilogue */
+    bool plain = node->activation == DN_ACT_NONE, gelu = node->activation == DN_ACT_GELU_TANH;
+    rest left = {.row_bias = DN_NONE, .residual = dn_cuda_read(c, node->in[1]), .scaled = node->scale != 1.0f};
+    bool said = says_scale(node, left.residual) && (plain || gelu); /* by the epilogue */
     bool finish = !absorbed && (gated || !said);
-    rest left = {.row_bias = DN_NONE, .residual = dn_cuda_read(c, node->in[1]), .scaled = scaled, .activated = !said && !plain};
+    left.activated = !plain && !said;
     left.gate = finish ? gate_of(c, node) : DN_NONE;
+    float scale = finish ? 1.0f : node->scale;
     dn_cuda_step operands = {.in = {dn_cuda_read(c, node->in[0]), finish || absorbed ? DN_NONE : left.residual}};
     dn_cuda_slot answer = count > 1 ? write_stack(c, n) : dn_cuda_write(c, node->out, !absorbed);
     const dn_cuda_slot_info *to = &c->out->slots[answer];
     operands.out[0] = finish ? dn_cuda_add_slot(c, (dn_shape){to->h, to->w, to->c}) : answer;
-    pack_stack(c, n, count, &operands);
+    pack_stack(c, n, count, scale, &operands);
     if (c->status != DN_OK)
         return;
     dn_cuda_product_spec spec;
     gemm_spec(c, &spec, operands.in[0], operands.out[0]);
-    spec.gelu_tanh = said && gelu;
-    dn_cuda_step *product = add_product(c, node, &spec, &operands);
+    spec.gelu_tanh = gelu && said;
+    dn_cuda_step *product = add_product(c, node, &spec, scale, &operands);
     if (finish)
         add_finish(c, node, operands.out[0], answer, &left);
     for (dn_cuda_step *step = product; count > 1 && step < c->out->steps + c->out->step_count; step++)

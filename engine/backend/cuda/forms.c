@@ -83,7 +83,7 @@ static bool same_weights(const dn_cuda_pack_info *part, const dn_cuda_pack_info 
 static bool find_inside(const dn_cuda_compiled *packed, const dn_cuda_pack_info *part, const dn_cuda_pack_info *whole, uint64_t *at)
 {
     *at = 0;
-    if (part->kind != whole->kind)
+    if (part->kind != whole->kind || part->scale != whole->scale)
         return false;
     if (part->kind == DN_CUDA_PACK_FREQUENCIES || part->kind == DN_CUDA_PACK_POSITIONS)
         return part->node == whole->node;

@@ -46,6 +46,7 @@ typedef struct dn_cuda_product_spec {
     uint32_t kernel, stride, pad_top, pad_left, pad_bottom, pad_right;
     uint32_t heads, head_dim, in_pitch;
     uint32_t in_row_pitch, out_row_pitch; /* GEMM of vectors (h = w = 1): elements from row to row where rows lie apart; 0: packed */
+    float scale; /* GEMM, and CONV with a residual: sum and residual times it, before the bias (which is packed times it); 0: as they are */
     bool bias, residual, gelu_tanh;
 } dn_cuda_product_spec;
 

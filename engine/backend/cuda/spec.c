@@ -1,6 +1,7 @@
 /* Checks and names of product specs (spec.h). */
 #include "backend/cuda/spec.h"
 
+#include <math.h>
 #include <stdio.h>
 
 /* What 32-bit indices inside the libraries' kernels may count. */
@@ -34,16 +35,19 @@ void dn_cuda_product_name(const dn_cuda_product_spec *spec, char out[DN_CUDA_SPE
 {
     const char *type = spec->type == DN_CUDA_BF16 ? "bf16" : "fp32";
     const char *tail[] = {spec->gelu_tanh ? " gelu" : "", spec->residual ? "+r" : "", spec->bias ? "+b" : ""};
+    char scale[24] = "";
+    if (spec->scale != 0.0f)
+        snprintf(scale, sizeof scale, " x%.9g", (double)spec->scale);
     if (spec->kind == DN_CUDA_SDPA)
         snprintf(out, DN_CUDA_SPEC_TEXT, "sdpa %ux%u heads %ux%u pitch %u %s", spec->h, spec->w, spec->heads, spec->head_dim,
                  spec->in_pitch, type);
     else if (spec->kind == DN_CUDA_CONV)
-        snprintf(out, DN_CUDA_SPEC_TEXT, "conv %ux%ux%u %ux%u/%u p%u,%u,%u,%u %ux%ux%u %s%s%s", spec->h, spec->w, spec->k, spec->kernel,
+        snprintf(out, DN_CUDA_SPEC_TEXT, "conv %ux%ux%u %ux%u/%u p%u,%u,%u,%u %ux%ux%u %s%s%s%s", spec->h, spec->w, spec->k, spec->kernel,
                  spec->kernel, spec->stride, spec->pad_top, spec->pad_left, spec->pad_bottom, spec->pad_right, spec->out_h, spec->out_w,
-                 spec->n, type, tail[1], tail[2]);
+                 spec->n, type, tail[1], tail[2], scale);
     else
-        snprintf(out, DN_CUDA_SPEC_TEXT, "gemm %ux%ux%u %u rows %u,%u %s%s%s%s", spec->h, spec->w, spec->k, spec->n, spec->in_row_pitch,
-                 spec->out_row_pitch, type, tail[1], tail[2], tail[0]);
+        snprintf(out, DN_CUDA_SPEC_TEXT, "gemm %ux%ux%u %u rows %u,%u %s%s%s%s%s", spec->h, spec->w, spec->k, spec->n, spec->in_row_pitch,
+                 spec->out_row_pitch, type, tail[1], tail[2], tail[0], scale);
 }
 
 static dn_status check_gemm(const dn_cuda_product_spec *spec, dn_error *error)
@@ -68,6 +72,8 @@ static dn_status check_conv(const dn_cuda_product_spec *spec, dn_error *error)
                        DN_CUDA_CHANNEL_UNIT);
     if (spec->gelu_tanh || spec->in_row_pitch || spec->out_row_pitch)
         return dn_fail(error, DN_INVALID, "a convolution has neither an activation nor rows that lie apart");
+    if (spec->scale != 0.0f && !spec->residual)
+        return dn_fail(error, DN_INVALID, "a convolution is scaled with its residual alone");
     uint64_t height = (uint64_t)spec->h + spec->pad_top + spec->pad_bottom, width = (uint64_t)spec->w + spec->pad_left + spec->pad_right;
     if (spec->kernel == 0 || spec->stride == 0 || height < spec->kernel || width < spec->kernel ||
         spec->out_h != (height - spec->kernel) / spec->stride + 1 || spec->out_w != (width - spec->kernel) / spec->stride + 1)
@@ -89,7 +95,7 @@ bool dn_cuda_takes_sdpa(const dn_cuda_product_spec *spec)
     uint64_t width = (uint64_t)spec->heads * spec->head_dim;
     return spec->type == DN_CUDA_BF16 && spec->heads > 0 && whole_units(spec->head_dim) && spec->head_dim <= DN_CUDA_HEAD_DIM_MAX &&
            whole_units(spec->in_pitch) && spec->in_pitch >= 3 * width && !spec->in_row_pitch && !spec->out_row_pitch && !spec->bias &&
-           !spec->residual && !spec->gelu_tanh;
+           !spec->residual && !spec->gelu_tanh && spec->scale == 0.0f;
 }
 
 uint32_t dn_cuda_product_rows_max(const dn_cuda_product_spec *spec)
@@ -105,6 +111,8 @@ dn_status dn_cuda_product_check(const dn_cuda_product_spec *spec, const uint32_t
         return dn_fail(error, DN_INVALID, "%u batch sizes: 1 to %u may be asked for", bucket_count, DN_CUDA_BUCKETS_MAX);
     if (spec->h == 0 || spec->w == 0 || (spec->type != DN_CUDA_F32 && spec->type != DN_CUDA_BF16))
         return dn_fail(error, DN_INVALID, "a product over nothing, or of no type");
+    if (!isfinite(spec->scale))
+        return dn_fail(error, DN_INVALID, "a product times what is no number");
     dn_status status = spec->kind == DN_CUDA_GEMM   ? check_gemm(spec, error)
                        : spec->kind == DN_CUDA_CONV ? check_conv(spec, error)
                        : spec->kind == DN_CUDA_SDPA ? check_sdpa(spec, error)

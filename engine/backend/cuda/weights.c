@@ -132,6 +132,12 @@ static dn_status put_bytes(upload *u, const void *from, unsigned char *to, size_
     return status;
 }
 
+static void scale_floats(float *values, uint64_t count, float scale)
+{
+    for (uint64_t i = 0; scale != 1.0f && i < count; i++)
+        values[i] *= scale;
+}
+
 /* Floats [o][i][kh][kw], or a vector's, converted on the card; `pad` outputs or elements of zeros behind the last. */
 static dn_status put_converted(upload *u, const dn_cuda_pack_info *pack, const float *from, uint64_t outputs, uint64_t pad,
                                unsigned char *to, dn_error *error)
@@ -151,6 +157,7 @@ static dn_status put_converted(upload *u, const dn_cuda_pack_info *pack, const f
         if (status != DN_OK)
             break;
         memcpy(s->pinned, from + done * depth, count * depth * sizeof(float));
+        scale_floats((float *)(void *)s->pinned, count * depth, pack->scale);
         status = send(u, s, s->device, count * depth * sizeof(float), error);
         if (status != DN_OK)
             break;

@@ -113,7 +113,7 @@ static float gelu_tanh(float x)
     return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
 }
 
-/* One pixel's sums to its place: the residual first, then the bias, then the activation, then the one rounding. */
+/* One pixel's sums to its place: the residual first, then the scale, the bias, the activation, then the one rounding. */
 static void finish(const dn_plain_run *run, const float *sums, uint64_t at)
 {
     const dn_cuda_product_spec *spec = &run->spec;
@@ -121,6 +121,8 @@ static void finish(const dn_plain_run *run, const float *sums, uint64_t at)
         float sum = sums[i];
         if (spec->residual)
             sum += widen(spec->type, run->operands.residual, at + i);
+        if (spec->scale != 0.0f)
+            sum *= spec->scale;
         if (spec->bias)
             sum += widen(spec->type, run->operands.bias, i);
         store(spec->type, run->operands.out, at + i, spec->gelu_tanh ? gelu_tanh(sum) : sum);

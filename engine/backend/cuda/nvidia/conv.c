@@ -47,12 +47,12 @@ dn_cudnn_descriptor dn_cudnn_conv_graph(dn_cudnn *set, const dn_cuda_product_spe
     if (spec->residual) {
         dn_cudnn_descriptor residual = nhwc(set, DN_CUDNN_RESIDUAL, type, rows, spec->n, spec->out_h, spec->out_w);
         dn_cudnn_descriptor both = spec->bias ? nhwc(set, 0, type, rows, spec->n, spec->out_h, spec->out_w) : out;
-        operations[count++] = dn_cudnn_add(set, sum, residual, both);
+        operations[count++] = dn_cudnn_add(set, spec->scale != 0.0f ? spec->scale : 1.0f, sum, residual, both);
         sum = both;
     }
     if (spec->bias) {
         dn_cudnn_descriptor bias = nhwc(set, DN_CUDNN_BIAS, type, 1, spec->n, 1, 1);
-        operations[count++] = dn_cudnn_add(set, sum, bias, out);
+        operations[count++] = dn_cudnn_add(set, 1.0f, sum, bias, out);
     }
     return dn_cudnn_operations(set, operations, count);
 }

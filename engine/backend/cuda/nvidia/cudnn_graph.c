@@ -111,7 +111,7 @@ dn_cudnn_descriptor dn_cudnn_scalar(dn_cudnn *set, int64_t uid)
     return dn_cudnn_finalize(set, tensor, "describing a scalar");
 }
 
-dn_cudnn_descriptor dn_cudnn_add(dn_cudnn *set, dn_cudnn_descriptor x, dn_cudnn_descriptor b, dn_cudnn_descriptor y)
+dn_cudnn_descriptor dn_cudnn_add(dn_cudnn *set, float scale, dn_cudnn_descriptor x, dn_cudnn_descriptor b, dn_cudnn_descriptor y)
 {
     dn_cudnn_descriptor how = dn_cudnn_make(set, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
     const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
@@ -124,6 +124,8 @@ dn_cudnn_descriptor dn_cudnn_add(dn_cudnn *set, dn_cudnn_descriptor x, dn_cudnn_
     SET_ONE(set, operation, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, x);
     SET_ONE(set, operation, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, b);
     SET_ONE(set, operation, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, y);
+    SET_ONE(set, operation, CUDNN_ATTR_OPERATION_POINTWISE_ALPHA1, CUDNN_TYPE_FLOAT, scale);
+    SET_ONE(set, operation, CUDNN_ATTR_OPERATION_POINTWISE_ALPHA2, CUDNN_TYPE_FLOAT, scale);
     return dn_cudnn_finalize(set, operation, "a sum");
 }
 

@@ -41,7 +41,8 @@ dn_cudnn_descriptor dn_cudnn_finalize(dn_cudnn *set, dn_cudnn_descriptor descrip
 dn_cudnn_descriptor dn_cudnn_tensor(dn_cudnn *set, int64_t uid, cudnnDataType_t type, const int64_t dims[4], const int64_t strides[4]);
 /* A float that a run passes by value. */
 dn_cudnn_descriptor dn_cudnn_scalar(dn_cudnn *set, int64_t uid);
-dn_cudnn_descriptor dn_cudnn_add(dn_cudnn *set, dn_cudnn_descriptor x, dn_cudnn_descriptor b, dn_cudnn_descriptor y);
+/* y = scale * x + scale * b. */
+dn_cudnn_descriptor dn_cudnn_add(dn_cudnn *set, float scale, dn_cudnn_descriptor x, dn_cudnn_descriptor b, dn_cudnn_descriptor y);
 dn_cudnn_descriptor dn_cudnn_operations(dn_cudnn *set, const dn_cudnn_descriptor *operations, int64_t count);
 
 dn_cudnn_descriptor dn_cudnn_engine(dn_cudnn *set, dn_cudnn_descriptor graph, int64_t number);

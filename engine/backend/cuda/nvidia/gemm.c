@@ -181,14 +181,14 @@ dn_status dn_cuda_gemm_create(dn_cuda_product *product, dn_error *error)
 dn_status dn_cuda_gemm_run(const dn_cuda_product *product, uint32_t bucket, const dn_cuda_operands *operands, cudaStream_t stream,
                            dn_error *error)
 {
-    const float one = 1.0f, zero = 0.0f;
+    const float scale = product->spec.scale != 0.0f ? product->spec.scale : 1.0f, zero = 0.0f;
     operation op;
     dn_status status = prepare(&op, &product->spec, product->buckets[bucket], operands->bias, error);
     if (status)
         return status;
     const void *residual = product->spec.residual ? operands->residual : operands->out;
-    cublasStatus_t code = cublasLtMatmul(product->libraries->lt, &op.desc, &one, operands->weight, &op.weight, operands->in, &op.in,
-                                         product->spec.residual ? &one : &zero, residual, &op.out, operands->out, &op.out,
+    cublasStatus_t code = cublasLtMatmul(product->libraries->lt, &op.desc, &scale, operands->weight, &op.weight, operands->in, &op.in,
+                                         product->spec.residual ? &scale : &zero, residual, &op.out, operands->out, &op.out,
                                          &product->algos[bucket], operands->workspace, product->workspace[bucket], stream);
     return refused(code, product->text, error);
 }
