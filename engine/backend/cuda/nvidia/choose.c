@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CANDIDATES_MAX 128
 #define NOTES_MAX 32
@@ -18,9 +19,9 @@ typedef struct candidates {
     dn_cuda_pin pins[CANDIDATES_MAX];
 } candidates;
 
-static dn_cudnn_descriptor make_graph(dn_cudnn *set, const dn_cuda_product *product, uint32_t bucket)
+static dn_cudnn_descriptor make_graph(dn_cudnn *set, const dn_cuda_product *product, uint32_t builder, uint32_t bucket)
 {
-    set->target = product->libraries->target;
+    set->target = product->libraries->targets[builder];
     return product->spec.kind == DN_CUDA_CONV ? dn_cudnn_conv_graph(set, &product->spec, product->buckets[bucket])
                                               : dn_cudnn_sdpa_graph(set, &product->spec, product->buckets[bucket]);
 }
@@ -66,7 +67,7 @@ static bool may_run(const dn_cuda_product *product, const dn_cuda_pin *pin, uint
     if (pin->is_algo || (!product->libraries->fast && cuts_sums(pin)))
         return false;
     dn_cudnn set = {0};
-    dn_cudnn_descriptor graph = make_graph(&set, product, bucket), engine = dn_cudnn_engine(&set, graph, pin->engine);
+    dn_cudnn_descriptor graph = make_graph(&set, product, 0, bucket), engine = dn_cudnn_engine(&set, graph, pin->engine);
     cudnnBackendNumericalNote_t numerical[NOTES_MAX];
     cudnnBackendBehaviorNote_t behaviour[NOTES_MAX];
     int64_t numbers = dn_cudnn_get(&set, engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE, NOTES_MAX, numerical);
@@ -109,7 +110,7 @@ static bool read_pin(dn_cudnn *set, dn_cudnn_descriptor config, dn_cuda_pin *pin
 static void propose(const dn_cuda_product *product, uint32_t bucket, cudnnBackendHeurMode_t mode, candidates *out, dn_error *error)
 {
     dn_cudnn set = {0};
-    dn_cudnn_descriptor graph = make_graph(&set, product, bucket), configs[CANDIDATES_MAX];
+    dn_cudnn_descriptor graph = make_graph(&set, product, 0, bucket), configs[CANDIDATES_MAX];
     dn_cudnn_descriptor heuristics = dn_cudnn_make(&set, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     dn_cudnn_set(&set, heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &graph);
     dn_cudnn_set(&set, heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
@@ -148,11 +149,11 @@ static int64_t workspace_max(const dn_cuda_product *product, uint32_t bucket)
     return DN_CUDA_CUDNN_WORKSPACE_MAX + (int64_t)(elements * (spec->type == DN_CUDA_BF16 ? 2 : 4)) * 2;
 }
 
-static bool plan_bucket(dn_cuda_product *product, uint32_t bucket, const dn_cuda_pin *pin, dn_error *error)
+static bool plan_bucket(dn_cuda_product *product, uint32_t builder, uint32_t bucket, const dn_cuda_pin *pin, dn_error *error)
 {
     dn_cudnn *set = &product->sets[bucket];
     int64_t workspace = 0;
-    dn_cudnn_descriptor graph = make_graph(set, product, bucket);
+    dn_cudnn_descriptor graph = make_graph(set, product, builder, bucket);
     product->plans[bucket] = dn_cudnn_plan(set, graph, pin, &workspace);
     if (product->plans[bucket] && workspace >= 0 && workspace <= workspace_max(product, bucket)) {
         product->workspace[bucket] = (size_t)workspace;
@@ -165,21 +166,61 @@ static bool plan_bucket(dn_cuda_product *product, uint32_t bucket, const dn_cuda
     return false;
 }
 
-/* Plans of buckets first .. end - 1, all or none. */
+/* Code that is compiled for a plan takes a second or two: several builders share the batch sizes. */
+typedef struct building {
+    dn_cuda_product *product;
+    const dn_cuda_pin *pin;
+    uint32_t builder, builders, first, end;
+    bool failed;
+    dn_error error;
+} building;
+
+static void *build(void *argument)
+{
+    building *b = argument;
+    if (b->builder > 0 && b->product->libraries->targets[0].handle && cudaSetDevice(b->product->libraries->device) != cudaSuccess)
+        b->failed = true;
+    for (uint32_t i = b->first + b->builder; i < b->end && !b->failed; i += b->builders)
+        b->failed = !plan_bucket(b->product, b->builder, i, b->pin, &b->error);
+    return NULL;
+}
+
+static bool build_all(dn_cuda_product *product, uint32_t first, uint32_t end, const dn_cuda_pin *pin, dn_error *error)
+{
+    building parts[DN_CUDNN_BUILDERS];
+    pthread_t threads[DN_CUDNN_BUILDERS];
+    bool started[DN_CUDNN_BUILDERS] = {false}, failed = false;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t most = product->spec.kind == DN_CUDA_CONV || processors < 2 ? 1 : (uint32_t)processors;
+    most = most < DN_CUDNN_BUILDERS ? most : DN_CUDNN_BUILDERS;
+    for (uint32_t i = 0; i < most; i++)
+        parts[i] = (building){.product = product, .pin = pin, .builder = i, .builders = most, .first = first, .end = end};
+    for (uint32_t i = 1; i < most; i++)
+        started[i] = pthread_create(&threads[i], NULL, build, &parts[i]) == 0;
+    for (uint32_t i = 0; i < most; i++) {
+        if (started[i])
+            pthread_join(threads[i], NULL);
+        else
+            build(&parts[i]);
+    }
+    for (uint32_t i = 0; i < most; i++) {
+        failed = failed || parts[i].failed;
+        if (parts[i].error.status)
+            *error = parts[i].error;
+    }
+    return !failed;
+}
+
+/* Plans of buckets first .. end - 1, all or none. The largest is tried first: it is the likeliest to be refused. */
 static bool plan_all(dn_cuda_product *product, uint32_t first, uint32_t end, const dn_cuda_pin *pin, dn_error *error)
 {
     if (!may_run(product, pin, end - 1))
         return false;
-    for (uint32_t i = end; i-- > first;) {
-        if (!plan_bucket(product, i, pin, error)) {
-            drop_plans(product, i + 1, end);
-            return false;
-        }
-    }
-    if (product->libraries->fast || dn_cuda_workspace_steady(product->buckets, product->workspace, end))
-        return true;
-    drop_plans(product, first, end);
-    return false;
+    bool planned = plan_bucket(product, 0, end - 1, pin, error) && build_all(product, first, end - 1, pin, error) &&
+                   (product->libraries->fast || dn_cuda_workspace_steady(product->buckets, product->workspace, end));
+    if (!planned)
+        drop_plans(product, first, end);
+    return planned;
 }
 
 /* One configuration for buckets first .. end - 1. */

@@ -63,7 +63,7 @@ dn_status dn_cudnn_run(const dn_cuda_product *product, uint32_t bucket, const dn
 {
     dn_cuda_libraries *libraries = product->libraries;
     float scale = product->spec.head_dim ? 1.0f / sqrtf((float)product->spec.head_dim) : 1.0f;
-    dn_cudnn set = {.target = libraries->target};
+    dn_cudnn set = {0};
     dn_cudnn_descriptor pack = variant_pack(&set, product, operands, &scale);
     cudnnStatus_t code = CUDNN_STATUS_SUCCESS;
     if (pack) {

@@ -28,15 +28,15 @@ static dn_status open_handles(dn_cuda_libraries *libraries, dn_error *error)
     if (lt != CUBLAS_STATUS_SUCCESS)
         return dn_fail(error, lt == CUBLAS_STATUS_ALLOC_FAILED ? DN_NO_MEMORY : DN_UNSUPPORTED, "cuBLASLt cannot start: %s",
                        cublasLtGetStatusString(lt));
-    for (uint32_t i = 0; i < DN_CUDNN_LANES; i++) {
-        cudnnStatus_t code = cudnnCreate(&libraries->lanes[i].handle);
+    for (uint32_t i = 0; i < DN_CUDNN_LANES + DN_CUDNN_BUILDERS; i++) {
+        cudnnHandle_t *handle = i < DN_CUDNN_LANES ? &libraries->lanes[i].handle : &libraries->targets[i - DN_CUDNN_LANES].handle;
+        cudnnStatus_t code = cudnnCreate(handle);
         if (code != CUDNN_STATUS_SUCCESS) {
             char words[256] = "";
             cudnnGetLastErrorString(words, sizeof words);
             return dn_fail(error, DN_UNSUPPORTED, "cuDNN cannot start: %s: %.255s", cudnnGetErrorString(code), words);
         }
     }
-    libraries->target.handle = libraries->lanes[0].handle;
     return DN_OK;
 }
 
@@ -44,7 +44,7 @@ static dn_status open_pins(dn_cuda_libraries *libraries, const char *cache, dn_e
 {
     char identity[192];
     struct cudaDeviceProp card = {.name = "no GPU"};
-    if (libraries->target.handle && cudaGetDeviceProperties(&card, libraries->device) != cudaSuccess)
+    if (libraries->targets[0].handle && cudaGetDeviceProperties(&card, libraries->device) != cudaSuccess)
         return dn_fail(error, DN_UNSUPPORTED, "GPU %d does not say what it is", libraries->device);
     snprintf(identity, sizeof identity, "%.64s, sm_%d%d, %s", card.name, card.major, card.minor, libraries->text);
     return dn_cuda_pins_open(&libraries->pins, cache, identity, error);
@@ -58,6 +58,7 @@ static dn_cuda_libraries *begin(bool fast, dn_error *error)
         return NULL;
     }
     pthread_mutex_init(&libraries->lock, NULL);
+    pthread_mutex_init(&libraries->building, NULL);
     libraries->fast = fast;
     return libraries;
 }
@@ -92,7 +93,9 @@ dn_status dn_cuda_libraries_open_deviceless(dn_cuda_libraries **out, const char 
         return DN_NO_MEMORY;
     dn_status status = check_versions(libraries, error);
     if (!status) {
-        libraries->target.properties = dn_cudnn_properties(&libraries->properties, properties);
+        dn_cudnn_descriptor described = dn_cudnn_properties(&libraries->properties, properties);
+        for (uint32_t i = 0; i < DN_CUDNN_BUILDERS; i++)
+            libraries->targets[i].properties = described;
         status = libraries->properties.error.status;
         if (status)
             dn_fail(error, status, "%s", libraries->properties.error.message);
@@ -111,10 +114,15 @@ void dn_cuda_libraries_close(dn_cuda_libraries *libraries)
         if (libraries->lanes[i].handle)
             cudnnDestroy(libraries->lanes[i].handle);
     }
+    for (uint32_t i = 0; i < DN_CUDNN_BUILDERS; i++) {
+        if (libraries->targets[i].handle)
+            cudnnDestroy(libraries->targets[i].handle);
+    }
     if (libraries->lt)
         cublasLtDestroy(libraries->lt);
     dn_cudnn_done(&libraries->properties);
     pthread_mutex_destroy(&libraries->lock);
+    pthread_mutex_destroy(&libraries->building);
     free(libraries);
 }
 
@@ -170,7 +178,9 @@ dn_status dn_cuda_product_create(dn_cuda_product **out, dn_cuda_libraries *libra
     product->spec = *spec;
     product->bucket_count = bucket_count;
     memcpy(product->buckets, buckets, bucket_count * sizeof *buckets);
+    pthread_mutex_lock(&libraries->building);
     status = spec->kind == DN_CUDA_GEMM ? dn_cuda_gemm_create(product, error) : dn_cudnn_create(product, error);
+    pthread_mutex_unlock(&libraries->building);
     if (status) {
         dn_cuda_product_free(product);
         return status;
@@ -202,7 +212,7 @@ dn_status dn_cuda_product_run(const dn_cuda_product *product, uint32_t bucket, c
 {
     if (bucket >= product->bucket_count)
         return dn_fail(error, DN_INTERNAL, "%s: no batch size number %u", product->text, bucket);
-    if (product->libraries->target.properties)
+    if (product->libraries->targets[0].properties)
         return dn_fail(error, DN_UNSUPPORTED, "%s: planned without a GPU", product->text);
     dn_status status = dn_cuda_operands_check(&product->spec, operands, product->workspace[bucket], error);
     if (status)

@@ -14,8 +14,10 @@
 #define DN_CUDA_GEMM_WORKSPACE_MAX ((size_t)32 << 20)       /* bytes */
 #define DN_CUDA_CUDNN_WORKSPACE_MAX ((int64_t)64 << 20)     /* bytes, beside copies of input and output */
 #define DN_CUDNN_LANES 4u
+#define DN_CUDNN_BUILDERS 4u                                 /* threads that compile plans, each on a handle of its own */
 
-/* A cuDNN handle and the stream it enqueues on. A handle stays with its stream, so that a run on one never waits for another's. */
+/* A cuDNN handle and the stream it enqueues on. A handle stays with its stream, so that a run on one never waits for another's; plans are made
+ * on others, for a handle is for one thread at a time. */
 typedef struct dn_cudnn_lane {
     cudnnHandle_t handle;
     cudaStream_t stream;
@@ -28,9 +30,10 @@ struct dn_cuda_libraries {
     bool fast;
     char text[96];
     cublasLtHandle_t lt;     /* NULL: without a device */
-    dn_cudnn properties;     /* without a device: owns target.properties */
-    dn_cudnn_target target;
+    dn_cudnn properties;     /* without a device: owns the targets' properties */
     dn_cuda_pins *pins;
+    pthread_mutex_t building; /* targets: held while a product is made */
+    dn_cudnn_target targets[DN_CUDNN_BUILDERS];
     pthread_mutex_t lock;    /* lanes, runs: held while one product is enqueued on a handle */
     dn_cudnn_lane lanes[DN_CUDNN_LANES];
     uint64_t runs;
