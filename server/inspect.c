@@ -110,6 +110,8 @@ static void count_memory(inspect_facts *f)
     f->lane_bytes = dn_engine_lane_bytes(f->engine);
     if (f->engine->network == NULL)
         return;
+    if (f->engine->backend->network_describe != NULL)
+        f->engine->backend->network_describe(f->engine->network, f->form, sizeof f->form);
     size_t one = activation_bytes(f, 1), many = activation_bytes(f, 1 + MEASURED_ROWS);
     f->kept_bytes = dn_engine_condition_bytes(f->engine, 1);
     f->arena_bytes = one;

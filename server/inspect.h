@@ -25,6 +25,7 @@ typedef struct inspect_facts {
     inspect_weights weights;
     size_t packed_bytes, lane_bytes, arena_bytes, row_bytes; /* arena of one row; what each further row adds */
     size_t kept_bytes, tick_bytes; /* vectors of times and conditions, at most; arena of rows_max rows, once measured */
+    char form[256]; /* how a GPU runs it; "": on a CPU, or nothing was packed */
     double gflop; /* a row */
     double gflop_half; /* of these in 16 bits */
     bool measured; /* not with --quick, nor beyond INSPECT_GFLOP_MAX */

@@ -84,7 +84,8 @@ static void print_abilities(const inspect_facts *f)
     if (f->engine->folder->guide_path)
         printf("guide         %s, for autoguidance\n", f->engine->folder->guide_path);
     if (f->engine->folder->classifier_path)
-        printf("classifier    %s, for classifier guidance\n", f->engine->folder->classifier_path);
+        printf("classifier    %s, for classifier guidance%s\n", f->engine->folder->classifier_path,
+               f->engine->backend->host_values ? "" : ", which runs on the CPU alone");
     printf("samplers     ");
     for (uint32_t i = 0; (sampler = dn_sampler_at(i)) != NULL; i++)
         if (api_model_serves(model, sampler))
@@ -101,12 +102,18 @@ static void print_costs(const inspect_facts *f)
     f->engine->backend->device_describe(f->engine->device, device, sizeof device);
     double stored = mib(f->weights.needed * sizeof(float));
     printf("device        %s\n", device);
+    if (f->engine->gpu[0])
+        printf("              %s\n", f->engine->gpu);
     printf("work          %.4g GFLOP a row", f->gflop);
     if (f->engine->precision != DN_PRECISION_FP32)
         printf(", %.3g %% of them in %s", 100.0 * f->gflop_half / f->gflop, dn_precision_name(f->engine->precision));
     printf("\n");
-    printf("memory        %.2f MiB of packed weights (%.2f MiB as floats, the rest for Winograd and padding)\n", mib(f->packed_bytes),
-           stored);
+    if (f->form[0])
+        printf("compiled      %s\n", f->form);
+    if (f->engine->plan[0])
+        printf("plan          %s\n", f->engine->plan);
+    printf("memory        %.2f MiB of packed weights (%.2f MiB as floats%s)\n", mib(f->packed_bytes), stored,
+           f->engine->gpu[0] ? "" : ", the rest for Winograd and padding");
     printf("              %.2f MiB a lane at most", mib(f->lane_bytes));
     if (f->engine->network)
         printf("; %.2f MiB for the first row of a tick, %.2f MiB for each further one", mib(f->arena_bytes), mib(f->row_bytes));
@@ -197,6 +204,8 @@ static void add_costs(api_text *text, const inspect_facts *f)
     api_text_number(text, f->gflop);
     api_text_add(text, ",\"gflop_row_16_bit\":");
     api_text_number(text, f->gflop_half);
+    api_text_add(text, ",\"form\":");
+    api_text_string(text, f->form[0] ? f->form : NULL);
     api_text_format(text, ",\"packed_bytes\":%zu,\"lane_bytes\":%zu", f->packed_bytes, f->lane_bytes);
     add_measure(text, "first_row_bytes", open, (double)f->arena_bytes);
     add_measure(text, "further_row_bytes", open, (double)f->row_bytes);

@@ -134,6 +134,8 @@ typedef struct dn_backend {
     void (*network_free)(dn_network *network);
     size_t (*network_bytes)(const dn_network *network);           /* packed weights */
     const char *(*network_identity)(const dn_network *network);   /* hash of the configurations that its products were pinned to; "": none */
+    /* How it was compiled, for people: "612 steps, 208 products, buckets of 1 2 4 8 rows". NULL: there is nothing to say. */
+    void (*network_describe)(const dn_network *network, char *out, size_t out_bytes);
     /* The same of a network that is not made yet; 0: out of memory. */
     size_t (*packed_bytes)(dn_device *device, const dn_plan *plan, dn_precision precision);
 

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "backend/cuda/device.h"
+#include "backend/cuda/state.h"
 #include "backend/library.h"
 
 static void device_describe(const dn_device *device, char *out, size_t out_bytes)
@@ -42,6 +42,16 @@ static double precision_flops(const dn_plan *plan, dn_precision precision)
     return precision == DN_PRECISION_BF16 ? dn_plan_flops(plan) : 0.0;
 }
 
+static void network_describe(const dn_network *network, char *out, size_t out_bytes)
+{
+    const dn_cuda_form *form = network->fused;
+    int used = snprintf(out, out_bytes, "%u steps, %u products, buckets of", form->compiled->step_count, form->compiled->product_count);
+    for (uint32_t i = 0; i < form->buckets.count && used > 0 && (size_t)used < out_bytes; i++)
+        used += snprintf(out + used, out_bytes - (size_t)used, " %u", form->buckets.rows[i]);
+    if (used > 0 && (size_t)used < out_bytes)
+        snprintf(out + used, out_bytes - (size_t)used, " rows");
+}
+
 /* Vectors of times and conditions are computed with every row. */
 static size_t condition_bytes(const dn_network *network, uint32_t rows)
 {
@@ -67,6 +77,7 @@ static const dn_backend backend = {
     .network_free = dn_cuda_network_free,
     .network_bytes = dn_cuda_network_bytes,
     .network_identity = dn_cuda_network_identity,
+    .network_describe = network_describe,
     .packed_bytes = dn_cuda_packed_bytes,
     .workspace_create = dn_cuda_workspace_create,
     .workspace_free = dn_cuda_workspace_free,
