@@ -128,6 +128,7 @@ static dn_status start_dispatcher(serve_run *run, dn_error *error)
                                   .vae_tiling = o->vae_tiling,
                                   .precision = o->precision,
                                   .device_count = run->devices.count,
+                                  .device_fallback = o->device_fallback && strcmp(run->devices.names[0], "cpu") != 0,
                                   .fast = o->fast,
                                   .plan_cache = o->plan_cache,
                                   .store = s->store,

@@ -154,6 +154,10 @@ static int check_options(serve_options *o)
     if (dn_precision_parse(&o->precision, o->precision_text, &error) != DN_OK) {
         return refuse_option(error.message);
     }
+    o->device_fallback = o->device_fallback_text != NULL;
+    if (o->device_fallback && strcmp(o->device_fallback_text, "cpu") != 0) {
+        return refuse_option("--device-fallback must be cpu");
+    }
     if (dn_device_names_check(o->device_text, &error) != DN_OK) {
         return refuse_option(error.message);
     }
@@ -221,6 +225,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
         DN_TEXT_OPTION("memory-limit", "BYTES|N%", o->memory_limit_text, "all models in memory; the least used make room"),
         DN_FLAG_OPTION("preload", o->preload, "load every model at the start, not the first alone"),
         DN_TEXT_OPTION("device", "NAME", o->device_text, DN_DEVICE_HELP " (auto); cuda:0,cuda:1, all: a worker on each"),
+        DN_TEXT_OPTION("device-fallback", "cpu", o->device_fallback_text, "while no GPU works, the CPU does, with other bytes"),
         DN_TEXT_OPTION("precision", "NAME", o->precision_text, DN_PRECISION_HELP),
         DN_FLAG_OPTION("fast", o->fast, DN_FAST_HELP),
         DN_TEXT_OPTION("plan-cache", "DIR", o->plan_cache, DN_PLAN_CACHE_HELP " (plans in --data)"),

@@ -17,9 +17,11 @@ typedef struct serve_options {
     dn_option_list models, host_list, webhook_list, cors_list;
     uint64_t threads, keep_days, rows_max, streams_max;
     double drain_seconds, snapshot_every, webhook_pause, patience;
+    bool device_fallback; /* to the CPU */
     bool insecure, preload, vae_tiling;
     const char *precision_text; /* NULL: auto */
     const char *device_text; /* a name, a list, "all" */
+    const char *device_fallback_text; /* NULL: none */
     const char *plan_cache; /* GPUs: folder of measured plans */
     bool fast;
     /* Made from them by serve_options_parse: */

@@ -12,14 +12,30 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/thread_pool.h"
 #include "server/fault.h"
 #include "server/log.h"
+#include "server/options.h"
 #include "server/worker_internal.h"
 
 dn_status worker_send(worker *w, const protocol_message *message, dn_error *error)
 {
     w->last_sent = dn_now_seconds();
     return protocol_send(&w->pipe, message, error);
+}
+
+/* What was finished before goes out first: it is in the pipe. */
+dn_status worker_device_lost(worker *w, const char *why, dn_error *error)
+{
+    const protocol_message m = {.type = PROTOCOL_LOST, .text = protocol_text(why)};
+    const double until = dn_now_seconds() + WORKER_LAST_WORD_SECONDS;
+    dn_status status = worker_send(w, &m, error);
+    while (status == DN_OK && protocol_unsent(&w->pipe) && dn_now_seconds() < until) {
+        struct pollfd fd = {.fd = w->pipe.fd, .events = POLLOUT};
+        poll(&fd, 1, 100);
+        status = protocol_flush(&w->pipe, error);
+    }
+    return dn_fail(error, DN_DEVICE_LOST, "%s", why);
 }
 
 static dn_status watch(worker *w, const protocol_message *m)
@@ -152,6 +168,14 @@ static void worker_free(worker *w)
     free(w);
 }
 
+/* Beside a GPU the processor has time for several. */
+static unsigned encoders_of(const worker_options *options)
+{
+    const unsigned cpus = dn_available_cpus();
+    const bool cpu = !options->device || !options->device[0] || strcmp(options->device, "cpu") == 0;
+    return cpu || cpus < 2 ? 1 : cpus < WORKER_ENCODERS_MAX ? cpus : WORKER_ENCODERS_MAX;
+}
+
 dn_status worker_run(const worker_options *options, dn_error *error)
 {
     worker *w = calloc(1, sizeof *w);
@@ -162,16 +186,16 @@ dn_status worker_run(const worker_options *options, dn_error *error)
     w->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     dn_status status = w->wake_fd < 0 ? dn_fail(error, DN_IO, "cannot make an eventfd: %s", strerror(errno)) : DN_OK;
     if (status == DN_OK)
-        status = worker_encoder_start(&w->encoder, w->wake_fd, error);
+        status = worker_encoder_start(&w->encoder, w->wake_fd, encoders_of(options), error);
     if (status == DN_OK)
         status = worker_codec_start(&w->codec, w->wake_fd, options->inputs, error);
     if (status == DN_OK)
         status = serve(w, error);
     if (status != DN_OK)
         log_say(LOG_ERROR, "worker", "%s", error->message);
-    /* A load may take minutes, and nobody waits for its result any more: the process goes at once. */
-    if (!worker_loader_stop(&w->loader))
-        _exit(status == DN_OK ? 0 : 1);
+    /* A load may take minutes, and nobody waits for its result any more; a lost device may never answer: the process goes at once. */
+    if (status == DN_DEVICE_LOST || !worker_loader_stop(&w->loader))
+        _exit(status == DN_OK ? 0 : dn_exit_status(status));
     worker_free(w);
     return status;
 }

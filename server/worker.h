@@ -15,6 +15,10 @@
 #define WORKER_TICK_SECONDS 2.0 /* a tick of more than one row takes at most about this */
 #define WORKER_MEASURE_SECONDS 0.6 /* at a load, to find out what ticks of many rows take */
 #define WORKER_MEMORY_SHARE 0.25 /* of the machine's, for one model's workspace and lanes */
+#define WORKER_DEVICE_SHARE 0.5 /* of what a GPU has free once the model is on it, likewise */
+#define WORKER_DEVICE_LIMIT 0.9 /* of a GPU's memory, for all models, where --memory-limit says nothing */
+#define WORKER_ENCODERS_MAX 4u /* threads that make PNGs beside a GPU; one beside the CPU's ticks */
+#define WORKER_LAST_WORD_SECONDS 2.0 /* to tell the daemon that the device is lost */
 #define WORKER_TABLE_SECONDS 1.0 /* between two words on what ticks take */
 #define WORKER_TRY_SECONDS 60.0 /* so often larger batches than have paid are tried again */
 #define WORKER_SNAPSHOT_SHARE 0.01 /* of the time spent in ticks */

@@ -1,7 +1,8 @@
 /* The codec thread: one thread that reads input pictures and runs autoencoders, so that a tick never waits for either.
  *
  * Invariant: a task belongs to exactly one of the submitter, the waiting list, the thread, the done list, the taker. Decoding shares
- * the device's threads with the ticks; what comes out depends on the task alone. The last few prepared pictures are kept, because a
+ * the device with the ticks: the CPU's threads, or a GPU beside them, where what waits for the same decoder goes through it in one run,
+ * whatever jobs it is of. What comes out depends on the task alone. The last few prepared pictures are kept, because a
  * job's images come one after another with the same ones, and an autoencoder takes seconds for each. */
 #include <stdlib.h>
 #include <string.h>
@@ -20,12 +21,36 @@ void codec_task_free(codec_task *task)
     free(task);
 }
 
-static dn_status decode(codec_task *task)
+static void decode_alone(codec_task *task)
 {
-    const dn_codec_info *about = dn_codec_about(task->codec);
-    task->pixels = malloc((size_t)about->height * about->width * about->channels);
-    return task->pixels ? dn_codec_decode(task->codec, task->latents, task->pixels, &task->error)
-                        : dn_fail(&task->error, DN_NO_MEMORY, "out of memory for a picture");
+    task->status = task->pixels ? dn_codec_decode(task->codec, task->latents, task->pixels, &task->error)
+                                : dn_fail(&task->error, DN_NO_MEMORY, "out of memory for a picture");
+}
+
+/* A list of tasks for the same decoder, DN_CODEC_ROWS_MAX at most. What fails together is tried one by one, so that each has its own end. */
+static void decode(codec_task *tasks)
+{
+    const dn_codec_info *about = dn_codec_about(tasks->codec);
+    const float *latents[DN_CODEC_ROWS_MAX];
+    uint8_t *pixels[DN_CODEC_ROWS_MAX];
+    uint32_t count = 0;
+    bool whole = true;
+    for (codec_task *task = tasks; task; task = task->next) {
+        task->pixels = malloc((size_t)about->height * about->width * about->channels);
+        whole &= task->pixels != NULL;
+        latents[count] = task->latents;
+        pixels[count++] = task->pixels;
+    }
+    const bool together = whole && count > 1;
+    dn_error error;
+    const dn_status status = together ? dn_codec_decode_many(tasks->codec, latents, pixels, count, &error) : DN_OK;
+    for (codec_task *task = tasks; task; task = task->next) {
+        task->status = status;
+        if (status == DN_DEVICE_LOST)
+            task->error = error;
+        else if (!together || status != DN_OK)
+            decode_alone(task);
+    }
 }
 
 static size_t plane_of(const codec_task *task)
@@ -115,6 +140,31 @@ static dn_status prepare(worker_codec *codec, codec_task *task)
     return status;
 }
 
+/* With the lock: the first that waits, and with a decode those that can share its run. */
+static codec_task *take_waiting(worker_codec *codec)
+{
+    codec_task *first = codec->waiting, *last = first;
+    codec->waiting = first->next;
+    first->next = NULL;
+    uint32_t more = first->kind == CODEC_DECODE ? dn_codec_rows(first->codec) - 1 : 0;
+    for (codec_task **link = &codec->waiting; *link && more;) {
+        codec_task *task = *link;
+        if (task->kind != CODEC_DECODE || task->codec != first->codec) {
+            link = &task->next;
+            continue;
+        }
+        *link = task->next;
+        task->next = NULL;
+        last->next = task;
+        last = task;
+        more--;
+    }
+    codec->waiting_tail = &codec->waiting;
+    while (*codec->waiting_tail)
+        codec->waiting_tail = &(*codec->waiting_tail)->next;
+    return first;
+}
+
 static void *codec_main(void *payload)
 {
     worker_codec *codec = payload;
@@ -124,16 +174,16 @@ static void *codec_main(void *payload)
             pthread_cond_wait(&codec->work, &codec->lock);
         if (codec->stop)
             break;
-        codec_task *task = codec->waiting;
-        codec->waiting = task->next;
-        if (!codec->waiting)
-            codec->waiting_tail = &codec->waiting;
-        task->next = NULL;
+        codec_task *tasks = take_waiting(codec);
         pthread_mutex_unlock(&codec->lock);
-        task->status = task->kind == CODEC_DECODE ? decode(task) : prepare(codec, task);
+        if (tasks->kind == CODEC_DECODE)
+            decode(tasks);
+        else
+            tasks->status = prepare(codec, tasks);
         pthread_mutex_lock(&codec->lock);
-        *codec->done_tail = task;
-        codec->done_tail = &task->next;
+        *codec->done_tail = tasks;
+        while (*codec->done_tail)
+            codec->done_tail = &(*codec->done_tail)->next;
         eventfd_write(codec->wake_fd, 1);
     }
     pthread_mutex_unlock(&codec->lock);

@@ -1,6 +1,7 @@
-/* The worker's encoder: one thread that turns pixels into PNG files and hashes, so that a tick never waits for zlib.
+/* The worker's encoder: threads that turn pixels into PNG files and hashes, so that a tick never waits for zlib.
  *
- * Invariant: a task belongs to exactly one of the submitter, the waiting list, the thread, the done list, the taker. */
+ * Invariant: a task belongs to exactly one of the submitter, the waiting list, a thread, the done list, the taker. Tasks are begun in the
+ * order of submission; with several threads they may end in another. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -88,17 +89,21 @@ static void *encoder_main(void *payload)
     return NULL;
 }
 
-dn_status worker_encoder_start(worker_encoder *encoder, int wake_fd, dn_error *error)
+dn_status worker_encoder_start(worker_encoder *encoder, int wake_fd, unsigned threads, dn_error *error)
 {
     *encoder = (worker_encoder){.wake_fd = wake_fd};
     encoder->waiting_tail = &encoder->waiting;
     encoder->done_tail = &encoder->done;
     pthread_mutex_init(&encoder->lock, NULL);
     pthread_cond_init(&encoder->work, NULL);
-    const int failed = pthread_create(&encoder->thread, NULL, encoder_main, encoder);
-    if (failed)
-        return dn_fail(error, DN_IO, "cannot start the encoder's thread: %s", strerror(failed));
-    encoder->started = true;
+    for (unsigned i = 0; i < threads; i++) {
+        const int failed = pthread_create(&encoder->threads[i], NULL, encoder_main, encoder);
+        if (failed && i == 0)
+            return dn_fail(error, DN_IO, "cannot start the encoder's thread: %s", strerror(failed));
+        if (failed)
+            break; /* fewer do the same */
+        encoder->thread_count++;
+    }
     return DN_OK;
 }
 
@@ -113,18 +118,19 @@ static void free_list(encode_task *task)
 
 void worker_encoder_stop(worker_encoder *encoder)
 {
-    if (!encoder->started)
+    if (!encoder->thread_count)
         return;
     pthread_mutex_lock(&encoder->lock);
     encoder->stop = true;
-    pthread_cond_signal(&encoder->work);
+    pthread_cond_broadcast(&encoder->work);
     pthread_mutex_unlock(&encoder->lock);
-    pthread_join(encoder->thread, NULL);
+    for (unsigned i = 0; i < encoder->thread_count; i++)
+        pthread_join(encoder->threads[i], NULL);
     free_list(encoder->waiting);
     free_list(encoder->done);
     pthread_cond_destroy(&encoder->work);
     pthread_mutex_destroy(&encoder->lock);
-    encoder->started = false;
+    encoder->thread_count = 0;
 }
 
 void worker_encoder_submit(worker_encoder *encoder, encode_task *task)

@@ -19,21 +19,52 @@ static uint32_t rows_running(const worker *w, const worker_model *model)
     return rows;
 }
 
+static uint32_t lanes_in_batches(const worker *w)
+{
+    uint32_t lanes = 0;
+    for (unsigned i = 0; i < WORKER_CREDIT; i++)
+        lanes += w->lanes[i].state == LANE_RUNNING;
+    return lanes;
+}
+
+/* Into its batch from its snapshot, if it has one that fits; else from step 0. restored: from where. why: what was wrong with the snapshot. */
+static dn_status put_into_batch(worker_lane *lane, const dn_lane_spec *spec, bool *restored, dn_error *why, dn_error *refused)
+{
+    *restored = false;
+    if (lane->snapshot) {
+        const dn_status status = dn_batch_restore(lane->model->batch, lane->id, lane->snapshot, lane->snapshot_bytes, why);
+        *restored = status == DN_OK;
+        if (status == DN_OK || status == DN_NO_MEMORY || status == DN_DEVICE_LOST) {
+            *refused = *why;
+            return status;
+        }
+    }
+    return dn_batch_admit(lane->model->batch, lane->id, spec, refused);
+}
+
+/* Without memory for a lane it waits until another one leaves its batch, if there is one. */
+static dn_status refuse(worker *w, worker_lane *lane, const dn_error *refused, dn_error *error)
+{
+    if (refused->status == DN_DEVICE_LOST)
+        return worker_device_lost(w, refused->message, error);
+    w->crowded = refused->status == DN_NO_MEMORY ? lanes_in_batches(w) : 0;
+    if (w->crowded)
+        return DN_OK;
+    return worker_fail_lane(w, lane, refused->status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE, refused->message,
+                            error);
+}
+
 /* Puts a waiting lane into its batch. A snapshot of another build or other weights is refused: the lane starts at step 0. */
 static dn_status enter(worker *w, worker_lane *lane, const dn_lane_spec *spec, dn_error *error)
 {
-    dn_error why = {.status = DN_OK, .message = ""};
+    dn_error why = {.status = DN_OK, .message = ""}, refused;
     if (w->options.before_admit)
         w->options.before_admit(&lane->request, lane->seed);
-    bool resumed = false;
-    if (lane->snapshot)
-        resumed = dn_batch_restore(lane->model->batch, lane->id, lane->snapshot, lane->snapshot_bytes, &why) == DN_OK;
+    bool resumed;
+    if (put_into_batch(lane, spec, &resumed, &why, &refused) != DN_OK)
+        return refuse(w, lane, &refused, error);
     free(lane->snapshot);
     lane->snapshot = NULL;
-    dn_error refused;
-    if (!resumed && dn_batch_admit(lane->model->batch, lane->id, spec, &refused) != DN_OK)
-        return worker_fail_lane(w, lane, refused.status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE, refused.message,
-                                error);
     free(lane->init);
     free(lane->mask);
     lane->init = lane->mask = NULL;
@@ -94,9 +125,11 @@ static dn_status set_aside(worker *w, worker_lane *lane, bool *done, dn_error *e
 {
     unsigned char *bytes = NULL;
     size_t count = 0;
-    *done = dn_batch_snapshot(lane->model->batch, lane->id, &bytes, &count, NULL) == DN_OK;
+    dn_error why;
+    const dn_status status = dn_batch_snapshot(lane->model->batch, lane->id, &bytes, &count, &why);
+    *done = status == DN_OK;
     if (!*done)
-        return DN_OK;
+        return status == DN_DEVICE_LOST ? worker_device_lost(w, why.message, error) : DN_OK;
     dn_batch_evict(lane->model->batch, lane->id);
     lane->snapshot = bytes;
     lane->snapshot_bytes = count;
@@ -135,7 +168,9 @@ static dn_status enter_model(worker *w, worker_model *model, uint32_t lanes, dn_
     const double now = dn_now_seconds();
     uint32_t rows = rows_running(w, model);
     dn_status status = DN_OK;
-    while (status == DN_OK && lanes > 0) {
+    if (w->crowded && lanes_in_batches(w) < w->crowded)
+        w->crowded = 0;
+    while (status == DN_OK && lanes > 0 && !w->crowded) {
         worker_lane *first = first_waiting(w, model, now);
         if (!first || dn_batch_lanes(model->batch) >= DN_LANES_MAX)
             return DN_OK;

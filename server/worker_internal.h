@@ -11,7 +11,7 @@
 #include "server/tick_table.h"
 #include "server/worker.h"
 
-/* ---- The encoder: a thread that makes PNGs and their hashes, in order. */
+/* ---- The encoder: threads that make PNGs and their hashes, begun in order. */
 typedef enum encode_kind { ENCODE_IMAGE, ENCODE_PREVIEW } encode_kind;
 
 typedef struct encode_task {
@@ -32,8 +32,8 @@ typedef struct encode_task {
 } encode_task;
 
 typedef struct worker_encoder {
-    pthread_t thread;
-    bool started;
+    pthread_t threads[WORKER_ENCODERS_MAX];
+    unsigned thread_count; /* that run */
     int wake_fd; /* borrowed eventfd: written when something is done */
     pthread_mutex_t lock; /* all below */
     pthread_cond_t work;
@@ -42,7 +42,7 @@ typedef struct worker_encoder {
     bool stop;
 } worker_encoder;
 
-dn_status worker_encoder_start(worker_encoder *encoder, int wake_fd, dn_error *error);
+dn_status worker_encoder_start(worker_encoder *encoder, int wake_fd, unsigned threads, dn_error *error);
 void worker_encoder_stop(worker_encoder *encoder); /* tasks not begun are dropped */
 void worker_encoder_submit(worker_encoder *encoder, encode_task *task); /* takes the task */
 encode_task *worker_encoder_take(worker_encoder *encoder); /* a finished one, NULL: none; the caller owns it */
@@ -65,6 +65,7 @@ typedef struct load_task {
     dn_batch *batch;
     dn_codec *codec;
     uint32_t rows_limit; /* of its batch */
+    uint64_t device_bytes; /* memory of a GPU; 0: the machine's */
     tick_table table;
     size_t bytes; /* of weights and workspaces; of a description the weights alone */
 } load_task;
@@ -74,6 +75,7 @@ typedef struct worker_loader {
     bool started;
     int wake_fd; /* borrowed eventfd: written when something is done */
     unsigned threads, rows_max; /* read-only */
+    bool checked; /* the thread's own: the device can be opened */
     uint64_t memory_limit; /* likewise */
     bool vae_tiling; /* likewise */
     dn_precision precision; /* likewise */
@@ -161,7 +163,7 @@ typedef struct worker_model {
     dn_batch *batch;
     dn_codec *codec;
     api_model *description;
-    uint32_t rows_max, rows_limit; /* of a tick: by the table; of its batch */
+    uint32_t rows_max, rows_limit, rows_built; /* of a tick: by the table; that fit in memory; of its batch */
     tick_table table;
     double table_said, table_tried; /* when the daemon heard of it; when larger batches were last given a chance */
     size_t bytes; /* READY: in memory; else what it is expected to take */
@@ -207,6 +209,8 @@ typedef struct worker {
     uint64_t next_order, loads;
     double virtual_now; /* the time had of the model that ticked last: turns begin there */
     worker_model *ticked; /* in this turn; NULL: none */
+    uint64_t device_bytes; /* memory of a GPU; 0: the machine's, or not known yet */
+    uint32_t crowded; /* > 0: with so many lanes in batches there was no memory for another */
     double last_sent, last_retry, tick_seconds, snapshot_seconds; /* tick_seconds: of turns that had a tick, whole */
     bool draining, drained;
     dn_tick_report report;
@@ -218,14 +222,16 @@ dn_status worker_models_start(worker *w, dn_error *error);
 void worker_models_done(worker *w);
 /* Takes what the loader has finished, loads what lanes wait for, makes room; says what has changed. */
 dn_status worker_manage_models(worker *w, dn_error *error);
+/* There was no memory for a tick of so many rows: the model's are smaller from now on, for a while. */
+dn_status worker_shrink_ticks(worker *w, worker_model *model, uint32_t rows, dn_error *error);
 /* A turn with a tick of these rows took so long; tells the daemon what has become of the table, now and then. */
 dn_status worker_learn_tick(worker *w, worker_model *model, uint32_t rows, double seconds, dn_error *error);
 
-/* worker_lanes.c. Functions that send return what the pipe says. */
+/* worker_lanes.c. Functions that send return what the pipe says; those that ask the device, DN_DEVICE_LOST where it is. */
 worker_lane *worker_find_lane(worker *w, uint64_t id);
 void worker_release_lane(worker_lane *lane);
 dn_status worker_admit(worker *w, const protocol_message *m, dn_error *error);
-dn_status worker_cancel(worker *w, uint64_t id, dn_error *error);
+dn_status worker_cancel(worker *w, uint64_t id, dn_error *error); /* also: the lane goes back, and the daemon may send it again */
 dn_status worker_drain(worker *w, dn_error *error);
 dn_status worker_enter_waiting(worker *w, dn_error *error);
 dn_status worker_fail_lane(worker *w, worker_lane *lane, protocol_failure failure, const char *cause, dn_error *error);
@@ -244,5 +250,7 @@ dn_status worker_take_coded(worker *w, dn_error *error); /* what the codec threa
 
 /* worker.c */
 dn_status worker_send(worker *w, const protocol_message *message, dn_error *error);
+/* Whatever answered DN_DEVICE_LOST: tells the daemon why, and answers so too, which ends the process. */
+dn_status worker_device_lost(worker *w, const char *why, dn_error *error);
 
 #endif

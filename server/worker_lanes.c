@@ -122,10 +122,12 @@ dn_status worker_snapshot_lane(worker *w, worker_lane *lane, dn_error *error)
     lane->last_snapshot = before;
     unsigned char *bytes = NULL;
     size_t count = 0;
-    if (dn_batch_snapshot(lane->model->batch, lane->id, &bytes, &count, NULL) != DN_OK)
-        return DN_OK;
+    dn_error why;
+    dn_status status = dn_batch_snapshot(lane->model->batch, lane->id, &bytes, &count, &why);
+    if (status != DN_OK)
+        return status == DN_DEVICE_LOST ? worker_device_lost(w, why.message, error) : DN_OK;
     fault_point("worker_snapshot_made");
-    const dn_status status = send_snapshot(w, lane, lane->steps_done, bytes, count, error);
+    status = send_snapshot(w, lane, lane->steps_done, bytes, count, error);
     free(bytes);
     w->snapshot_seconds += dn_now_seconds() - before;
     return status;

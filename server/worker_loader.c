@@ -9,20 +9,31 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "backend/devices.h"
 #include "base/thread_pool.h"
 #include "server/describe_model.h"
 #include "server/worker_internal.h"
 
-/* Rows of the largest batch: as many as are of use to so many threads, and as memory allows; at least a guided lane's two. */
+/* Bytes that one model's workspace and lanes may take: a share of what the device has; at most what --memory-limit leaves. */
+static double room_of(const worker_loader *loader, const load_task *task)
+{
+    const dn_backend *backend = task->engine->backend;
+    size_t unused = 0;
+    double room = WORKER_MEMORY_SHARE * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    if (backend->device_memory && backend->device_memory(task->engine->device, &unused))
+        room = WORKER_DEVICE_SHARE * (double)unused;
+    if (loader->memory_limit)
+        room = fmin(room, (double)loader->memory_limit - (double)task->bytes - (double)dn_codec_bytes(task->codec));
+    return room;
+}
+
+/* Rows of the largest batch: as many as are of use to so many threads, or to a GPU, and as memory allows; at least a guided lane's two. */
 static uint32_t rows_limit_of(const worker_loader *loader, const load_task *task)
 {
     const unsigned threads = loader->threads ? loader->threads : dn_available_cpus();
     uint32_t rows = WORKER_ROWS_A_THREAD * threads > WORKER_ROWS_MAX ? WORKER_ROWS_A_THREAD * threads : WORKER_ROWS_MAX;
-    rows = rows > DN_BATCH_ROWS_MAX ? DN_BATCH_ROWS_MAX : rows;
-    const double machine = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    double room = WORKER_MEMORY_SHARE * machine;
-    if (loader->memory_limit)
-        room = fmin(room, (double)loader->memory_limit - (double)task->bytes - (double)dn_codec_bytes(task->codec));
+    rows = rows > DN_BATCH_ROWS_MAX || task->device_bytes ? DN_BATCH_ROWS_MAX : rows;
+    const double room = room_of(loader, task);
     const size_t lane = dn_engine_lane_bytes(task->engine);
     while (rows > 2 && (double)dn_engine_workspace_bytes(task->engine, rows) + (double)(rows * lane) > room)
         rows--;
@@ -43,7 +54,37 @@ static dn_status open_codec(load_task *task)
     return dn_engine_codec_open(&task->codec, task->engine, true, &task->error);
 }
 
-static dn_status run_task(const worker_loader *loader, load_task *task)
+/* Once a process: a GPU that cannot be opened is lost, not the model that was to be loaded on it. */
+static dn_status check_device(worker_loader *loader, dn_error *error)
+{
+    dn_device_choice choice;
+    dn_device *device = NULL;
+    dn_error why;
+    if (loader->checked || !loader->device || !loader->device[0] || strcmp(loader->device, "cpu") == 0)
+        return DN_OK;
+    dn_status status = dn_device_choose(&choice, loader->device, NULL, 0, &why);
+    const dn_device_options options = {.threads = 1, .index = choice.index};
+    if (status == DN_OK)
+        status = choice.backend->device_open(&device, &options, &why);
+    if (status != DN_OK)
+        return dn_fail(error, DN_DEVICE_LOST, "%s", why.message);
+    choice.backend->device_close(device);
+    loader->checked = true;
+    return DN_OK;
+}
+
+/* With half as many rows, and half again, where there is no memory for all. */
+static dn_status make_batch(load_task *task)
+{
+    dn_status status = dn_batch_create(&task->batch, task->engine, task->rows_limit, &task->error);
+    while (status == DN_NO_MEMORY && task->rows_limit > 2) {
+        task->rows_limit = task->rows_limit / 2 > 2 ? task->rows_limit / 2 : 2;
+        status = dn_batch_create(&task->batch, task->engine, task->rows_limit, &task->error);
+    }
+    return status;
+}
+
+static dn_status run_task(worker_loader *loader, load_task *task)
 {
     const dn_engine_options options = {.threads = loader->threads,
                                        .device = loader->device,
@@ -52,7 +93,9 @@ static dn_status run_task(const worker_loader *loader, load_task *task)
                                        .precision = loader->precision,
                                        .vae_tiling = loader->vae_tiling,
                                        .describe_only = task->kind == LOAD_DESCRIPTION};
-    dn_status status = dn_engine_open(&task->engine, task->folder, &options, &task->error);
+    dn_status status = check_device(loader, &task->error);
+    if (status == DN_OK)
+        status = dn_engine_open(&task->engine, task->folder, &options, &task->error);
     if (status == DN_OK)
         status = describe(task, task->engine);
     if (status != DN_OK)
@@ -63,13 +106,19 @@ static dn_status run_task(const worker_loader *loader, load_task *task)
         task->engine = NULL;
         return DN_OK;
     }
+    if (task->engine->backend->device_memory)
+        task->device_bytes = task->engine->backend->device_memory(task->engine->device, NULL);
     status = open_codec(task);
     if (status != DN_OK)
         return status;
     task->rows_limit = loader->rows_max ? loader->rows_max : rows_limit_of(loader, task);
+    status = make_batch(task);
     task->bytes += dn_engine_workspace_bytes(task->engine, task->rows_limit) + task->rows_limit * dn_engine_lane_bytes(task->engine) +
                    dn_codec_bytes(task->codec);
-    status = dn_batch_create(&task->batch, task->engine, task->rows_limit, &task->error);
+    const dn_error why = task->error;
+    if (status == DN_NO_MEMORY && task->device_bytes)
+        return dn_fail(&task->error, DN_NO_MEMORY, "it takes %zu MiB with a batch of 2 rows, and the GPU has %llu MiB in all: %.200s",
+                       task->bytes >> 20, (unsigned long long)(task->device_bytes >> 20), why.message);
     return status == DN_OK ? worker_measure_ticks(&task->table, task->batch, task->rows_limit, &task->error) : status;
 }
 

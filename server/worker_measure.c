@@ -74,5 +74,5 @@ dn_status worker_measure_ticks(tick_table *out, dn_batch *batch, uint32_t rows_l
         best = fmax(best, rows / seconds);
     }
     free(report);
-    return rows > 1 ? DN_OK : status; /* what a larger batch lacks, the first size did not */
+    return rows > 1 && status != DN_DEVICE_LOST ? DN_OK : status; /* what a larger batch lacks, the first size did not */
 }

@@ -112,11 +112,11 @@ static int64_t stamp_of(const char *folder)
 
 /* ---- What its ticks take */
 
-/* Rows that were asked for are what they are; else the table says how many pay. */
+/* Rows that were asked for are what they are, if there is memory for them; else the table says how many pay. */
 static void choose_rows_max(const worker *w, worker_model *model)
 {
-    model->rows_max =
-        w->options.rows_max ? w->options.rows_max : tick_table_rows_max(&model->table, model->rows_limit, WORKER_TICK_SECONDS);
+    const uint32_t asked = w->options.rows_max < model->rows_limit ? w->options.rows_max : model->rows_limit;
+    model->rows_max = w->options.rows_max ? asked : tick_table_rows_max(&model->table, model->rows_limit, WORKER_TICK_SECONDS);
 }
 
 /* The log's line: "model m is in memory: 32 MiB (12 of weights, 9 of activations, up to 8 of kept vectors), 16 rows a tick (1: 2.9,
@@ -148,6 +148,16 @@ static dn_status tell_table(worker *w, worker_model *model, double now, dn_error
     return worker_send(w, &m, error);
 }
 
+dn_status worker_shrink_ticks(worker *w, worker_model *model, uint32_t rows, dn_error *error)
+{
+    const double now = dn_now_seconds();
+    const uint32_t most = rows < model->rows_max ? rows : model->rows_max;
+    model->rows_limit = most / 2 > 2 ? most / 2 : 2;
+    model->table_tried = now;
+    choose_rows_max(w, model);
+    return tell_table(w, model, now, error);
+}
+
 dn_status worker_learn_tick(worker *w, worker_model *model, uint32_t rows, double seconds, dn_error *error)
 {
     const double now = dn_now_seconds();
@@ -156,10 +166,26 @@ dn_status worker_learn_tick(worker *w, worker_model *model, uint32_t rows, doubl
         return DN_OK;
     if (now - model->table_tried >= WORKER_TRY_SECONDS) {
         model->table_tried = now;
+        model->rows_limit = model->rows_built;
         tick_table_forget_above(&model->table, model->rows_max);
     }
     choose_rows_max(w, model);
     return protocol_unsent(&w->pipe) > PROTOCOL_DROP_BYTES ? DN_OK : tell_table(w, model, now, error);
+}
+
+/* Bytes of all models in memory: as many as were allowed, or most of a GPU's. 0: no limit. */
+static uint64_t memory_limit(const worker *w)
+{
+    return w->options.memory_limit ? w->options.memory_limit : (uint64_t)(WORKER_DEVICE_LIMIT * (double)w->device_bytes);
+}
+
+static uint64_t resident_bytes(const worker *w)
+{
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < w->options.model_count; i++)
+        if (w->models[i].engine || w->models[i].loading)
+            bytes += w->models[i].bytes;
+    return bytes;
 }
 
 /* ---- What the loader has finished */
@@ -201,10 +227,24 @@ static dn_status take_failure(worker *w, worker_model *model, const load_task *t
     return say(w, model, PROTOCOL_MODEL_FAILED, error);
 }
 
+/* A load for which there was no memory beside the other models: it is tried again once one of them has made room. False: there is none. */
+static bool wait_for_room(worker *w, worker_model *model, load_task *task)
+{
+    const uint64_t limit = memory_limit(w), resident = resident_bytes(w);
+    if (!limit || !resident || !task->description)
+        return false;
+    keep_description(w, model, task);
+    model->bytes = limit > resident ? limit - resident + 1 : 1;
+    log_say(LOG_WARNING, "worker", "model %s waits for room: %s", model->name, task->error.message);
+    return true;
+}
+
 static dn_status take_loaded(worker *w, load_task *task, dn_error *error)
 {
     worker_model *model = &w->models[task->model];
     model->loading = false;
+    if (task->status == DN_DEVICE_LOST)
+        return worker_device_lost(w, task->error.message, error);
     const bool retry = model->state == PROTOCOL_MODEL_FAILED;
     if (task->status != DN_OK && retry) { /* nothing new to say */
         model->failed_at = dn_now_seconds();
@@ -215,6 +255,8 @@ static dn_status take_loaded(worker *w, load_task *task, dn_error *error)
     if (task->status == DN_OK && task->kind == LOAD_ENGINE && limit && task->bytes > limit)
         task->status = dn_fail(&task->error, DN_NO_MEMORY, "it takes %zu MiB of memory, and --memory-limit is %llu MiB", task->bytes >> 20,
                                (unsigned long long)(limit >> 20));
+    if (task->status == DN_NO_MEMORY && task->kind == LOAD_ENGINE && wait_for_room(w, model, task))
+        return say(w, model, PROTOCOL_MODEL_UNLOADED, error);
     if (task->status != DN_OK)
         return take_failure(w, model, task, error);
     keep_description(w, model, task);
@@ -228,7 +270,8 @@ static dn_status take_loaded(worker *w, load_task *task, dn_error *error)
     task->engine = NULL;
     task->batch = NULL;
     task->codec = NULL;
-    model->rows_limit = task->rows_limit;
+    model->rows_limit = model->rows_built = task->rows_limit;
+    w->device_bytes = task->device_bytes;
     model->table = task->table;
     model->ready_since = model->last_used = model->table_tried = dn_now_seconds();
     choose_rows_max(w, model);
@@ -259,15 +302,6 @@ static bool wanted(const worker *w, const worker_model *model)
     return false;
 }
 
-static uint64_t resident_bytes(const worker *w)
-{
-    uint64_t bytes = 0;
-    for (unsigned i = 0; i < w->options.model_count; i++)
-        if (w->models[i].engine || w->models[i].loading)
-            bytes += w->models[i].bytes;
-    return bytes;
-}
-
 /* Of the models in memory, the least recently used that is idle; else, of those that have had their time, the least recently loaded,
  * which is held until it is idle. NULL: none yet. */
 static worker_model *choose_victim(worker *w, double now)
@@ -292,7 +326,7 @@ static worker_model *choose_victim(worker *w, double now)
 /* Puts models out of memory until `more` bytes fit. False: there is no room yet. */
 static bool make_room(worker *w, uint64_t more, const char *reason, double now, dn_status *status, dn_error *error)
 {
-    const uint64_t limit = w->options.memory_limit;
+    const uint64_t limit = memory_limit(w);
     while (limit && resident_bytes(w) + more > limit) {
         worker_model *victim = choose_victim(w, now);
         if (!victim)

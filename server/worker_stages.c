@@ -15,6 +15,8 @@ static bool latent(const worker_model *model)
 
 static dn_status fail(worker *w, worker_lane *lane, const dn_error *why, protocol_failure failure, dn_error *error)
 {
+    if (why->status == DN_DEVICE_LOST)
+        return worker_device_lost(w, why->message, error);
     return worker_fail_lane(w, lane, why->status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : failure, why->message, error);
 }
 
@@ -161,7 +163,9 @@ dn_status worker_take_coded(worker *w, dn_error *error)
     for (codec_task *task; status == DN_OK && (task = worker_codec_take(&w->codec)) != NULL;) {
         worker_lane *lane = worker_find_lane(w, task->lane);
         task->model->coding--;
-        if (lane)
+        if (task->status == DN_DEVICE_LOST)
+            status = worker_device_lost(w, task->error.message, error);
+        else if (lane)
             status = task->kind == CODEC_PREPARE ? take_prepared(w, lane, task, error) : take_decoded(w, lane, task, error);
         codec_task_free(task);
     }

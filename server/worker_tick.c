@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "server/fault.h"
+#include "server/log.h"
 #include "server/urgency.h"
 #include "server/worker_internal.h"
 
@@ -35,6 +36,8 @@ static dn_status follow_lane(worker *w, const dn_lane_report *report, double now
     worker_lane *lane = worker_find_lane(w, report->id);
     if (!lane || lane->state != LANE_RUNNING)
         return DN_OK;
+    if (report->state == DN_LANE_FAILED && report->error.status == DN_DEVICE_LOST)
+        return worker_device_lost(w, report->error.message, error);
     if (report->state == DN_LANE_FAILED)
         return worker_fail_lane(w, lane, report->error.status == DN_NO_MEMORY ? PROTOCOL_FAILED_MEMORY : PROTOCOL_FAILED_ENGINE,
                                 report->error.message, error);
@@ -44,7 +47,6 @@ static dn_status follow_lane(worker *w, const dn_lane_report *report, double now
     return snapshot_is_due(w, lane, now) ? worker_snapshot_lane(w, lane, error) : DN_OK;
 }
 
-/* A tick that fails as a whole (memory) takes its batch's lanes with it; the batch itself stays usable. */
 static dn_status fail_batch(worker *w, const worker_model *model, const dn_error *why, dn_error *error)
 {
     dn_status status = DN_OK;
@@ -55,11 +57,35 @@ static dn_status fail_batch(worker *w, const worker_model *model, const dn_error
     return status;
 }
 
+/* Lanes of a tick that stopped half-way cannot go on from there: the daemon sends them again, with their last snapshots. */
+static dn_status give_batch_back(worker *w, const worker_model *model, dn_error *error)
+{
+    dn_status status = DN_OK;
+    for (unsigned i = 0; status == DN_OK && i < WORKER_CREDIT; i++)
+        if (w->lanes[i].state == LANE_RUNNING && w->lanes[i].model == model)
+            status = worker_cancel(w, w->lanes[i].id, error);
+    return status;
+}
+
+/* A tick that fails as a whole takes its batch's lanes with it; the batch itself stays usable. For want of memory smaller ones are tried
+ * before any lane fails. */
+static dn_status tick_failed(worker *w, worker_model *model, const dn_error *why, dn_error *error)
+{
+    const uint32_t rows = dn_batch_rows_wanted(model->batch);
+    if (why->status == DN_DEVICE_LOST)
+        return worker_device_lost(w, why->message, error);
+    if (why->status != DN_NO_MEMORY || dn_batch_lanes(model->batch) < 2 || model->rows_limit <= 2)
+        return fail_batch(w, model, why, error);
+    log_say(LOG_WARNING, "worker", "model %s: %s; its ticks become smaller", model->name, why->message);
+    const dn_status status = worker_shrink_ticks(w, model, rows, error);
+    return status == DN_OK ? give_batch_back(w, model, error) : status;
+}
+
 static dn_status tick_model(worker *w, worker_model *model, dn_error *error)
 {
     dn_error why;
     if (dn_batch_tick(model->batch, &w->report, &why) != DN_OK)
-        return fail_batch(w, model, &why, error);
+        return tick_failed(w, model, &why, error);
     w->ticked = model;
     model->virtual_seconds += w->report.seconds;
     uint32_t count = 0;
@@ -138,7 +164,7 @@ dn_status worker_tick(worker *w, dn_error *error)
 static dn_status send_preview(worker *w, const encode_task *task, dn_error *error)
 {
     const worker_lane *lane = worker_find_lane(w, task->lane);
-    if (task->status != DN_OK || !lane || !lane->watched || protocol_unsent(&w->pipe) > PROTOCOL_DROP_BYTES ||
+    if (task->status != DN_OK || !lane || lane->state == LANE_SENT || !lane->watched || protocol_unsent(&w->pipe) > PROTOCOL_DROP_BYTES ||
         task->png_bytes > PROTOCOL_DROP_BYTES)
         return DN_OK;
     const protocol_message m = {.type = PROTOCOL_PREVIEW,

@@ -54,6 +54,11 @@ const dn_codec_info *dn_codec_about(const dn_codec *codec)
     return &codec->info;
 }
 
+uint32_t dn_codec_rows(const dn_codec *codec)
+{
+    return codec->decoder.rows > 1 ? codec->decoder.rows : 1;
+}
+
 size_t dn_codec_bytes(const dn_codec *codec)
 {
     return atomic_load(&codec->bytes);

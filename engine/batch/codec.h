@@ -43,6 +43,7 @@ typedef struct dn_codec_info {
 dn_status dn_codec_open(dn_codec **out, const char *folder, const dn_codec_options *options, dn_error *error);
 void dn_codec_close(dn_codec *codec); /* accepts NULL */
 const dn_codec_info *dn_codec_about(const dn_codec *codec);
+uint32_t dn_codec_rows(const dn_codec *codec); /* pictures that one run of the decoder makes */
 size_t dn_codec_bytes(const dn_codec *codec); /* packed weights, workspaces and buffers held now */
 
 dn_status dn_codec_decode(dn_codec *codec, const float *latents, uint8_t *pixels, dn_error *error);

@@ -81,6 +81,7 @@ static void company_does_not_change_a_decode(void)
         memset(together, 0, sizeof together);
         CHECK_OK(dn_codec_decode_many(codec, in, out, MANY, &error), error);
         CHECK_MSG(memcmp(alone, together, sizeof alone) == 0, "other pictures with runs of %u", rows[k]);
+        CHECK(dn_codec_rows(codec) == (rows[k] < 1 ? 1 : rows[k] > DN_CODEC_ROWS_MAX ? DN_CODEC_ROWS_MAX : rows[k]));
         bytes[k] = dn_codec_bytes(codec);
         dn_codec_close(codec);
     }
