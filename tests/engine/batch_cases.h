@@ -23,6 +23,7 @@
 #define RUNS 3 /* networks that run rows in a tick */
 
 static dn_error error;
+static const dn_backend *case_backend; /* of engines opened here; NULL: the CPU's */
 
 typedef struct picture {
     float floats[ELEMENTS];
@@ -196,7 +197,7 @@ static inline dn_engine *open_engine(unsigned threads)
     static const char *const saved[] = {"classifier/config.json", "classifier/diffusion_pytorch_model.safetensors"};
     char folder[] = "/tmp/denoised-cases-XXXXXX", here[512], path[1024], target[1024];
     dn_engine *engine = NULL;
-    dn_engine_options options = {.threads = threads};
+    dn_engine_options options = {.threads = threads, .backend = case_backend};
     if (mkdtemp(folder) == NULL || getcwd(here, sizeof here) == NULL)
         abort();
     for (int i = 0; i < 4; i++) {

@@ -38,24 +38,32 @@ static dn_status enqueue(const dn_workspace *w, uint32_t bucket, cudaStream_t st
     return status;
 }
 
-/* Records a pass. The capture ends whatever happens in it, or its stream would be of no more use. */
-static dn_status record(dn_workspace *w, uint32_t bucket, dn_error *error)
+/* The capture ends whatever happens in it, or its stream would be of no more use. */
+static dn_status capture(dn_workspace *w, uint32_t bucket, cudaGraph_t *graph, dn_error *error)
 {
     dn_device *device = w->network->device;
-    cudaGraph_t graph = NULL;
     cudaError_t code = cudaStreamBeginCapture(w->capture, cudaStreamCaptureModeThreadLocal);
     dn_status status = dn_cuda_check(device, code, "recording a graph", error);
     if (status != DN_OK)
         return status;
     status = enqueue(w, bucket, w->capture, error);
-    code = cudaStreamEndCapture(w->capture, &graph);
+    code = cudaStreamEndCapture(w->capture, graph);
+    return status == DN_OK ? dn_cuda_check(device, code, "recording a graph", error) : status;
+}
+
+/* A pass as a graph. What no graph can hold is no reason to serve slowly without a word: the refusal says what to do. */
+static dn_status record(dn_workspace *w, uint32_t bucket, dn_error *error)
+{
+    cudaGraph_t graph = NULL;
+    dn_error cause = {0};
+    dn_status status = capture(w, bucket, &graph, &cause);
     if (status == DN_OK)
-        status = dn_cuda_check(device, code, "recording a graph", error);
-    if (status == DN_OK)
-        status = dn_cuda_check(device, cudaGraphInstantiate(&w->seats[bucket].graph, graph, 0), "making a graph", error);
+        status = dn_cuda_check(w->network->device, cudaGraphInstantiate(&w->seats[bucket].graph, graph, 0), "making a graph", &cause);
     if (graph)
         (void)cudaGraphDestroy(graph);
-    return status;
+    if (status == DN_INTERNAL || status == DN_UNSUPPORTED)
+        return dn_fail(error, status, "%.400s (DENOISED_CUDA_GRAPHS=0 runs without graphs)", cause.message);
+    return status == DN_OK ? status : dn_fail(error, status, "%s", cause.message);
 }
 
 dn_status dn_cuda_launch_bucket(dn_workspace *workspace, uint32_t bucket, dn_error *error)

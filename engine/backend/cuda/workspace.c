@@ -186,7 +186,7 @@ dn_status dn_cuda_workspace_create(dn_workspace **out, dn_network *network, cons
         if (status == DN_OK)
             seat_buckets(w, &l);
     }
-    if (status == DN_OK && w->graphs && !w->background)
+    if (status == DN_OK && w->graphs)
         status = dn_cuda_measure(w, error);
     if (status == DN_OK)
         *out = w;
