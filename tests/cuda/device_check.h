@@ -9,6 +9,13 @@
 #include "backend/cuda/device.h"
 #include "tests/cuda/emulator/emulator.h"
 
+/* For tests that one thread does alone: ThreadSanitizer takes minutes for the fibers of their kernels, and could find nothing. */
+#ifdef __SANITIZE_THREAD__
+#define ONE_THREAD() SKIP("one thread alone; ThreadSanitizer makes its kernels' fibers slow")
+#else
+#define ONE_THREAD() ((void)0)
+#endif
+
 static uint64_t chance_state = 1;
 
 static inline uint32_t chance(uint32_t low, uint32_t high)

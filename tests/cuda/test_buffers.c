@@ -193,6 +193,7 @@ static dn_status whole_life(dn_error *error)
 /* Every call of every kind fails once, in every way: the right status, a message, and nothing left behind. */
 static void every_fault_is_told_and_leaks_nothing(void)
 {
+    ONE_THREAD();
     static const struct {
         const char *what;
         dn_status status;

@@ -51,7 +51,7 @@ static uint64_t launches(void)
     return counts.calls[DN_EMULATOR_LAUNCH];
 }
 
-#define LANES 40u
+#define LANES 24u
 
 /* Lanes of different sizes, each with `rounds` programs that wait; every third lane has an operation that needs whole registers. */
 static bool lanes_make(pair lanes[LANES], const devices *d, uint32_t count)
@@ -88,6 +88,7 @@ static void free_all(pair *lanes, const devices *d, uint32_t count)
 /* Blocks of every size, down to none: what does not fit runs before it. */
 static void blocks_take_whole_chains_and_the_rest_runs_first(void)
 {
+    ONE_THREAD();
     static const struct {
         uint32_t slices, ops;
     } blocks[] = {{2048, 4096}, {40, 100}, {1, 3}, {1000, 8}, {3, 4096}, {0, 0}};
@@ -114,6 +115,7 @@ static void blocks_take_whole_chains_and_the_rest_runs_first(void)
 /* All of a tick is one launch. */
 static void what_fits_rides_in_one_launch(void)
 {
+    ONE_THREAD();
     devices d;
     pair lanes[LANES];
     ride r;
@@ -157,12 +159,13 @@ static void a_read_runs_what_waits_for_its_buffer_alone(void)
 /* Programs over registers of other sizes in the same buffer keep their turn; so do more operations than a chain holds. */
 static void chains_keep_their_order(void)
 {
+    ONE_THREAD();
     devices d;
     pair p;
     float *values = chance_floats(8400);
     CHECK(values && devices_open(&d) && pair_make(&p, &d, values, 8400));
     free(values);
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < 80; round++) {
         uint32_t registers = chance(2, 6);
         dn_op ops[48];
         uint32_t count = chance(1, 48);
@@ -178,6 +181,7 @@ static void chains_keep_their_order(void)
 /* As many as there can be, with scalars between. */
 static void every_lane_gets_its_own_scalars(void)
 {
+    ONE_THREAD();
     enum { lanes = 256, elements = 40 };
     devices d;
     pair p[lanes];

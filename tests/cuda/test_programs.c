@@ -42,6 +42,7 @@ static void try_kind(const devices *d, uint32_t kind, size_t elements, bool odd)
 
 static void every_operation_is_the_cpus(void)
 {
+    ONE_THREAD();
     devices d;
     CHECK(devices_open(&d));
     for (uint32_t kind = 0; kind < KINDS && !test_failed; kind++)
@@ -55,6 +56,7 @@ static void every_operation_is_the_cpus(void)
 /* NaN, infinities, zeros of both signs and numbers that are not normal. */
 static void odd_numbers_are_the_cpus(void)
 {
+    ONE_THREAD();
     static const uint32_t kinds[] = {DN_OP_LINEAR, DN_OP_CLIP,      DN_OP_THRESHOLD, DN_OP_SELECT,
                                      DN_OP_BLEND,  DN_OP_EXP_SCALE, DN_OP_ACCEPT,    DN_OP_NORM};
     devices d;
@@ -68,6 +70,7 @@ static void odd_numbers_are_the_cpus(void)
 /* Registers that hold one number, or are all zeros, or the same as another one: where sums give nothing to divide by. */
 static void flat_registers_are_the_cpus(void)
 {
+    ONE_THREAD();
     static const uint32_t kinds[] = {DN_OP_SLERP, DN_OP_MATCH_STD, DN_OP_PROJECT, DN_OP_LANGEVIN, DN_OP_THRESHOLD, DN_OP_ERROR_NORM};
     enum { elements = 777 };
     devices d;
@@ -126,6 +129,7 @@ static void try_program(const devices *d, uint32_t round)
 
 static void programs_by_chance_are_the_cpus(void)
 {
+    ONE_THREAD();
     devices d;
     chance_state = 20;
     CHECK(devices_open(&d));
@@ -136,6 +140,7 @@ static void programs_by_chance_are_the_cpus(void)
 
 static void normals_are_the_cpus_bit_for_bit(void)
 {
+    ONE_THREAD();
     enum { count = 1 << 20 };
     static const struct {
         uint64_t seed;
@@ -165,6 +170,7 @@ static void normals_are_the_cpus_bit_for_bit(void)
 /* Whatever the order in which threads and blocks run. */
 static void every_schedule_gives_the_same_bytes(void)
 {
+    ONE_THREAD();
     enum { elements = 6001, registers = 4 };
     static float first[registers * elements], bytes[registers * elements];
     dn_device *device = NULL;
