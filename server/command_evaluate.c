@@ -306,6 +306,8 @@ static dn_status evaluate(evaluate_job *job, dn_error *error)
         status = dn_fail(error, DN_UNSUPPORTED, "--likelihood runs on the CPU alone, which has the gradients it needs: --device cpu");
     if (status == DN_OK)
         status = dn_engine_open(&job->engine, job->model_path, &options, error);
+    if (status == DN_OK && !job->engine->backend->host_values)
+        fprintf(stderr, "pictures are made on %s; their judge learns and works on the CPU\n", job->engine->device_text);
     if (status == DN_OK)
         status = open_data(job, error);
     if (status == DN_OK && job->likelihood > 0)

@@ -37,6 +37,7 @@ typedef struct serve_run {
     serve_options options;
     device_probe devices;
     const char *device_names[DN_DEVICES_MAX];
+    bool on_gpu;
     service service;
     http *http;
     sigset_t signals;
@@ -94,12 +95,23 @@ static dn_status check_data_folder(const char *path, dn_error *error)
     return as_configuration(status, error);
 }
 
-/* A device or a precision that this machine lacks is refused before anything is opened, in the words of the back end. */
+/* A device or a precision that this machine lacks is refused before anything is opened, in the words of the back end; with a fallback the CPU
+ * begins where no GPU can be used. GPUs keep their plans between two starts. */
 static dn_status find_devices(serve_run *run, dn_error *error)
 {
-    dn_status status = device_probe_ask(&run->devices, run->options.device_text, run->options.precision, error);
+    const serve_options *o = &run->options;
+    dn_status status = device_probe_ask(&run->devices, o->device_text, o->precision, error);
+    if (status == DN_UNSUPPORTED && o->device_fallback) {
+        const dn_error why = *error;
+        status = device_probe_ask(&run->devices, "cpu", o->precision, error);
+        snprintf(run->devices.why, sizeof run->devices.why, "%s", why.message);
+    }
     for (uint32_t i = 0; i < run->devices.count; i++) {
         run->device_names[i] = run->devices.names[i];
+    }
+    run->on_gpu = status == DN_OK && strcmp(run->devices.names[0], "cpu") != 0;
+    if (run->on_gpu) {
+        status = as_configuration(dn_make_folder(o->plan_cache, error), error);
     }
     if (status == DN_OK && run->devices.why[0] != '\0') {
         log_say(LOG_WARNING, "serve", "on the CPU: %s", run->devices.why);
@@ -128,8 +140,8 @@ static dn_status start_dispatcher(serve_run *run, dn_error *error)
                                   .vae_tiling = o->vae_tiling,
                                   .precision = o->precision,
                                   .device_count = run->devices.count,
-                                  .device_fallback = o->device_fallback && strcmp(run->devices.names[0], "cpu") != 0,
                                   .fast = o->fast,
+                                  .device_fallback = run->on_gpu && o->device_fallback,
                                   .plan_cache = o->plan_cache,
                                   .store = s->store,
                                   .hub = s->hub,

@@ -154,7 +154,7 @@ int dn_command_train(int argc, char **argv)
     };
     const dn_command_line line = {.command = "train",
                                   .operands = "",
-                                  .summary = "Trains a class-conditional diffusion network.",
+                                  .summary = "Trains a class-conditional diffusion network, on the CPU.",
                                   .options = options,
                                   .option_count = sizeof options / sizeof options[0]};
     char **operands = NULL;

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/file.h"
+
 const char *device_option_standard(const char *otherwise)
 {
     const char *wished = getenv("DENOISED_DEVICE");
@@ -34,6 +36,11 @@ dn_status device_option_settle(device_option *o, dn_engine_options *engine, cons
         snprintf(o->cache, sizeof o->cache, "%s", o->plan_cache);
     else
         find_cache(o->cache, sizeof o->cache);
+    if (!o->choice.backend->host_values && o->cache[0] != '\0' && dn_make_folder(o->cache, error) != DN_OK) {
+        if (o->plan_cache != NULL)
+            return error->status;
+        o->cache[0] = '\0'; /* a home that cannot be written to: plans are found again each time */
+    }
     engine->device = o->choice.name;
     engine->fast = o->fast;
     engine->plan_cache = o->cache[0] != '\0' ? o->cache : NULL;

@@ -260,6 +260,36 @@ def the_daemon_serves_on_it():
 
 
 @test
+def a_fallback_begins_where_no_gpu_can_be_used():
+    old = machine_with_a_driver(driver_init=100)
+    with Daemon("--device", "cuda", "--device-fallback", "cpu", environment=old) as daemon:
+        check("the NVIDIA driver finds no GPU" in daemon.get("/models").json["device_note"], daemon.get("/models").json)
+        job = daemon.make(class_label=1, steps=2)
+        check(job["images"][0]["device"].startswith("cpu "), job)
+    done = denoised("serve", *COMMANDS["serve"], "--device-fallback", "cuda")
+    check(done.returncode == 78 and "--device-fallback must be cpu" in done.stderr, done.stderr)
+
+
+@test
+def plans_are_kept_where_they_are_looked_for():
+    emulator()
+    home, folder = scratch("home"), scratch("plans")
+    for environment, path in (({"HOME": home, "XDG_CACHE_HOME": ""}, f"{home}/.cache/denoised/plans"),
+                              ({"HOME": home, "XDG_CACHE_HOME": f"{home}/x/y"}, f"{home}/x/y/denoised/plans")):
+        generated(f"{folder}/a.png", "--device", "cpu", environment={**GPU, **environment})
+        check(not os.path.exists(path), "the CPU has no plans")
+        generated(f"{folder}/a.png", "--device", "cuda", environment={**GPU, **environment})
+        check(os.path.isdir(path), path)
+    generated(f"{folder}/a.png", "--device", "cuda", "--plan-cache", f"{folder}/own/deep", environment=GPU)
+    check(os.path.isdir(f"{folder}/own/deep"), "a folder of one's own")
+    generated(f"{folder}/a.png", "--device", "cuda", environment={**GPU, "HOME": "/proc/none", "XDG_CACHE_HOME": ""})
+    done = denoised("generate", "--model", tiny_model(), "--device", "cuda", "--plan-cache", "/proc/none/x", environment=GPU)
+    check(done.returncode == 74 and "/proc/none" in done.stderr, f"{done.returncode}: {done.stderr}")
+    with Daemon("--device", "cuda", environment=GPU) as daemon:
+        check(os.path.isdir(f"{daemon.data}/plans"), "the daemon's are with its data")
+
+
+@test
 def latents_are_decoded_on_it():
     emulator()
     path = os.path.join(scratch("latent"), "x.png")
