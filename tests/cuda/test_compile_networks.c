@@ -307,6 +307,18 @@ static void stacks_that_stay_apart(void)
     rule_end("two parts of one norm", dn_plan_group_norm(&builder, h, "n", NULL, 4, 1e-5f, b, DN_ACT_SILU), 1, 0, 2);
 }
 
+/* One bias behind two scales, a scale of nothing, and one that has no residual to ride with. */
+static void scales_of_every_kind(void)
+{
+    dn_value in = rule_begin(4, 10), h = rule_conv(in, 10, DN_NONE, in, 0.5f);
+    names = 0;
+    h = rule_conv(h, 10, DN_NONE, h, 0.25f);
+    dn_value none = rule_conv(in, 10, DN_NONE, h, 0.0f);
+    rule_end("scales", rule_conv(h, 10, DN_NONE, none, 1.0f), 0, 0, 0);
+    in = rule_begin(4, 10), h = rule_conv(in, 10, DN_NONE, DN_NONE, 0.5f);
+    rule_end("without a residual", h, 0, 0, 0);
+}
+
 /* A weight of two nodes, in each layout; a table of two nodes; and what only looks the same. */
 static void what_is_asked_for_twice_is_packed_once(void)
 {
@@ -366,6 +378,7 @@ int main(void)
     RUN(row_biases_that_stay);
     RUN(gates_that_stay);
     RUN(stacks_that_stay_apart);
+    RUN(scales_of_every_kind);
     RUN(what_is_asked_for_twice_is_packed_once);
     RUN(heads_that_nothing_takes);
     return test_end();
