@@ -110,10 +110,12 @@ $(OUT)/nvidia/%.o: %.c
 	@echo "  CC $< (CUDA)"
 	@$(CC) $(CFLAGS) $(CUDA_BASE) -isystem $(CUDA_HOME)/include $(FLAGS) -c -o $@ $<
 # Kernels whose bytes must be the CPU's are compiled without fused multiply-adds: programs*.cu, embedding.cu.
-$(OUT)/nvidia/%.o: %.cu $(CUDA_HEADERS)
+# What the assembler says of registers and stacks goes beside the object, for tests/cuda/kernels_compile_test.py.
+$(OUT)/nvidia/%.o: %.cu $(CUDA_HEADERS) deploy/cuda.mk
 	@mkdir -p $(@D)
 	@echo "  NVCC $<"
-	@$(NVCC) -std=c++17 -O3 -I. -Iengine $(CUDA_CODE) $(addprefix -Xcompiler=,-fPIC -fvisibility=hidden $(filter-out -fPIE,$(HARD))) $(if $(filter programs%.cu embedding.cu,$(notdir $<)),-fmad=false) -c -o $@ $<
+	@$(NVCC) -std=c++17 -O3 -I. -Iengine $(CUDA_CODE) $(addprefix -Xcompiler=,-fPIC -fvisibility=hidden $(filter-out -fPIE,$(HARD))) -Xptxas -v $(if $(filter programs%.cu embedding.cu,$(notdir $<)),-fmad=false) -c -o $@ $< 2>$@.log || { cat $@.log >&2; exit 1; }
+	@grep -A 3 warning $@.log >&2 || true
 # What kernels' launches take of the C++ library (guards of statics) is linked in, so that none needs to be installed.
 $(OUT)/libdenoised_cuda.so: $(CUDA_OBJ) $(OUT)/libpic.a
 	@echo "  LD $@"

@@ -110,7 +110,7 @@ __device__ __forceinline__ void write_heads(const heads_of_rows &a, uint32_t row
 
 /* Heads of at most 32 * J channels, Q queries a warp. Grid: queries, heads, rows. */
 template <typename T, unsigned J, unsigned Q>
-__global__ void __launch_bounds__(warps * 32) k_attention(heads_of_rows a, uint32_t rows)
+__global__ void __launch_bounds__(warps * 32, 4) k_attention(heads_of_rows a, uint32_t rows)
 {
     DN_SHARED(float, tile, [keys_a_tile][tile_channels + 1]);
     DN_SHARED(float, queries, [warps][J * 32][Q]);

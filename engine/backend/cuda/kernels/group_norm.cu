@@ -187,7 +187,7 @@ __device__ __forceinline__ void norm(const group_norm &g, uint32_t row, const co
 }
 
 /* Grid: parts of slices, rows. */
-template <typename T, int MODE> __global__ void __launch_bounds__(dn_threads) k_group_norm(group_norm g, bool aligned, uint32_t rows)
+template <typename T, int MODE> __global__ void __launch_bounds__(dn_threads, 2) k_group_norm(group_norm g, bool aligned, uint32_t rows)
 {
     DN_SHARED(float, memory, [dn_unit][dn_threads]);
     DN_SHARED(float, means, [groups_a_slice_max]);
