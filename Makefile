@@ -304,7 +304,7 @@ check:
 	@echo "house rules"; python3 tests/tidy/tidy.py
 	@echo "hardened flags"; tests/tidy/hardened.sh build/denoised
 	@$(or $(CHECK_CUDA),echo "no CUDA library to check: $(NO_CUDA)")
-	@echo "warnings are errors"; $(MAKE) --no-print-directory OUT=build/werror EXTRA_CFLAGS=-Werror build/werror/denoised
+	@echo "warnings are errors"; $(MAKE) --no-print-directory OUT=build/werror EXTRA_CFLAGS=-Werror build/werror/denoised build/werror/libcuda_emulated.a
 	@echo "static analysis"; cppcheck --quiet --std=c11 --enable=warning,portability --inline-suppr --suppressions-list=tests/tidy/cppcheck.txt \
 	  --error-exitcode=1 -D_GNU_SOURCE -I. -Iengine -j2 engine api server
 	@echo "checked"

@@ -96,7 +96,7 @@ static dn_status check_data_folder(const char *path, dn_error *error)
 }
 
 /* A device or a precision that this machine lacks is refused before anything is opened, in the words of the back end; with a fallback the CPU
- * begins where no GPU can be used. GPUs keep their plans between two starts. */
+ * begins where no GPU can be used. */
 static dn_status find_devices(serve_run *run, dn_error *error)
 {
     const serve_options *o = &run->options;
@@ -110,7 +110,7 @@ static dn_status find_devices(serve_run *run, dn_error *error)
         run->device_names[i] = run->devices.names[i];
     }
     run->on_gpu = status == DN_OK && strcmp(run->devices.names[0], "cpu") != 0;
-    if (run->on_gpu) {
+    if (run->on_gpu && o->plan_cache != o->plan_cache_path) { /* the worker makes the one in the data directory */
         status = as_configuration(dn_make_folder(o->plan_cache, error), error);
     }
     if (status == DN_OK && run->devices.why[0] != '\0') {

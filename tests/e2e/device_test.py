@@ -286,7 +286,9 @@ def plans_are_kept_where_they_are_looked_for():
     done = denoised("generate", "--model", tiny_model(), "--device", "cuda", "--plan-cache", "/proc/none/x", environment=GPU)
     check(done.returncode == 74 and "/proc/none" in done.stderr, f"{done.returncode}: {done.stderr}")
     with Daemon("--device", "cuda", environment=GPU) as daemon:
-        check(os.path.isdir(f"{daemon.data}/plans"), "the daemon's are with its data")
+        with open(f"/proc/{daemon.worker_pids()[0]}/cmdline", encoding="utf8") as words:
+            told = words.read().split("\0")
+        same(told[told.index("--plan-cache") + 1], f"{daemon.data}/plans", "the daemon's are with its data")
 
 
 @test

@@ -104,10 +104,10 @@ void dn_cuda_pool_give(dn_device *device, void *memory, size_t bytes)
         *entry = (kept){.memory = memory, .next = pool->lists[c]};
         pool->lists[c] = entry;
         pool->bytes += rounded;
+        entry = NULL; /* the list's */
     }
     pthread_mutex_unlock(&device->lock);
-    if (keep)
-        return;
     free(entry);
-    dn_cuda_release(device, memory);
+    if (!keep)
+        dn_cuda_release(device, memory);
 }
