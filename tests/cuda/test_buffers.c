@@ -141,7 +141,7 @@ static void memory_is_used_again(void)
 static void what_is_kept_is_bounded(void)
 {
     dn_device *device = NULL;
-    CHECK(dn_emulator_configure("memory=64M"));
+    CHECK(dn_emulator_configure("memory=60M"));
     CHECK(dn_cuda_device_open(&device, NULL, NULL) == DN_OK);
     size_t before = counted().device_bytes;
     dn_buffer *buffers[10] = {NULL}, *large = NULL;
@@ -149,12 +149,12 @@ static void what_is_kept_is_bounded(void)
         CHECK(dn_cuda_buffer_create(&buffers[i], device, (1 << 18) - 100, NULL) == DN_OK); /* of 1 MiB */
     for (int i = 0; i < 10; i++)
         dn_cuda_buffer_free(buffers[i]);
-    CHECK_MSG(counted().device_bytes == before + (4u << 20), "%zu", counted().device_bytes - before);
+    CHECK_MSG(counted().device_bytes == before + (3u << 20), "%zu", counted().device_bytes - before);
     CHECK(dn_cuda_buffer_create(&large, device, (56u << 20) / sizeof(float), NULL) == DN_OK);
     dn_error error = {0};
     dn_buffer *more = NULL;
     CHECK(dn_cuda_buffer_create(&more, device, (8u << 20) / sizeof(float), &error) == DN_NO_MEMORY && !more);
-    CHECK_MSG(strstr(error.message, "reserving 8 MB") && strstr(error.message, "of the 64 MB"), "%s", error.message);
+    CHECK_MSG(strstr(error.message, "reserving 8 MB") && strstr(error.message, "of the 60 MB"), "%s", error.message);
     CHECK(dn_cuda_buffer_create(&more, device, 100, &error) == DN_OK); /* that was not the end */
     dn_cuda_buffer_free(more);
     dn_cuda_buffer_free(large);

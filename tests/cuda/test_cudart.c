@@ -234,9 +234,13 @@ static void a_free_waits(void)
     void *more = NULL;
     CHECK(make(&t));
     GOOD(cudaMalloc(&more, 4));
-    GOOD(launch(t.one, add_one, more));
+    GOOD(launch(t.one, add_one, t.device));
     GOOD(cudaFree(more));
-    GOOD(cudaStreamSynchronize(t.one));
+    CHECK(same_bits(*t.device, 1.0f));
+    GOOD(cudaMallocHost(&more, 4));
+    GOOD(launch(t.two, twice, t.device));
+    GOOD(cudaFreeHost(more));
+    CHECK(same_bits(*t.device, 2.0f));
     end(&t);
     CHECK(nothing_lives());
 }

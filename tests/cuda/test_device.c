@@ -87,6 +87,11 @@ static void errors_mean_what_they_should(void)
         bool gone = cases[c].status == DN_DEVICE_LOST;
         CHECK(dn_cuda_enter(device, NULL) == (gone ? DN_DEVICE_LOST : DN_OK));
         CHECK(dn_cuda_check(device, cudaErrorMemoryAllocation, "more", NULL) == (gone ? DN_DEVICE_LOST : DN_NO_MEMORY));
+        if (gone) {
+            dn_error later = {0};
+            CHECK(dn_cuda_check(device, cudaErrorAssert, "testing again", &later) == DN_DEVICE_LOST &&
+                  strcmp(error.message, later.message) == 0);
+        }
         dn_cuda_device_close(device);
     }
 }
@@ -98,6 +103,8 @@ static void an_error_is_told_once(void)
     void *memory = NULL;
     CHECK(dn_cuda_device_open(&device, NULL, NULL) == DN_OK);
     CHECK(dn_cuda_alloc(device, &memory, (size_t)1 << 50, NULL) == DN_NO_MEMORY);
+    CHECK(cudaPeekAtLastError() == cudaSuccess);
+    CHECK(dn_cuda_check(device, cudaMemset(NULL, 0, 1), "clearing nothing", NULL) == DN_INTERNAL);
     CHECK(cudaPeekAtLastError() == cudaSuccess);
     CHECK(dn_cuda_alloc(device, &memory, 1000, NULL) == DN_OK && dn_emulator_on_device(memory, 1000) && (uintptr_t)memory % 256 == 0);
     dn_cuda_release(device, memory);

@@ -101,6 +101,8 @@ static void blocks_take_whole_chains_and_the_rest_runs_first(void)
             CHECK(lanes_execute(lanes, &d, LANES, 2));
             CHECK(ride_run(&r, d.gpu, NULL) == DN_OK);
             CHECK(r.block->slice_count <= blocks[b].slices);
+            for (uint32_t i = 0; i < LANES; i++)
+                CHECK_MSG(!lanes[i].gpu->waits, "block %zu leaves lane %u behind", b, i);
             CHECK(cudaStreamSynchronize(d.gpu->main) == cudaSuccess); /* the block is written again */
         }
         for (uint32_t i = 0; i < LANES; i++)
