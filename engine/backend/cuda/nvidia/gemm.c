@@ -5,6 +5,7 @@
  * other; then of the lists at smaller ones. */
 #include "backend/cuda/nvidia/private.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -73,7 +74,8 @@ static bool runs(const dn_cuda_product *product, uint32_t bucket, const cublasLt
 {
     operation op;
     cublasLtMatmulHeuristicResult_t result = {0};
-    uint32_t splits = 0, scheme = 1;
+    int32_t splits = 0;
+    uint32_t scheme = 1;
     size_t written = 0;
     if (prepare(&op, &product->spec, product->buckets[bucket], (const void *)16, NULL) ||
         cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof splits, &written) ||
@@ -86,14 +88,15 @@ static bool runs(const dn_cuda_product *product, uint32_t bucket, const cublasLt
     return true;
 }
 
-static bool runs_all(dn_cuda_product *product, uint32_t first, uint32_t end, const cublasLtMatmulAlgo_t *algo)
+/* even: nor may its workspaces look as if it cut sums by the batch. */
+static bool runs_all(dn_cuda_product *product, uint32_t first, uint32_t end, bool even, const cublasLtMatmulAlgo_t *algo)
 {
     size_t workspace[DN_CUDA_BUCKETS_MAX] = {0};
     for (uint32_t i = first; i < end; i++) {
         if (!runs(product, i, algo, &workspace[i]))
             return false;
     }
-    if (!product->libraries->fast && !dn_cuda_workspace_steady(product->buckets, workspace, end))
+    if (even && !dn_cuda_workspace_steady(product->buckets, workspace, end))
         return false;
     for (uint32_t i = first; i < end; i++) {
         product->algos[i] = *algo;
@@ -132,33 +135,56 @@ static int propose(const dn_cuda_product *product, uint32_t bucket, cublasLtMatm
     return refused(code, "asking for algorithms", error) ? 0 : count;
 }
 
-/* One algorithm for buckets first .. end - 1. */
+/* The first algorithm that serves buckets first .. end - 1, from the lists at the largest and then at smaller ones. */
+static bool search(dn_cuda_product *product, uint32_t first, uint32_t end, bool even, cublasLtMatmulHeuristicResult_t *proposed,
+                   dn_error *why)
+{
+    for (uint32_t bucket = end; bucket-- > first;) {
+        int count = propose(product, bucket, proposed, why);
+        for (int i = 0; i < count; i++) {
+            if (proposed[i].state == CUBLAS_STATUS_SUCCESS && runs_all(product, first, end, even, &proposed[i].algo))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* A product that cannot be had evenly is better had than refused; but it says so, to whoever reads its description or stderr. */
+static bool search_uneven(dn_cuda_product *product, uint32_t end, cublasLtMatmulHeuristicResult_t *proposed, dn_error *why)
+{
+    if (!search(product, 0, end, false, proposed, why))
+        return false;
+    char name[DN_CUDA_SPEC_TEXT];
+    dn_cuda_product_name(&product->spec, name);
+    fprintf(stderr, "denoised: %s: cuBLASLt has no algorithm that serves all batch sizes alike; bytes may depend on the batch\n", name);
+    product->uneven = true;
+    return true;
+}
+
 static dn_status choose(dn_cuda_product *product, uint32_t first, uint32_t end, dn_error *error)
 {
     char name[DN_CUDA_PIN_NAME];
+    const bool even = !product->libraries->fast;
     dn_cuda_pin pinned;
     dn_error why = {0};
-    dn_cuda_pin_name(product, product->libraries->fast ? first : DN_CUDA_ALL_BUCKETS, name);
+    dn_cuda_pin_name(product, even ? DN_CUDA_ALL_BUCKETS : first, name);
     if (dn_cuda_pins_find(product->libraries->pins, name, &pinned) && pinned.is_algo) {
         cublasLtMatmulAlgo_t algo;
         memcpy(&algo, pinned.algo, sizeof algo);
-        if (runs_all(product, first, end, &algo))
+        if (runs_all(product, first, end, even, &algo))
             return DN_OK;
     }
     cublasLtMatmulHeuristicResult_t *proposed = calloc(ALGOS_MAX, sizeof *proposed);
     if (!proposed)
         return dn_fail(error, DN_NO_MEMORY, "out of memory");
-    for (uint32_t bucket = end; bucket-- > first;) {
-        int count = propose(product, bucket, proposed, &why);
-        for (int i = 0; i < count; i++) {
-            if (proposed[i].state == CUBLAS_STATUS_SUCCESS && runs_all(product, first, end, &proposed[i].algo)) {
-                dn_cuda_pins_put(product->libraries->pins, name, &product->pins[first]);
-                free(proposed);
-                return DN_OK;
-            }
-        }
-    }
+    bool found = search(product, first, end, even, proposed, &why);
+    if (found)
+        dn_cuda_pins_put(product->libraries->pins, name, &product->pins[first]);
+    else
+        found = even && search_uneven(product, end, proposed, &why);
     free(proposed);
+    if (found)
+        return DN_OK;
     return dn_fail(error, why.status == DN_NO_MEMORY ? DN_NO_MEMORY : DN_UNSUPPORTED, "no algorithm of cuBLASLt may compute %s%s%s", name,
                    why.status ? ": " : "", why.status ? why.message : "");
 }

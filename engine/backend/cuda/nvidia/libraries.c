@@ -162,7 +162,7 @@ static void write_text(dn_cuda_product *product)
     if (product->libraries->fast)
         snprintf(product->text, sizeof product->text, "%s: fast, %016llx", name, (unsigned long long)hash);
     else
-        snprintf(product->text, sizeof product->text, "%s: %s", name, pin);
+        snprintf(product->text, sizeof product->text, "%s: %s%s", name, product->uneven ? "uneven, " : "", pin);
 }
 
 dn_status dn_cuda_product_create(dn_cuda_product **out, dn_cuda_libraries *libraries, const dn_cuda_product_spec *spec,
