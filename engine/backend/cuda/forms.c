@@ -63,6 +63,7 @@ dn_status dn_cuda_form_create(dn_cuda_form **out, dn_device *device, const dn_pl
         options.takes_sdpa = NULL;
         status = make_form(out, device, plan, &options, &sdpa, error);
     }
+    dn_cuda_libraries_save(device->libraries);
     return status;
 }
 

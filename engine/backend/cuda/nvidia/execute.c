@@ -18,12 +18,10 @@ static dn_cudnn_lane *lane_of(dn_cuda_libraries *libraries, cudaStream_t stream,
         if (!best || lane->used < best->used)
             best = lane;
     }
-    *code = CUDNN_STATUS_SUCCESS;
-    if (!best->bound || best->stream != stream) {
-        *code = cudnnSetStream(best->handle, stream);
-        best->stream = stream;
-        best->bound = *code == CUDNN_STATUS_SUCCESS;
-    }
+    /* Every time: a stream that came later may have the address of one that is gone. */
+    *code = cudnnSetStream(best->handle, stream);
+    best->stream = stream;
+    best->bound = *code == CUDNN_STATUS_SUCCESS;
     best->used = ++libraries->runs;
     return best;
 }
