@@ -91,13 +91,34 @@ __device__ __forceinline__ void add_members(const group_norm &g, const column &a
     __syncthreads();
 }
 
-/* The chunk at a pixel, the row's bias added; channels that are not there are zeros. */
-template <typename T>
-__device__ __forceinline__ void load_column(const group_norm &g, const T *row, const column &at, uint32_t pixel, const float *added, bool aligned, float *v)
+/* use(pixel, chunk) for each of this thread's pixels of first .. end - 1, in order, the row's bias added; channels that are not there are zeros.
+ * Four chunks are on their way at once. */
+template <typename T, typename F>
+__device__ __forceinline__ void each_pixel(const group_norm &g, const T *row, const column &at, uint32_t first, uint32_t end, const float *added,
+                                           bool aligned, F &&use)
 {
-    dn_load_chunk(row + static_cast<uint64_t>(pixel) * g.in.pitch + at.channel, at.valid, aligned, v);
-    DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
-        v[i] += added[i];
+    constexpr unsigned ahead = 4;
+    float v[dn_unit];
+    uint32_t p = first + at.member;
+    const T *from = row + at.channel;
+    if (!at.works)
+        return;
+    for (; aligned && at.valid == dn_unit && p + (ahead - 1) * at.members < end; p += ahead * at.members) {
+        dn_chunk<T> chunks[ahead];
+        DN_UNROLL for (unsigned k = 0; k < ahead; k++)
+            chunks[k] = *reinterpret_cast<const dn_chunk<T> *>(from + static_cast<uint64_t>(p + k * at.members) * g.in.pitch);
+        DN_UNROLL for (unsigned k = 0; k < ahead; k++) {
+            DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
+                v[i] = dn_load(&chunks[k].at[i]) + added[i];
+            use(p + k * at.members, v);
+        }
+    }
+    for (; p < end; p += at.members) {
+        dn_load_chunk(from + static_cast<uint64_t>(p) * g.in.pitch, at.valid, aligned, v);
+        DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
+            v[i] += added[i];
+        use(p, v);
+    }
 }
 
 /* Mean and squares of this block's pixels, to means and squares of the slice's groups. */
@@ -107,24 +128,22 @@ __device__ __forceinline__ void measure(const group_norm &g, const T *row, const
 {
     uint32_t first = part * g.part_pixels, end = first + pixels_of_part(g, part);
     float count = static_cast<float>(end - first) * static_cast<float>(g.per);
-    float sum[dn_unit], v[dn_unit], middle[dn_unit];
+    float sum[dn_unit], middle[dn_unit];
     DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
         sum[i] = 0.0f;
-    for (uint32_t p = first + at.member; at.works && p < end; p += at.members) {
-        load_column(g, row, at, p, added, aligned, v);
+    each_pixel(g, row, at, first, end, added, aligned, [&](uint32_t, const float *v) {
         DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
             sum[i] += v[i];
-    }
+    });
     add_members(g, at, sum, memory, means);
     DN_UNROLL for (unsigned i = 0; i < dn_unit; i++) {
         middle[i] = i < at.valid ? means[(at.chunk * dn_unit + i) / g.per] / count : 0.0f;
         sum[i] = 0.0f;
     }
-    for (uint32_t p = first + at.member; at.works && p < end; p += at.members) {
-        load_column(g, row, at, p, added, aligned, v);
+    each_pixel(g, row, at, first, end, added, aligned, [&](uint32_t, const float *v) {
         DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
             sum[i] += (v[i] - middle[i]) * (v[i] - middle[i]);
-    }
+    });
     add_members(g, at, sum, memory, squares);
     if (threadIdx.x < g.chunks * dn_unit / g.per)
         means[threadIdx.x] /= count;
@@ -160,7 +179,7 @@ template <typename T>
 __device__ __forceinline__ void norm(const group_norm &g, uint32_t row, const column &at, uint32_t part, const float *added, bool aligned,
                                      const float *means, const float *squares)
 {
-    float middle[dn_unit], factor[dn_unit], offset[dn_unit], scale[dn_unit], v[dn_unit];
+    float middle[dn_unit], factor[dn_unit], offset[dn_unit], scale[dn_unit];
     float count = static_cast<float>(g.in.h * g.in.w) * static_cast<float>(g.per);
     dn_load_chunk(g.weight + at.channel, g.weight ? at.valid : 0u, aligned, factor);
     dn_load_chunk(g.bias + at.channel, g.bias ? at.valid : 0u, aligned, offset);
@@ -173,17 +192,15 @@ __device__ __forceinline__ void norm(const group_norm &g, uint32_t row, const co
         factor[i] = inverse * (g.weight ? factor[i] : 1.0f) * more;
         offset[i] = offset[i] * more + shift;
     }
-    const T *from = dn_row_of<T>(g.in, row);
     T *to = dn_row_of<T>(g.out, row) + at.channel;
     unsigned room = dn_valid(at.channel, g.out.pitch);
     uint32_t first = part * g.part_pixels, end = first + pixels_of_part(g, part);
-    for (uint32_t p = first + at.member; at.works && p < end; p += at.members) {
-        load_column(g, from, at, p, added, aligned, v);
+    each_pixel(g, dn_row_of<T>(g.in, row), at, first, end, added, aligned, [&](uint32_t p, float *v) {
         DN_UNROLL for (unsigned i = 0; i < dn_unit; i++)
             v[i] = (v[i] - middle[i]) * factor[i] + offset[i];
         dn_activate<T>(g.activation, v);
         dn_store_chunk(to + static_cast<uint64_t>(p) * g.out.pitch, at.valid, room, aligned, v);
-    }
+    });
 }
 
 /* Grid: parts of slices, rows. */
