@@ -140,13 +140,13 @@ KERNEL_TESTS := $(patsubst tests/cuda/%.c,$(OUT)/gpu/%,$(sort $(wildcard tests/c
 $(OUT)/libcuda_nvidia.a: $(CUDA_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
-$(KERNEL_TESTS:$(OUT)/gpu/%=$(OUT)/nvidia/tests/cuda/%.o): FLAGS = -include tests/gpu/managed.h
+$(KERNEL_TESTS:$(OUT)/gpu/%=$(OUT)/nvidia/tests/cuda/%.o): FLAGS = -include tests/gpu/shared_heap.h
 $(KERNEL_TESTS): $(OUT)/gpu/%: $(OUT)/nvidia/tests/cuda/%.o $(OUT)/nvidia/tests/gpu/schedule.o $(OUT)/libcuda_nvidia.a $(OUT)/libdenoised.a
 $(OUT)/gpu/gpu_card: $(OUT)/nvidia/tests/gpu/gpu_card.o $(OUT)/libcuda_nvidia.a $(OUT)/libdenoised.a
 $(KERNEL_TESTS) $(OUT)/gpu/gpu_card:
 	@mkdir -p $(@D)
 	@echo "  LD $@"
-	@$(CXX) $(filter-out -fsanitize=%,$(LINK)) -o $@ $^ $(NVIDIA_LIBS) $(LIBS)
+	@$(CXX) -static-libstdc++ -static-libgcc $(LINK) -o $@ $^ $(NVIDIA_LIBS) $(LIBS)
 .SECONDARY: $(KERNEL_TESTS:$(OUT)/gpu/%=$(OUT)/nvidia/tests/cuda/%.o) $(OUT)/nvidia/tests/gpu/gpu_card.o $(OUT)/nvidia/tests/gpu/schedule.o
 # All that a GPU's machine needs besides the sources.
 GPU_BUILT := $(KERNEL_TESTS) $(OUT)/gpu/gpu_card
@@ -154,8 +154,11 @@ GPU_LIBRARY := $(OUT)/libdenoised_cuda.so
 tests-build: $(OUT)/nvidia/deviceless $(OUT)/nvidia/mock/libcuda.so.1
 endif
 
-.PHONY: gpu-build gpu-test
+.PHONY: gpu-build gpu-pack gpu-test
 gpu-build: $(GPU_PROGRAMS) $(GPU_BUILT) $(GPU_LIBRARY) $(OUT)/denoised
+# To be carried to a machine that can build nothing.
+gpu-pack: gpu-build
+	@python3 tests/gpu/pack.py $(OUT) build/gpu-pack
 # What has been built is taken where nothing can be: a machine with a GPU may have no compiler.
 gpu-test:
 	@$(MAKE) --no-print-directory gpu-build || echo "This cannot be built here: what is in $(OUT) is tried"

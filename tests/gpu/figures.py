@@ -16,6 +16,7 @@ SMALL = [f"{GOLDEN}/{name}/config.json" for name in (
 STEPS, VAE_FLOPS = 20, 622e9  # of a guided picture of 256 pixels; of its decoding
 SHARE_LARGE, SHARE_ONE = 0.60, 0.25  # of the floor: at 32 guided pictures and more; at one
 PEER_EAGER, PEER_COMPILED, UNET_COMPILED = 2.0, 1.2, 3.0  # times as fast as PyTorch on the same card
+FP32, BF16 = 1e-4, 1e-2  # root mean square of the differences from the CPU in float
 SERVED_SHARE, P95_SHARE, FIRST_IMAGE_SECONDS = 0.97, 0.5, 3.0
 
 
@@ -45,6 +46,11 @@ def speed(figure):
     if figure["model"].startswith("dit_xl"):
         target = SHARE_LARGE if figure["rows"] >= 64 else SHARE_ONE if figure["rows"] == 2 else None
     return hold(figure, floor=floor, target=target, of=share)
+
+
+def parity(figure):
+    """How far a network lies from the CPU's; beyond twice the bf16 target the check fails."""
+    return hold(figure, target=FP32 if " fp32 " in figure["figure"] else BF16, least=False) if figure["unit"] == "rms" else figure
 
 
 def ceiling(figure):

@@ -1,9 +1,9 @@
 /* Whether a GPU computes what the CPU does: one forward pass of each network with random weights, beside the CPU's in float.
  *
- *     gpu_parity [--device cuda:0] [--rows 2] [--fp32 1e-4] [--bf16 1e-2] CONFIG.json[@SIDE] ...
+ *     gpu_parity [--device cuda:0] [--rows 2] [--fp32 1e-4] [--bf16 2e-2] CONFIG.json[@SIDE] ...
  *
  * A network passes in fp32 and in bf16 when the root mean square of its differences, over the reference's, is within that precision's
- * bound. Where fp32 fails, every value of the pass is kept on both sides and those that first differ are named. */
+ * bound. bfloat16's own rounding, 2^-9 at every value that is stored, comes to 0.6 to 1.4 % over the emulated GPU. Where fp32 fails, every value of the pass is kept on both sides and those that first differ are named. */
 #include "tests/gpu/gpu.h"
 
 #define NAMED_MAX 4
@@ -56,7 +56,9 @@ static dn_status compared(gpu_rig *gpu, const char *name, const dn_model *model,
         status = gpu_run(gpu, 0, rows, 0, got, error);
     if (status == DN_OK) {
         const gpu_distance d = gpu_compare(got, want, rows * gpu->out_count);
-        char check[160];
+        char check[160], figure[160];
+        snprintf(figure, sizeof figure, "%s %s beside the CPU", name, dn_precision_name(precision));
+        gpu_print(gpu_figure(figure, d.finite ? d.rms : 1e9, "rms"));
         snprintf(check, sizeof check, "%s/%s", name, dn_precision_name(precision));
         *fine = gpu_check(check, d.finite && d.rms <= bound, "%.2e of the root mean square, %.2e of the largest; bound %.0e%s", d.rms,
                           d.largest, bound, d.finite ? "" : "; not finite");
@@ -101,7 +103,7 @@ int main(int argc, char **argv)
     gpu_rig gpu, cpu;
     const int asked = atoi(gpu_option(argc, argv, "--rows", "2"));
     const uint32_t rows = asked < 1 || asked > 8 ? 2 : (uint32_t)asked;
-    const double fp32 = atof(gpu_option(argc, argv, "--fp32", "1e-4")), bf16 = atof(gpu_option(argc, argv, "--bf16", "1e-2"));
+    const double fp32 = atof(gpu_option(argc, argv, "--fp32", "1e-4")), bf16 = atof(gpu_option(argc, argv, "--bf16", "2e-2"));
     dn_status status = gpu_open(&gpu, gpu_option(argc, argv, "--device", "cuda:0"), NULL, &error);
     if (status == DN_UNSUPPORTED) {
         gpu_skip(error.message);

@@ -7,7 +7,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "e2e")]
 import figures  # noqa: E402
-from harness import PATIENCE, PROGRAM, check, run, same, scratch, test  # noqa: E402
+from harness import PATIENCE, PROGRAM, SLOW, Skip, check, run, same, scratch, test  # noqa: E402
 from phases import PHASES  # noqa: E402
 
 OUT = os.path.dirname(os.path.abspath(PROGRAM))
@@ -18,7 +18,7 @@ def script(out, *words, seconds=600):
     """Exit status, results, and the text that it prints."""
     path = os.path.join(scratch("results"), "gpu.json")
     done = subprocess.run([sys.executable, os.path.join(HERE, "run.py"), "--out", out, "--json", path, "--seconds", str(seconds), *words],
-                          capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
+                          capture_output=True, text=True, timeout=seconds + 2 * PATIENCE, check=False)
     check(os.path.exists(path), f"no results: {done.stdout[-500:]}{done.stderr[-500:]}")
     with open(path, encoding="utf8") as file:
         return done.returncode, json.load(file), done.stdout
@@ -56,6 +56,27 @@ def without_a_gpu_every_phase_is_left_out_and_that_is_no_failure():
     same((result["checks"], result["figures"]), ([], []), "checks and figures")
     check(all("no GPU can be used" in one["reason"] for one in result["skips"]), result["skips"])
     check(all(f"\n{name} " in "\n" + text for name in NAMES), text[-800:])
+
+
+@test
+def over_the_emulated_gpu_every_phase_runs():
+    if SLOW > 1:
+        raise Skip("the release build's run shows it")
+    status, result, text = script(OUT, "--emulated", seconds=2400)  # four times what phases usually have
+    well_formed(result)
+    same([one for one in result["checks"] if not one["ok"]], [], "checks that failed")
+    same((status, [one["name"] for one in result["phases"]]), (0, NAMES), f"status and phases; {text[-500:]}")
+    same([(one["phase"], one["reason"]) for one in result["skips"]], [("peers", "PyTorch has no emulated GPU")], "what was left out")
+    found = {phase: [one["figure"] for one in result["figures"] if one["phase"] == phase] for phase in NAMES}
+    for phase, figure in (("ceilings", "copy on the card, read and written"), ("ceilings", "product square rows 1"), ("speed", "dit_default rows 2"),
+                          ("start", "first image, cold plan cache"), ("start", "first image, warm plan cache"), ("served", "bare engine"),
+                          ("served", "daemon, full queue, continuous"), ("served", "load 0.8, continuous, p95"), ("served", "load 0.8, one at a time, p95")):
+        check(figure in found[phase], f"{phase} has no {figure!r}: {found[phase]}")
+    names = " ".join(one["name"] for one in result["checks"])
+    for word in ("test_kernels", "programs/4097", "gelu/tanh", "unet_default/bf16/batches", "slots", "replays", "graphs", "company", "dit_default/fp32", "vae_default",
+                 "pictures of"):
+        check(word in names, f"no check of {word}")
+    check("device_properties" in next(one for one in result["figures"] if one["figure"] == "card"), "the card's properties")
 
 
 @test

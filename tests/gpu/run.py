@@ -8,6 +8,8 @@ results are written after every phase, so that a run that is cut off leaves what
 were missed are in the table and fail nothing. --emulated: the same over the emulated GPU, with small models, to try this script itself.
 """
 import argparse
+import glob
+import importlib.util
 import json
 import os
 import shutil
@@ -29,6 +31,13 @@ WHOLE = 600.0  # seconds that the phases' own times are meant for
 GRACE = 3  # seconds that a program has to end after it was told to
 
 
+def nvidia_folders():
+    """Where Python packages keep NVIDIA's libraries (cuDNN, cuBLASLt, NVRTC), which PyTorch brings along."""
+    spec = importlib.util.find_spec("nvidia")
+    roots = list(spec.submodule_search_locations or []) if spec else []
+    return sorted(folder for root in roots for folder in glob.glob(os.path.join(root, "*", "lib")))
+
+
 class Run:
     """Options, time, and what was found. A phase asks it for programs and tells it results."""
 
@@ -45,7 +54,8 @@ class Run:
         self.result = {"format": FORMAT, "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "emulated": self.emulated, "machine": {},
                        "phases": [], "checks": [], "figures": [], "notes": [], "skips": []}
         library = os.path.join(self.out, "emulated") if self.emulated else self.out
-        self.environment = dict(os.environ, DENOISED_BACKEND_DIR=library, PYTHONUNBUFFERED="1")
+        folders = [os.path.join(self.out, "lib"), *nvidia_folders(), *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))]
+        self.environment = dict(os.environ, DENOISED_BACKEND_DIR=library, PYTHONUNBUFFERED="1", LD_LIBRARY_PATH=":".join(folders))
 
     # ---- what phases tell
 
@@ -133,6 +143,8 @@ class Run:
         status, _ = self.tool(path, *words, seconds=seconds, heard=take, environment=environment)
         if status is None:
             self.skip(f"the rest of {name}: its time was over")
+        elif status == 127:  # the loader's
+            raise Skip(f"{name} cannot be started: {self.said.strip()[-300:]}")
         elif status not in (0, 1):
             self.check(f"{name} ends well", False, f"status {status}: {self.said[-600:]}")
         if skipped:

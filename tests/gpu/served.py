@@ -20,7 +20,7 @@ class Served:
         self.steps, self.loads = (3, [0.8]) if run.emulated else (figures.STEPS, [0.5, 0.8, 1.0, 1.5])
         self.arrivals, self.queued = (4, 4) if run.emulated else (60, 256)
         os.environ["DENOISED"] = run.built("denoised")
-        os.environ["DENOISED_BACKEND_DIR"] = run.environment["DENOISED_BACKEND_DIR"]
+        os.environ.update({name: run.environment[name] for name in ("DENOISED_BACKEND_DIR", "LD_LIBRARY_PATH")})
         sys.path[:0] = [os.path.join(ROOT, "tests/bench/serving"), os.path.join(ROOT, "tests/e2e")]
         import harness
         import runs
