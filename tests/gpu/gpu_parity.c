@@ -2,8 +2,9 @@
  *
  *     gpu_parity [--device cuda:0] [--rows 2] [--fp32 1e-4] [--bf16 2e-2] CONFIG.json[@SIDE] ...
  *
- * A network passes in fp32 and in bf16 when the root mean square of its differences, over the reference's, is within that precision's
- * bound. bfloat16's own rounding, 2^-9 at every value that is stored, comes to 0.6 to 1.4 % over the emulated GPU. Where fp32 fails, every value of the pass is kept on both sides and those that first differ are named. */
+ * A network passes in fp32 and in bf16 when the root mean square of its differences, over the reference's, is within that precision's bound.
+ * bfloat16's own rounding, 2^-9 at every value that is stored, comes to 0.6 to 1.4 % over the emulated GPU. Where fp32 fails, every value of
+ * the pass is kept on both sides and those that first differ are named. */
 #include "tests/gpu/gpu.h"
 
 #define NAMED_MAX 4
