@@ -250,7 +250,7 @@ __device__ __forceinline__ void run_op(const dn_slice_view &slice, const dn_cuda
     }
 }
 
-__global__ void __launch_bounds__(dn_program_threads) k_programs(const dn_cuda_block *block)
+__global__ void __launch_bounds__(dn_program_threads, 1) k_programs(const dn_cuda_block *block)
 {
     if (blockIdx.x >= block->slice_count)
         return;

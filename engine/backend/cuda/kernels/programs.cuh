@@ -8,6 +8,12 @@
 
 #include "backend/cuda/kernels/programs_math.cuh"
 
+#ifdef DN_CUDA_EMULATED
+#define DN_UNROLL_FOUR
+#else
+#define DN_UNROLL_FOUR _Pragma("unroll 4")
+#endif
+
 constexpr unsigned dn_program_threads = 512, dn_program_warps = dn_program_threads / 32;
 
 struct dn_slice_view {
@@ -21,17 +27,25 @@ __device__ __forceinline__ float *dn_register(const dn_slice_view &slice, uint32
     return slice.registers + index * slice.elements + slice.first;
 }
 
-/* The quad at element i of the slice; of elements that are not there, zeros. */
-__device__ __forceinline__ dn_quad dn_load_quad(const dn_slice_view &slice, const float *from, uint64_t i)
+/* Four floats that are all there, and aligned. */
+__device__ __forceinline__ dn_quad dn_load_whole_quad(const float *from)
 {
     struct alignas(16) vector {
         float at[4];
     };
+    vector loaded = *reinterpret_cast<const vector *>(from);
+    dn_quad out;
+    DN_UNROLL for (unsigned k = 0; k < 4; k++)
+        out.at[k] = loaded.at[k];
+    return out;
+}
+
+/* The quad at element i of the slice; of elements that are not there, zeros. */
+__device__ __forceinline__ dn_quad dn_load_quad(const dn_slice_view &slice, const float *from, uint64_t i)
+{
     dn_quad out;
     if (slice.aligned && i + 4 <= slice.count) {
-        vector loaded = *reinterpret_cast<const vector *>(from + i);
-        DN_UNROLL for (unsigned k = 0; k < 4; k++)
-            out.at[k] = loaded.at[k];
+        out = dn_load_whole_quad(from + i);
     } else {
         DN_UNROLL for (unsigned k = 0; k < 4; k++)
             out.at[k] = i + k < slice.count ? from[i + k] : 0.0f;
@@ -110,20 +124,26 @@ __device__ __forceinline__ dn_sums dn_over_block(const dn_sums &mine, bool small
     return all;
 }
 
-/* Sums over all elements: f(sums, src[0][i], src[1][i], src[2][i]) adds what element i gives. */
+/* Sums over all elements: f(sums, src[0][i], src[1][i], src[2][i]) adds what element i gives. Several quads are on their way at once: one
+ * block has little else to wait with. */
 template <unsigned sources, typename F> __device__ __forceinline__ dn_sums dn_sum(const dn_slice_view &slice, const dn_cuda_op &op, F f)
 {
     dn_sums mine = {0.0, 0.0, 0.0};
-    for (uint64_t i = threadIdx.x * 4u; i < slice.count; i += dn_program_threads * 4u) {
-        dn_quad a = dn_load_quad(slice, dn_register(slice, op.src[0]), i), b = {}, c = {};
+    const float *x = dn_register(slice, op.src[0]), *y = sources > 1 ? dn_register(slice, op.src[1]) : x;
+    const float *z = sources > 2 ? dn_register(slice, op.src[2]) : x;
+    uint64_t i = threadIdx.x * 4u, whole = slice.aligned ? slice.count / 4 * 4 : 0;
+    DN_UNROLL_FOUR for (; i < whole; i += dn_program_threads * 4u) {
+        dn_quad a = dn_load_whole_quad(x + i), b = {}, c = {};
         if (sources > 1)
-            b = dn_load_quad(slice, dn_register(slice, op.src[1]), i);
+            b = dn_load_whole_quad(y + i);
         if (sources > 2)
-            c = dn_load_quad(slice, dn_register(slice, op.src[2]), i);
-        DN_UNROLL for (unsigned k = 0; k < 4; k++) {
-            if (i + k < slice.count)
-                f(mine, a.at[k], b.at[k], c.at[k]);
-        }
+            c = dn_load_whole_quad(z + i);
+        DN_UNROLL for (unsigned k = 0; k < 4; k++)
+            f(mine, a.at[k], b.at[k], c.at[k]);
+    }
+    for (; i < slice.count; i += dn_program_threads * 4u) {
+        for (uint64_t at = i; at < i + 4 && at < slice.count; at++)
+            f(mine, x[at], y[at], z[at]);
     }
     return dn_over_block(mine, false);
 }
