@@ -85,7 +85,7 @@ static bool check_method(api_reader *r, const api_request *request, uint32_t met
     char rule[128];
     bool sent = given(request, DN_OPT_GUIDANCE_METHOD);
     if (sent && method == DN_GUIDE_CLASSIFIER && r->model->gpu[0] && !(r->model->guidance_methods >> method & 1u)) {
-        return api_refuse_unsupported(r, "guidance_method", "classifier runs on the CPU alone, and this model is on a GPU");
+        return api_refuse_unsupported(r, "guidance_method", "classifier guidance runs on the CPU alone, and this model is on a GPU");
     }
     if (sent && !(r->model->guidance_methods >> method & 1u)) {
         return api_refuse_unsupported(r, "guidance_method", lacks[method]);

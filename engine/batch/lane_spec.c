@@ -42,6 +42,13 @@ static double option_of(const dn_engine *engine, const dn_lane_spec *spec, dn_op
     return field != NULL ? field->standard : 0.0;
 }
 
+/* Whether an option asks for the classifier that the folder has and a GPU's engine leaves out. */
+static bool wants_classifier(const dn_engine *engine, dn_option_id id, double value)
+{
+    bool asks = id == DN_OPT_CLASSIFIER_SCALE || (id == DN_OPT_GUIDANCE_METHOD && value == DN_GUIDE_CLASSIFIER);
+    return asks && engine->folder->classifier_path != NULL && !engine->backend->host_values;
+}
+
 /* The options behind the samplers' own: each must be a field of this engine and within its range. */
 static dn_status check_options(const dn_engine *engine, const dn_lane_spec *spec, dn_error *error)
 {
@@ -49,6 +56,9 @@ static dn_status check_options(const dn_engine *engine, const dn_lane_spec *spec
         const dn_option_field *field = field_of(engine, (dn_option_id)i);
         if (!dn_option_given(&spec->options, (dn_option_id)i))
             continue;
+        if (wants_classifier(engine, (dn_option_id)i, spec->options.value[i]))
+            return dn_fail(error, DN_INVALID, "%s: classifier guidance runs on the CPU alone, and this model is on a GPU",
+                           dn_option_info_of((dn_option_id)i)->name);
         if (field == NULL)
             return dn_fail(error, DN_INVALID, "%s is not an option of this model", dn_option_info_of((dn_option_id)i)->name);
         dn_status status = dn_option_check(field, spec->options.value[i], error);
@@ -108,8 +118,6 @@ static dn_status check_method(const dn_engine *engine, const dn_lane_spec *spec,
 {
     dn_guidance_method method = guidance->method;
     bool given = dn_option_given(&spec->options, DN_OPT_GUIDANCE_METHOD);
-    if (given && method == DN_GUIDE_CLASSIFIER && engine->folder->classifier_path != NULL && !engine->backend->host_values)
-        return dn_fail(error, DN_INVALID, "guidance_method classifier runs on the CPU alone, and this model is on a GPU");
     if (given && !(engine->guidance_methods >> method & 1u))
         return dn_fail(error, DN_INVALID, "guidance_method %s is not one that this model can follow", method_name(method));
     for (size_t i = 0; i < sizeof owners / sizeof owners[0]; i++)

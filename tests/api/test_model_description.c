@@ -75,6 +75,9 @@ static void a_description_that_lies_is_refused(void)
         {"\"sampler\":\"ddim\"", "\"sampler\":\"\""},
         {"\"guidance_scale\":1.0}", "\"guidance_scale\":101}"},
         {"\"device\":\"\"", "\"device\":null"},
+        {"\"gpu\":null", "\"gpu\":1"},
+        {"\"plan\":null", "\"plan\":[]"},
+        {"\"plan\":null", "\"plan\":\"01234567890123456789012345678901234567890123456789012345678901234\""},
         {"{\"name\"", "[{\"name\""},
     };
     char *json = api_model_to_json(&plain);
@@ -88,6 +91,31 @@ static void a_description_that_lies_is_refused(void)
         dn_error error = {0};
         CHECK_MSG(api_model_from_json(&read, changed, strlen(changed), &error) == DN_INVALID && !read && error.message[0], "%s", changed);
     }
+    free(json);
+}
+
+/* What one of a GPU says more; and one that an older daemon has stored, which knew of none. */
+static void a_gpu_is_told_and_may_be_unknown(void)
+{
+    static const char added[] = ",\"gpu\":null,\"plan\":null";
+    api_model about = plain, *read = NULL;
+    dn_error error = {0};
+    snprintf(about.device, sizeof about.device, "cuda sm_90 bf16");
+    snprintf(about.gpu, sizeof about.gpu, "NVIDIA \"H200\", sm_90, cuDNN 9.19.0");
+    snprintf(about.plan, sizeof about.plan, "0123456789abcdef");
+    char *json = api_model_to_json(&about);
+    CHECK(json && api_model_from_json(&read, json, strlen(json), &error) == DN_OK);
+    bool same = strcmp(read->gpu, about.gpu) == 0 && strcmp(read->plan, about.plan) == 0 && strcmp(read->device, about.device) == 0;
+    api_model_free(read);
+    free(json);
+    CHECK(same);
+    read = NULL;
+    json = api_model_to_json(&plain);
+    char *at = json ? strstr(json, added) : NULL;
+    CHECK(at);
+    memmove(at, at + sizeof added - 1, strlen(at + sizeof added - 1) + 1);
+    CHECK(api_model_from_json(&read, json, strlen(json), &error) == DN_OK && read->gpu[0] == '\0' && read->plan[0] == '\0');
+    api_model_free(read);
     free(json);
 }
 
@@ -244,6 +272,7 @@ int main(void)
 {
     RUN(descriptions_round_trip);
     RUN(a_description_that_lies_is_refused);
+    RUN(a_gpu_is_told_and_may_be_unknown);
     RUN(the_body_is_the_wires);
     RUN(training_is_kept);
     RUN(the_body_says_what_a_form_needs);

@@ -100,6 +100,27 @@ static void strangers_recipes_are_refused(void)
     CHECK(refused);
 }
 
+static void a_gpus_recipe_names_the_card(void)
+{
+    api_model about = model();
+    const api_request request = asked();
+    char pixels[65], *plain, *json, *at;
+    api_recipe recipe;
+    memset(pixels, 'b', 64);
+    pixels[64] = '\0';
+    plain = api_recipe_json(&request, &about, request.seed, pixels);
+    CHECK(plain && strstr(plain, "\"gpu\"") == NULL && read_back(&recipe, plain) && recipe.gpu[0] == '\0' && recipe.plan[0] == '\0');
+    free(plain);
+    snprintf(about.gpu, sizeof about.gpu, "NVIDIA H200, sm_90");
+    snprintf(about.plan, sizeof about.plan, "0123456789abcdef");
+    json = api_recipe_json(&request, &about, request.seed, pixels);
+    CHECK(json && read_back(&recipe, json) && strcmp(recipe.gpu, about.gpu) == 0 && strcmp(recipe.plan, about.plan) == 0);
+    at = strstr(json, "\"NVIDIA");
+    memcpy(at, "7, \"x\":\"", 9); /* a number in the text's place */
+    CHECK(!read_back(&recipe, json));
+    free(json);
+}
+
 static api_verification files(const api_recipe *claimed, char sent, char sent_pixels, char found, char found_pixels)
 {
     api_verification v = {.claimed = claimed, .made = true, .model = "tiny", .found_device = "cpu", .found_build = "abc"};
@@ -127,6 +148,11 @@ static void verdicts_and_their_reasons(void)
     CHECK(v.verdict == API_VERDICT_DIFFERENT && v.reason_count == 1 && v.reasons[0].code == API_VERIFY_EDITED_PIXELS);
     v = files(&claimed, '1', '\0', '2', 'p');
     CHECK(v.verdict == API_VERDICT_DIFFERENT && v.reason_count == 1 && v.reasons[0].code == API_VERIFY_UNREADABLE);
+    snprintf(claimed.gpu, sizeof claimed.gpu, "NVIDIA H200, sm_90");
+    snprintf(claimed.device, sizeof claimed.device, "cuda sm_90 bf16");
+    v = files(&claimed, '1', 'p', '2', 'q');
+    CHECK(v.reason_count == 1 && v.reasons[0].code == API_VERIFY_OTHER_BUILD);
+    CHECK(strcmp(v.reasons[0].detail, "made by build abc on cuda sm_90 bf16 (NVIDIA H200, sm_90); here it is build abc on cpu") == 0);
     claimed.numerics++;
     claimed.build[0] = 'x';
     claimed.request.model[0] = 'x';
@@ -147,6 +173,7 @@ int main(void)
     RUN(a_recipe_comes_back_exactly);
     RUN(mixtures_and_pictures_are_asked_for_again);
     RUN(strangers_recipes_are_refused);
+    RUN(a_gpus_recipe_names_the_card);
     RUN(verdicts_and_their_reasons);
     return test_end();
 }

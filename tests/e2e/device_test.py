@@ -160,6 +160,19 @@ def generate_runs_on_it_and_says_so():
 
 
 @test
+def a_classifier_guides_on_the_cpu_alone():
+    emulator()
+    model = os.path.join(ROOT, "models", "fashion-mnist")
+    for option, value in (("--guidance-method", "classifier"), ("--classifier-scale", "2")):
+        path = os.path.join(scratch("classifier"), "x.png")
+        done = denoised("generate", "--model", model, "--device", "cuda", "--class", "3", option, value, "--output", path, environment=GPU)
+        wanted = f"denoised generate: {option}: classifier guidance runs on the CPU alone, and this model is on a GPU"
+        check(done.returncode == 65 and wanted in done.stderr, f"{done.returncode}: {done.stderr}")
+    said = denoised("inspect", "--quick", "--device", "cuda", model, environment=GPU).stdout
+    check("for classifier guidance, which runs on the CPU alone" in said, said)
+
+
+@test
 def verify_tells_devices_apart():
     emulator()
     folder = scratch("verify")
@@ -253,7 +266,7 @@ def the_daemon_serves_on_it():
         answer = daemon.call("POST", "/verify", picture, **{"Content-Type": "image/png", "Prefer": "wait=300"})
         same((answer.json["verdict"], answer.json["found"]["gpu"]), ("same-bytes", model["gpu"]), "verified there")
         refused = daemon.post({"class_label": 1, "guidance_scale": 2, "guidance_method": "classifier"})
-        check(refused.status == 422 and "classifier runs on the CPU alone" in refused.json["detail"], refused.body)
+        check(refused.status == 422 and "classifier guidance runs on the CPU alone" in refused.json["detail"], refused.body)
     generated(f"{folder}/alone.png", "--device", "cuda", environment=GPU)
     # The model's name apart, which the service gives it, the picture of the command line is the daemon's.
     same(recipe(f"{folder}/alone.png")["pixels_sha256"], told["pixels_sha256"], "pixels")
