@@ -89,18 +89,17 @@ NO_CUDA := no libcublasLt.so.13: another CUDA than 13
 endif
 
 ifneq ($(NO_CUDA),)
-.PHONY: cuda no-cuda-library
-cuda: no-cuda-library
+.PHONY: no-cuda-library
+build: no-cuda-library
 no-cuda-library:
 	@echo "  no CUDA library: $(NO_CUDA)"
 	@rm -f build/libdenoised_cuda.so
 else
-.PHONY: cuda
-cuda: build/libdenoised_cuda.so
+build: build/libdenoised_cuda.so
 build/libdenoised_cuda.so: $(OUT)/libdenoised_cuda.so
 	@cp -f $< $@.tmp && mv -f $@.tmp $@
-INSTALL_CUDA = test ! -e build/libdenoised_cuda.so || install -D -m 0755 build/libdenoised_cuda.so $(DESTDIR)$(PREFIX)/lib/denoised/libdenoised_cuda.so
-CHECK_CUDA = test ! -e build/libdenoised_cuda.so || tests/tidy/hardened.sh build/libdenoised_cuda.so denoised_backend
+INSTALL_CUDA = install -D -m 0755 build/libdenoised_cuda.so $(DESTDIR)$(PREFIX)/lib/denoised/libdenoised_cuda.so
+CHECK_CUDA = tests/tidy/hardened.sh build/libdenoised_cuda.so denoised_backend
 # Real code for the cards that data centres have, and PTX that any later one compiles for itself.
 CUDA_ARCHS ?= 80 90
 CUDA_CODE := $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_90,code=compute_90
