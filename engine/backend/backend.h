@@ -100,6 +100,7 @@ typedef struct dn_network_options {
     const dn_weights *weights;  /* read during the call only */
     dn_weights *spent;          /* instead of weights: each one's memory is given back when it is packed; they are worth nothing then */
     dn_precision precision;     /* one that precision_check accepts */
+    uint32_t rows_max;          /* GPUs: runs of more rows are cut, so that nothing is prepared for them; 0: DN_BATCH_ROWS_MAX */
 } dn_network_options;
 
 typedef struct dn_workspace_options {

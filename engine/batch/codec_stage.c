@@ -48,8 +48,12 @@ dn_status dn_codec_stage_open(dn_codec_stage *out, const dn_codec_options *optio
     dn_codec_stage stage = {.backend = options->backend, .model = model, .spare = spare};
     stage.in_count = dn_shape_count(plan->values[plan->input].shape);
     stage.out_count = dn_shape_count(plan->values[plan->output].shape);
-    const dn_network_options network = {
-        .plan = plan, .weights = weights, .spent = weights == NULL ? model->weights : NULL, .precision = options->precision};
+    /* Always for as many rows: what a product is pinned to may not depend on how many pictures this codec decodes at once. */
+    const dn_network_options network = {.plan = plan,
+                                        .weights = weights,
+                                        .spent = weights == NULL ? model->weights : NULL,
+                                        .precision = options->precision,
+                                        .rows_max = DN_CODEC_ROWS_MAX};
     dn_status status = stage.backend->network_create(&stage.network, options->device, &network, error);
     if (status == DN_OK)
         status = make_room(&stage, options, rows, error);

@@ -276,6 +276,27 @@ static void rows_may_overwrite_their_inputs(void)
     reference_close(&ref);
 }
 
+/* A network for two rows at most runs five all the same, cut into pieces. */
+static void more_rows_than_a_network_was_made_for_are_cut(void)
+{
+    reference ref = {0};
+    CHECK_OK(reference_open(&ref, "unet_default", DN_PRECISION_BF16, 8), error);
+    side *gpu = &ref.p.gpu;
+    const dn_plan *plan = ref.p.model->plan;
+    gpu->backend->workspace_free(gpu->workspace);
+    gpu->workspace = NULL;
+    gpu->backend->network_free(gpu->network);
+    const dn_network_options network = {.plan = plan, .weights = ref.p.model->weights, .precision = DN_PRECISION_BF16, .rows_max = 2};
+    const dn_workspace_options options = {.rows_max = 8}, kept = {.rows_max = 3, .keep_values = true};
+    CHECK_OK(gpu->backend->network_create(&gpu->network, gpu->device, &network, &error), error);
+    CHECK(gpu->backend->workspace_create(&gpu->workspace, gpu->network, &kept, &error) == DN_UNSUPPORTED);
+    CHECK_OK(gpu->backend->workspace_create(&gpu->workspace, gpu->network, &options, &error), error);
+    CHECK(gpu->workspace->buckets.count == 2);
+    CHECK_OK(side_run(gpu, plan, 1, 5, ref.got), error);
+    CHECK(as_alone(&ref, 1, 5));
+    reference_close(&ref);
+}
+
 /* What the CPU refuses, with its words. */
 static void refusals_are_the_cpus(void)
 {
@@ -320,6 +341,7 @@ int main(void)
     RUN(graphs_give_the_bytes_of_single_steps);
     RUN(a_row_of_nan_is_flagged_alone);
     RUN(rows_may_overwrite_their_inputs);
+    RUN(more_rows_than_a_network_was_made_for_are_cut);
     RUN(refusals_are_the_cpus);
     return test_end();
 }

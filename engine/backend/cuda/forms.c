@@ -16,26 +16,26 @@ void dn_cuda_form_free(dn_cuda_form *form)
 }
 
 /* All that a batch may need, as far as every product takes so many rows. */
-static void choose_buckets(dn_cuda_form *form)
+static void choose_buckets(dn_cuda_form *form, uint32_t rows)
 {
     uint32_t limit = DN_BATCH_ROWS_MAX;
     for (uint32_t p = 0; p < form->compiled->product_count; p++) {
         uint32_t most = dn_cuda_product_rows_max(&form->compiled->products[p]);
         limit = most < limit ? most : limit;
     }
-    dn_cuda_buckets_make(&form->buckets, DN_BATCH_ROWS_MAX, limit);
+    dn_cuda_buckets_make(&form->buckets, rows, limit);
 }
 
 /* DN_UNSUPPORTED with *sdpa: the card has no attention of some shape, and the plan is to be compiled again without. */
-static dn_status make_form(dn_cuda_form **out, dn_device *device, const dn_plan *plan, const dn_cuda_compile_options *options, bool *sdpa,
+static dn_status make_form(dn_cuda_form **out, const dn_network *network, const dn_cuda_compile_options *options, bool *sdpa,
                            dn_error *error)
 {
     dn_cuda_form *form = calloc(1, sizeof *form);
     if (!form)
         return dn_fail(error, DN_NO_MEMORY, "no memory for a network");
-    dn_status status = dn_cuda_compile(&form->compiled, plan, options, error);
+    dn_status status = dn_cuda_compile(&form->compiled, network->plan, options, error);
     if (status == DN_OK) {
-        choose_buckets(form);
+        choose_buckets(form, network->rows_max);
         form->products = calloc((size_t)form->compiled->product_count + 1, sizeof(dn_cuda_product *));
         form->packs = calloc((size_t)form->compiled->pack_count + 1, sizeof(unsigned char *));
         if (!form->products || !form->packs)
@@ -43,7 +43,8 @@ static dn_status make_form(dn_cuda_form **out, dn_device *device, const dn_plan 
     }
     for (uint32_t p = 0; status == DN_OK && p < form->compiled->product_count; p++) {
         const dn_cuda_product_spec *spec = &form->compiled->products[p];
-        status = dn_cuda_product_create(&form->products[p], device->libraries, spec, form->buckets.rows, form->buckets.count, error);
+        status =
+            dn_cuda_product_create(&form->products[p], network->device->libraries, spec, form->buckets.rows, form->buckets.count, error);
         *sdpa = spec->kind == DN_CUDA_SDPA;
     }
     if (status == DN_OK)
@@ -53,15 +54,14 @@ static dn_status make_form(dn_cuda_form **out, dn_device *device, const dn_plan 
     return status;
 }
 
-dn_status dn_cuda_form_create(dn_cuda_form **out, dn_device *device, const dn_plan *plan, dn_cuda_type type, bool keep_values,
-                              dn_error *error)
+dn_status dn_cuda_form_create(dn_cuda_form **out, const dn_network *network, bool keep_values, dn_error *error)
 {
-    dn_cuda_compile_options options = {.type = type, .keep_values = keep_values, .takes_sdpa = dn_cuda_takes_sdpa};
+    dn_cuda_compile_options options = {.type = network->type, .keep_values = keep_values, .takes_sdpa = dn_cuda_takes_sdpa};
     bool sdpa = false;
-    dn_status status = make_form(out, device, plan, &options, &sdpa, error);
+    dn_status status = make_form(out, network, &options, &sdpa, error);
     if (status == DN_UNSUPPORTED && sdpa) {
         options.takes_sdpa = NULL;
-        status = make_form(out, device, plan, &options, &sdpa, error);
+        status = make_form(out, network, &options, &sdpa, error);
     }
     dn_cuda_libraries_save(device->libraries);
     return status;
@@ -125,7 +125,7 @@ dn_status dn_cuda_form_of(const dn_cuda_form **out, dn_network *network, bool ke
     pthread_mutex_lock(&network->lock);
     if (!network->kept) {
         dn_cuda_form *form = NULL;
-        status = dn_cuda_form_create(&form, network->device, network->plan, network->type, true, error);
+        status = dn_cuda_form_create(&form, network, true, error);
         if (status == DN_OK)
             status = dn_cuda_form_find_packs(form, network->fused->compiled, network->weights, error);
         if (status == DN_OK)

@@ -63,8 +63,9 @@ dn_status dn_cuda_network_create(dn_network **out, dn_device *device, const dn_n
     network->device = device;
     network->plan = options->plan;
     network->type = type_of(options->precision);
+    network->rows_max = options->rows_max && options->rows_max < DN_BATCH_ROWS_MAX ? options->rows_max : DN_BATCH_ROWS_MAX;
     pthread_mutex_init(&network->lock, NULL);
-    status = dn_cuda_form_create(&network->fused, device, network->plan, network->type, false, error);
+    status = dn_cuda_form_create(&network->fused, network, false, error);
     if (status == DN_OK)
         status = reserve_weights(network, error);
     if (status == DN_OK)

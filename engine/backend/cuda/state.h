@@ -22,6 +22,7 @@ struct dn_network {
     dn_device *device;   /* borrowed */
     const dn_plan *plan; /* borrowed */
     dn_cuda_type type;
+    uint32_t rows_max;       /* of one bucket, at most */
     dn_cuda_form *fused;     /* what serves */
     pthread_mutex_t lock;    /* kept, measured */
     dn_cuda_buckets measured; /* times of the first buckets; count 0: none were taken yet */
@@ -62,9 +63,9 @@ typedef struct dn_cuda_pass {
     cudaStream_t stream;
 } dn_cuda_pass;
 
-/* forms.c. A form of the network: compiled, products made; packs are looked up in the network's weights by dn_cuda_form_find_packs. */
-dn_status dn_cuda_form_create(dn_cuda_form **out, dn_device *device, const dn_plan *plan, dn_cuda_type type, bool keep_values,
-                              dn_error *error);
+/* forms.c. A form of the network (of which device, plan, type and rows_max are there): compiled, products made; packs are looked up in the
+ * network's weights by dn_cuda_form_find_packs. */
+dn_status dn_cuda_form_create(dn_cuda_form **out, const dn_network *network, bool keep_values, dn_error *error);
 void dn_cuda_form_free(dn_cuda_form *form); /* NULL too */
 /* Where each pack lies among weights that were packed as `packed` says: the same one, or part of a stacked one. DN_INTERNAL: nowhere. */
 dn_status dn_cuda_form_find_packs(dn_cuda_form *form, const dn_cuda_compiled *packed, const void *weights, dn_error *error);
