@@ -63,7 +63,7 @@ dn_status dn_cuda_form_create(dn_cuda_form **out, const dn_network *network, boo
         options.takes_sdpa = NULL;
         status = make_form(out, network, &options, &sdpa, error);
     }
-    dn_cuda_libraries_save(device->libraries);
+    dn_cuda_libraries_save(network->device->libraries);
     return status;
 }
 
