@@ -1,7 +1,7 @@
 /* What must be equal to the last bit on a GPU: a row alone, in batches of every size, in every slot, run again and again, with graphs and
  * step by step, beside a row that is not finite; noise and register programs beside the CPU's. And which GELU a product applies.
  *
- *     gpu_bitwise [--device cuda:0] [--rows 128] [--precision bf16] CONFIG.json[@SIDE] ...
+ *     gpu_bitwise [--device cuda:0] [--rows 128] [--precision bf16] [--cache FOLDER] CONFIG.json[@SIDE] ...
  *
  * Checks are named MODEL/PRECISION/what. */
 #include "tests/gpu/gpu.h"
@@ -307,7 +307,7 @@ int main(int argc, char **argv)
     dn_precision precision = DN_PRECISION_AUTO;
     const int asked = atoi(gpu_option(argc, argv, "--rows", "128"));
     const uint32_t rows = asked < 1 || asked > (int)GPU_ROWS_MAX ? GPU_ROWS_MAX : (uint32_t)asked;
-    dn_status status = gpu_open(&rig, gpu_option(argc, argv, "--device", "cuda:0"), NULL, &error);
+    dn_status status = gpu_open(&rig, gpu_option(argc, argv, "--device", "cuda:0"), gpu_option(argc, argv, "--cache", NULL), &error);
     if (status == DN_UNSUPPORTED) {
         gpu_skip(error.message);
         return 0;

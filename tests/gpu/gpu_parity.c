@@ -1,6 +1,6 @@
 /* Whether a GPU computes what the CPU does: one forward pass of each network with random weights, beside the CPU's in float.
  *
- *     gpu_parity [--device cuda:0] [--rows 2] [--fp32 1e-4] [--bf16 2e-2] CONFIG.json[@SIDE] ...
+ *     gpu_parity [--device cuda:0] [--rows 2] [--fp32 1e-4] [--bf16 2e-2] [--cache FOLDER] CONFIG.json[@SIDE] ...
  *
  * A network passes in fp32 and in bf16 when the root mean square of its differences, over the reference's, is within that precision's bound.
  * bfloat16's own rounding, 2^-9 at every value that is stored, comes to 0.6 to 1.4 % over the emulated GPU. Where fp32 fails, every value of
@@ -105,7 +105,7 @@ int main(int argc, char **argv)
     const int asked = atoi(gpu_option(argc, argv, "--rows", "2"));
     const uint32_t rows = asked < 1 || asked > 8 ? 2 : (uint32_t)asked;
     const double fp32 = atof(gpu_option(argc, argv, "--fp32", "1e-4")), bf16 = atof(gpu_option(argc, argv, "--bf16", "2e-2"));
-    dn_status status = gpu_open(&gpu, gpu_option(argc, argv, "--device", "cuda:0"), NULL, &error);
+    dn_status status = gpu_open(&gpu, gpu_option(argc, argv, "--device", "cuda:0"), gpu_option(argc, argv, "--cache", NULL), &error);
     if (status == DN_UNSUPPORTED) {
         gpu_skip(error.message);
         return 0;

@@ -119,8 +119,8 @@ class Run:
         path = self.built(os.path.join("tests/gpu", name))
         return self.results_of(path, *words, seconds=seconds, heard=heard, **more)
 
-    def results_of(self, path, *words, seconds=None, heard=None, held=lambda one: one, environment=None):
-        """held(figure): puts its floor beside it."""
+    def results_of(self, path, *words, seconds=None, heard=None, held=lambda one: one):
+        """held(figure): puts its floor beside it; None: it is not told."""
         name, found, skipped = os.path.basename(path), [], []
 
         def take(line):
@@ -133,14 +133,16 @@ class Run:
             elif "check" in one:
                 self.check(one["check"], one["ok"], one.get("detail", ""))
             elif "figure" in one:
-                found.append(self.figure(held(one)))
+                figure = held(one)
+                if figure is not None:
+                    found.append(self.figure(figure))
             elif "skip" in one:
                 skipped.append(one["skip"])
             elif "note" in one:
                 self.note(one["note"])
             if heard and isinstance(one, dict):
                 heard(one)
-        status, _ = self.tool(path, *words, seconds=seconds, heard=take, environment=environment)
+        status, _ = self.tool(path, *words, seconds=seconds, heard=take)
         if status is None:
             self.skip(f"the rest of {name}: its time was over")
         elif status == 127:  # the loader's

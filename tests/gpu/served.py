@@ -69,7 +69,7 @@ class Served:
 
     def everything(self):
         bare = self.run.program("gpu_generate", "--device", self.run.device, "--model", self.model, "--images", 4 if self.run.emulated else 128, "--steps",
-                                self.steps, "--guidance", GUIDANCE, "--sampler", "ddim")
+                                self.steps, "--guidance", GUIDANCE, "--sampler", "ddim", seconds=0.4 * self.run.left())
         bare = next((one for one in bare if one["figure"] == "bare engine"), None)
         p95, row = {}, 2.0 * self.steps
         with self.daemon("single") as daemon:
