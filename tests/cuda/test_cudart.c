@@ -55,6 +55,28 @@ static cudaError_t launch(cudaStream_t stream, void (*work)(void *), void *paylo
     return (cudaError_t)dn_emulator_launch(stream, work, payload);
 }
 
+/* How a child of this process ends that asks for the number of cards under such an environment: first of all tests, while nothing has read it. */
+static int child_under(const char *settings, int want)
+{
+    pid_t child = fork();
+    if (child == 0) {
+        int count = -1;
+        (void)!freopen("/dev/null", "w", stderr);
+        setenv("DENOISED_EMULATOR", settings, 1);
+        _exit(cudaGetDeviceCount(&count) == cudaSuccess && count == want ? 0 : 1);
+    }
+    int status = -1;
+    return child > 0 && waitpid(child, &status, 0) == child ? status : -1;
+}
+
+static void the_environment_is_read(void)
+{
+    unsetenv("DENOISED_EMULATOR");
+    CHECK(child_under("", 1) == 0 && child_under("devices=5", 5) == 0);
+    int status = child_under("devices=5,colour=red", 5);
+    CHECK(status != 0 && status != -1);
+}
+
 static void settings_are_read_strictly(void)
 {
     static const char *const bad[] = {"devices=9",
@@ -438,6 +460,7 @@ static void streams_belong_to_their_device(void)
 
 int main(void)
 {
+    RUN(the_environment_is_read);
     RUN(settings_are_read_strictly);
     RUN(memory_is_poisoned_and_counted);
     RUN(a_write_past_the_end_is_found);

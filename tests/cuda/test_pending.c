@@ -184,7 +184,7 @@ static void chains_keep_their_order(void)
 static void every_lane_gets_its_own_scalars(void)
 {
     ONE_THREAD();
-    enum { lanes = 256, elements = 40 };
+    enum { lanes = 256 };
     devices d;
     pair p[lanes];
     static double scalars[2][lanes][3];
@@ -192,8 +192,9 @@ static void every_lane_gets_its_own_scalars(void)
     dn_op ops[lanes][4];
     CHECK(devices_open(&d));
     for (uint32_t i = 0; i < lanes; i++) {
-        float *values = chance_floats(3 * (size_t)elements);
-        CHECK(values && pair_make(&p[i], &d, values, 3 * (size_t)elements));
+        size_t elements = i % 4 ? 40 : 5000; /* of several slices: more in all than the grid has blocks */
+        float *values = chance_floats(3 * elements);
+        CHECK(values && pair_make(&p[i], &d, values, 3 * elements));
         free(values);
         uint32_t count = i % 4; /* scalars */
         for (uint32_t k = 0; k < count; k++)

@@ -250,13 +250,8 @@ __device__ __forceinline__ void run_op(const dn_slice_view &slice, const dn_cuda
     }
 }
 
-__global__ void __launch_bounds__(dn_program_threads, 1) k_programs(const dn_cuda_block *block)
+__device__ __forceinline__ void run_slice(const dn_cuda_slice &given, const dn_cuda_op *ops)
 {
-    if (blockIdx.x >= block->slice_count)
-        return;
-    const unsigned char *memory = reinterpret_cast<const unsigned char *>(block);
-    const dn_cuda_slice &given = reinterpret_cast<const dn_cuda_slice *>(memory + block->slices_at)[blockIdx.x];
-    const dn_cuda_op *ops = reinterpret_cast<const dn_cuda_op *>(memory + block->ops_at) + given.op_first;
     bool aligned = reinterpret_cast<uintptr_t>(given.registers) % 16 == 0 && given.elements % 4 == 0 && given.first % 4 == 0;
     dn_slice_view slice = {given.registers, given.elements, given.first, given.count, aligned};
     double *scalars = given.scalars;
@@ -272,6 +267,18 @@ __global__ void __launch_bounds__(dn_program_threads, 1) k_programs(const dn_cud
             *scalars = scalar;
         scalars++;
     }
+}
+
+/* A graph's grid is as large as its block of data, and mostly there is little to do: few blocks, each with every so many-th slice. */
+constexpr unsigned program_blocks = 256;
+
+__global__ void __launch_bounds__(dn_program_threads, 1) k_programs(const dn_cuda_block *block)
+{
+    const unsigned char *memory = reinterpret_cast<const unsigned char *>(block);
+    const dn_cuda_slice *slices = reinterpret_cast<const dn_cuda_slice *>(memory + block->slices_at);
+    const dn_cuda_op *ops = reinterpret_cast<const dn_cuda_op *>(memory + block->ops_at);
+    for (uint32_t s = blockIdx.x; s < block->slice_count; s += gridDim.x)
+        run_slice(slices[s], ops + slices[s].op_first);
 }
 
 /* dn_pixel. */
@@ -296,7 +303,7 @@ extern "C" int dn_cuda_programs(void *stream, const dn_cuda_block *block, uint32
 {
     if (slices_max == 0)
         return DN_CUDA_LAUNCH_OK;
-    return DN_LAUNCH(k_programs, dim3(slices_max), dim3(dn_program_threads), 0, stream, block);
+    return DN_LAUNCH(k_programs, dim3(slices_max < program_blocks ? slices_max : program_blocks), dim3(dn_program_threads), 0, stream, block);
 }
 
 extern "C" int dn_cuda_pixels(void *stream, const float *in, uint32_t c, uint64_t plane, bool unit_range, uint8_t *out)
