@@ -84,6 +84,15 @@ static void kept_for_the_next_process(void)
     dn_cuda_pins_close(pins); /* nothing new: nothing is written */
     dn_cuda_pins_close(next);
     CHECK(files_in_folder() == 0);
+    char deep[128], file[300];
+    snprintf(deep, sizeof deep, "%s/a//b", folder); /* folders above it are made too */
+    snprintf(file, sizeof file, "%s/%s", deep, FILE_NAME);
+    pins = opened(deep);
+    dn_cuda_pins_put(pins, "conv", &conv);
+    dn_cuda_pins_close(pins);
+    CHECK(unlink(file) == 0 && rmdir(deep) == 0);
+    snprintf(deep, sizeof deep, "%s/a", folder);
+    CHECK(rmdir(deep) == 0);
     pins = opened(NULL);
     dn_cuda_pins_put(pins, "conv", &conv);
     CHECK(dn_cuda_pins_find(pins, "conv", &out));

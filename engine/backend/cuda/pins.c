@@ -307,6 +307,25 @@ static char *path_of(const char *folder, const char *identity)
     return path;
 }
 
+/* The folder and those above it, as far as they are missing. errno says why not. */
+static bool make_folders(const char *folder)
+{
+    char *path = strdup(folder);
+    if (!path)
+        return false;
+    bool made = true;
+    for (char *at = path + 1; made && path[0] && *at; at++) {
+        if (*at != '/')
+            continue;
+        *at = '\0';
+        made = mkdir(path, 0777) == 0 || errno == EEXIST;
+        *at = '/';
+    }
+    made = made && (mkdir(path, 0777) == 0 || errno == EEXIST);
+    free(path);
+    return made;
+}
+
 dn_status dn_cuda_pins_open(dn_cuda_pins **out, const char *folder, const char *identity, dn_error *error)
 {
     dn_cuda_pins *pins = calloc(1, sizeof *pins);
@@ -320,7 +339,7 @@ dn_status dn_cuda_pins_open(dn_cuda_pins **out, const char *folder, const char *
             dn_cuda_pins_close(pins);
             return dn_fail(error, DN_NO_MEMORY, "out of memory");
         }
-        if (mkdir(folder, 0777) && errno != EEXIST)
+        if (!make_folders(folder))
             tell(pins, "cannot be kept", strerror(errno));
         else
             load(pins);

@@ -7,12 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda/pins.h"
 #include "backend/cuda/spec.h"
 #include "emulator.h"
 #include "plain.h"
 
 struct dn_cuda_libraries {
     bool fast;
+    dn_cuda_pins *pins; /* kept as the real ones are, though there is nothing to choose */
 };
 
 struct dn_cuda_product {
@@ -28,18 +30,24 @@ dn_status dn_cuda_libraries_open(dn_cuda_libraries **out, const dn_cuda_librarie
     if (!libraries)
         return dn_fail(error, DN_NO_MEMORY, "out of memory");
     libraries->fast = options->fast;
-    *out = libraries;
-    return DN_OK;
+    dn_status status = dn_cuda_pins_open(&libraries->pins, options->cache, dn_cuda_libraries_describe(libraries), error);
+    if (status)
+        free(libraries);
+    else
+        *out = libraries;
+    return status;
 }
 
 void dn_cuda_libraries_close(dn_cuda_libraries *libraries)
 {
+    if (libraries)
+        dn_cuda_pins_close(libraries->pins);
     free(libraries);
 }
 
 void dn_cuda_libraries_save(dn_cuda_libraries *libraries)
 {
-    (void)libraries;
+    dn_cuda_pins_save(libraries->pins);
 }
 
 const char *dn_cuda_libraries_describe(const dn_cuda_libraries *libraries)
@@ -50,7 +58,6 @@ const char *dn_cuda_libraries_describe(const dn_cuda_libraries *libraries)
 dn_status dn_cuda_product_create(dn_cuda_product **out, dn_cuda_libraries *libraries, const dn_cuda_product_spec *spec,
                                  const uint32_t *buckets, uint32_t bucket_count, dn_error *error)
 {
-    (void)libraries;
     dn_status status = dn_cuda_product_check(spec, buckets, bucket_count, error);
     if (status)
         return status;
@@ -63,6 +70,9 @@ dn_status dn_cuda_product_create(dn_cuda_product **out, dn_cuda_libraries *libra
     char name[DN_CUDA_SPEC_TEXT];
     dn_cuda_product_name(spec, name);
     snprintf(product->text, sizeof product->text, "%s: plain", name);
+    dn_cuda_pin pin = {.engine = 0};
+    if (!dn_cuda_pins_find(libraries->pins, name, &pin) || pin.is_algo || pin.engine != 0)
+        dn_cuda_pins_put(libraries->pins, name, &(dn_cuda_pin){.engine = 0});
     *out = product;
     return DN_OK;
 }
@@ -72,7 +82,7 @@ void dn_cuda_product_free(dn_cuda_product *product)
     free(product);
 }
 
-/* Some that callers must reserve and pass, as they must for most real products; nothing is written to it. */
+/* Some that callers must reserve and pass, as they must for most real products. It is written to, so that nothing else may lie there. */
 size_t dn_cuda_product_workspace(const dn_cuda_product *product, uint32_t bucket)
 {
     return product->spec.kind == DN_CUDA_GEMM ? 0 : (size_t)64 * product->buckets[bucket];
@@ -84,7 +94,8 @@ const char *dn_cuda_product_describe(const dn_cuda_product *product)
 }
 
 /* What a GPU would only find out by an illegal address, or not at all. */
-static dn_status check_places(const dn_cuda_product *product, uint32_t rows, const dn_cuda_operands *operands, dn_error *error)
+static dn_status check_places(const dn_cuda_product *product, uint32_t rows, const dn_cuda_operands *operands, size_t workspace,
+                              dn_error *error)
 {
     const dn_cuda_product_spec *spec = &product->spec;
     const uint64_t item = spec->type == DN_CUDA_BF16 ? 2 : 4;
@@ -100,7 +111,8 @@ static dn_status check_places(const dn_cuda_product *product, uint32_t rows, con
                   {"output", operands->out, out},
                   {"weight", operands->weight, spec->kind == DN_CUDA_SDPA ? 0 : kernel * spec->k * spec->n},
                   {"bias", operands->bias, spec->bias ? spec->n : 0},
-                  {"residual", operands->residual, spec->residual ? out : 0}};
+                  {"residual", operands->residual, spec->residual ? out : 0},
+                  {"workspace", operands->workspace, workspace / item}};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         if (places[i].elements && !dn_emulator_on_device(places[i].at, (size_t)(places[i].elements * item)))
             return dn_fail(error, DN_INTERNAL, "%s: its %s is not on the device, or has no room for %u rows", product->text, places[i].name,
@@ -114,12 +126,13 @@ dn_status dn_cuda_product_run(const dn_cuda_product *product, uint32_t bucket, c
 {
     if (bucket >= product->bucket_count)
         return dn_fail(error, DN_INTERNAL, "%s: no batch size number %u", product->text, bucket);
-    dn_status status = dn_cuda_operands_check(&product->spec, operands, dn_cuda_product_workspace(product, bucket), error);
+    const size_t workspace = dn_cuda_product_workspace(product, bucket);
+    dn_status status = dn_cuda_operands_check(&product->spec, operands, workspace, error);
     if (!status)
-        status = check_places(product, product->buckets[bucket], operands, error);
+        status = check_places(product, product->buckets[bucket], operands, workspace, error);
     if (status)
         return status;
-    dn_plain_run run = {.spec = product->spec, .operands = *operands, .rows = product->buckets[bucket]};
+    dn_plain_run run = {.spec = product->spec, .operands = *operands, .rows = product->buckets[bucket], .workspace = workspace};
     int code = dn_plain_submit(stream, &run);
     const bool memory = code == cudaErrorMemoryAllocation;
     return code ? dn_fail(error, memory ? DN_NO_MEMORY : DN_DEVICE_LOST, "%s: CUDA error %d", product->text, code) : DN_OK;

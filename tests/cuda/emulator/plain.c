@@ -249,5 +249,7 @@ static bool attention(const dn_plain_run *run)
 
 bool dn_plain_product(const dn_plain_run *run)
 {
+    if (run->workspace)
+        memset(run->operands.workspace, 0xFF, run->workspace);
     return run->spec.kind == DN_CUDA_SDPA ? attention(run) : weighted(run);
 }

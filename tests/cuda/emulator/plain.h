@@ -10,6 +10,7 @@ typedef struct dn_plain_run {
     dn_cuda_product_spec spec; /* one that dn_cuda_product_check accepted */
     dn_cuda_operands operands;
     uint32_t rows;
+    size_t workspace; /* bytes */
 } dn_plain_run;
 
 /* false: out of memory. */
