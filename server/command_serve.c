@@ -372,7 +372,7 @@ static void hear_signal(serve_run *run, int signal_number)
 static int run_until_drained(serve_run *run)
 {
     service *s = &run->service;
-    char reason[256];
+    char reason[512];
     bool said = false, warned = false;
     int status = DN_EXIT_OK;
     double retention_at = 0.0, began = dn_now_seconds();

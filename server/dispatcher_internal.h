@@ -158,7 +158,7 @@ typedef struct worker_side {
     bool hello, ever_ready, let_go; /* let_go: it holds no lanes, as a drain asks */
     bool message_lost; /* one to the worker could not be sent: the two sides no longer agree */
     bool device_lost; /* lost_by is what it said of it */
-    char lost_by[192]; /* how the last process ended: "signal 9" */
+    char lost_by[256]; /* how the last process ended: "signal 9" */
     uint32_t credit;
     double started, last_heard, last_ping, last_checked, respawn_at, backoff;
     double slowest_tick;
@@ -172,7 +172,7 @@ typedef struct worker_side {
     atomic_bool useless; /* the default model has failed there */
     pid_t shown_pid; /* with the dispatcher's lock, as the next two: until it is waited for, so that the number is nobody else's; 0: none */
     unsigned shown_starts;
-    char lost_why[256]; /* why there is no process; "": there has been no reason yet */
+    char lost_why[384]; /* why there is no process; "": there has been no reason yet */
 } worker_side;
 
 /* How far an image had come when its worker was lost. */

@@ -339,7 +339,7 @@ void worker_lost(dispatcher *d, worker_side *w, const char *why, bool blame)
     if (!w->device_lost)
         snprintf(w->lost_by, sizeof w->lost_by, "%s", end);
     say_where(where, sizeof where, w);
-    snprintf(text, sizeof text, "worker %d%s is gone (%s): %.160s", (int)w->pid, where, end, w->device_lost ? w->lost_by : why);
+    snprintf(text, sizeof text, "worker %d%s is gone (%s): %.255s", (int)w->pid, where, end, w->device_lost ? w->lost_by : why);
     say_why(d, w, text);
     forget_worker(d, w);
     for (const running_job *job = d->jobs; job; job = job->next)

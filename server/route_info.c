@@ -101,7 +101,7 @@ void route_healthz(http_request *request)
 void route_readyz(http_request *request)
 {
     service *s = request->application;
-    char reason[256] = "";
+    char reason[512] = "";
     if (atomic_load(&s->draining)) {
         http_add_header(request, "Retry-After", "5");
         http_refuse(request, API_DRAINING, "the daemon is draining");

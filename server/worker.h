@@ -47,6 +47,7 @@ typedef struct worker_options {
         const char *name, *folder;
     } models[WORKER_MODELS_MAX];
     unsigned model_count;
+    const struct dn_backend *backend; /* instead of the device's; NULL in the program. Tests put faults there. */
     /* Called before a lane enters a batch; NULL in the program. Tests make a worker die here. */
     void (*before_admit)(const api_request *request, uint64_t seed);
     /* Called before each tick; NULL in the program. Tests slow a worker down here. */

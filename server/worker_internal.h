@@ -75,6 +75,7 @@ typedef struct worker_loader {
     bool started;
     int wake_fd; /* borrowed eventfd: written when something is done */
     unsigned threads, rows_max; /* read-only */
+    const dn_backend *backend; /* likewise; NULL: the device's */
     bool checked; /* the thread's own: the device can be opened */
     uint64_t memory_limit; /* likewise */
     bool vae_tiling; /* likewise */

@@ -60,7 +60,7 @@ static dn_status check_device(worker_loader *loader, dn_error *error)
     dn_device_choice choice;
     dn_device *device = NULL;
     dn_error why;
-    if (loader->checked || !loader->device || !loader->device[0] || strcmp(loader->device, "cpu") == 0)
+    if (loader->checked || loader->backend || !loader->device || !loader->device[0] || strcmp(loader->device, "cpu") == 0)
         return DN_OK;
     dn_status status = dn_device_choose(&choice, loader->device, NULL, 0, &why);
     const dn_device_options options = {.threads = 1, .index = choice.index};
@@ -88,6 +88,7 @@ static dn_status run_task(worker_loader *loader, load_task *task)
 {
     const dn_engine_options options = {.threads = loader->threads,
                                        .device = loader->device,
+                                       .backend = loader->backend,
                                        .fast = loader->fast,
                                        .plan_cache = loader->plan_cache,
                                        .precision = loader->precision,
@@ -158,6 +159,7 @@ dn_status worker_loader_start(worker_loader *loader, int wake_fd, const worker_o
                               .vae_tiling = options->vae_tiling,
                               .precision = options->precision,
                               .device = options->device,
+                              .backend = options->backend,
                               .fast = options->fast,
                               .plan_cache = options->plan_cache};
     loader->waiting_tail = &loader->waiting;
