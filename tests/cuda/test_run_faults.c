@@ -309,6 +309,49 @@ static void two_streams_run_at_once(void)
     CHECK(nothing_lives());
 }
 
+static void mark(void *payload)
+{
+    *(bool *)payload = true;
+}
+
+/* Pictures and registers that a run has left are read beside what the main stream does next; what was enqueued for a buffer is waited for. */
+static void what_a_run_left_is_read_beside_the_next_pass(void)
+{
+    dn_plan *plan = small_plan();
+    dn_weights *weights = small_weights(plan);
+    const size_t in = dn_shape_count(plan->values[plan->input].shape), out = dn_shape_count(plan->values[plan->output].shape);
+    for (int background = 0; background < 2; background++) {
+        side s = {0};
+        float *answers = calloc(2 * out + in, sizeof *answers);
+        uint8_t *pixels = calloc(out, 1);
+        bool passed = false;
+        CHECK_OK(side_open(&s, dn_backend_cuda(), plan, weights, DN_PRECISION_FP32,
+                           &(dn_workspace_options){.rows_max = 1, .background = background}),
+                 error);
+        CHECK_OK(side_fill(&s, plan), error);
+        CHECK_OK(side_run(&s, plan, 0, 1, answers), error);
+        CHECK(dn_emulator_launch(s.device->main, mark, &passed) == 0);
+        CHECK_OK(s.backend->buffer_read(s.out, 0, answers + out, out, &error), error);
+        CHECK_OK(s.backend->buffer_read_pixels(s.out, 0, 1, out, true, pixels, &error), error);
+        CHECK_MSG(!passed && memcmp(answers, answers + out, out * sizeof *answers) == 0, "background %d", background);
+        CHECK_OK(s.backend->buffer_write(s.out, 0, answers, 1, &error), error);
+        CHECK_OK(s.backend->buffer_read(s.out, 0, answers + out, 1, &error), error);
+        CHECK_MSG(passed && answers[out] == answers[0], "background %d: what was written", background);
+        dn_program program = {
+            .registers = s.out, .elements = out, .ops = &(dn_op){.kind = DN_OP_CLIP, .low = 7.0f, .high = 7.0f}, .op_count = 1};
+        CHECK_OK(side_run(&s, plan, 0, 1, NULL), error);
+        CHECK_OK(s.backend->execute(s.device, &program, 1, &error), error);
+        CHECK_OK(s.backend->buffer_read(s.out, 0, answers + out, out, &error), error);
+        CHECK_MSG(answers[out] == 7.0f && answers[2 * out - 1] == 7.0f, "background %d: a program", background);
+        side_close(&s);
+        free(answers);
+        free(pixels);
+    }
+    dn_weights_free(weights);
+    dn_plan_free(plan);
+    CHECK(nothing_lives());
+}
+
 /* A program that waits runs before a row that reads its registers, whichever stream that is on, and before what reads them. */
 static void programs_that_wait_run_before_rows_are_read(void)
 {
@@ -348,6 +391,7 @@ int main(void)
     RUN(spent_weights_make_the_same_network);
     RUN(programs_that_wait_run_before_rows_are_read);
     RUN(two_streams_run_at_once);
+    RUN(what_a_run_left_is_read_beside_the_next_pass);
     RUN(no_memory_says_for_what_and_what_is_free);
     RUN(no_memory_at_any_allocation_leaks_nothing);
     RUN(no_resources_at_any_launch_or_record_leak_nothing);

@@ -1,7 +1,8 @@
-/* Buffers: floats on the card, written and read through pinned memory on the main stream.
+/* Buffers: floats on the card, written and read through pinned memory.
  *
- * A write returns when the values are in pinned memory, whose parts are written again only once they have been copied. A read waits for what
- * waits for its buffer and for the main stream. Any thread; a buffer's users take turns. */
+ * A write returns when the values are in pinned memory, whose parts are written again only once they have been copied; it is enqueued on the
+ * main stream. A read waits for what waits for its buffer and for the main stream; one of a settled buffer waits for neither: pictures are
+ * read while passes run. Any thread; a buffer's users take turns. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,6 +19,8 @@ struct dn_cuda_staging {
     unsigned char *memory; /* [PARTS][PART_BYTES], pinned */
     cudaEvent_t copied[PARTS]; /* when the card is done with a part */
     unsigned next;
+    void *pixels; /* on the card: of the picture that is being read */
+    size_t pixels_bytes;
 };
 
 dn_status dn_cuda_staging_create(dn_device *device, dn_error *error)
@@ -46,6 +49,7 @@ void dn_cuda_staging_free(dn_device *device)
             (void)cudaEventDestroy(staging->copied[i]);
     if (staging->memory)
         (void)cudaFreeHost(staging->memory);
+    dn_cuda_release(device, staging->pixels);
     (void)pthread_mutex_destroy(&staging->lock);
     free(staging);
     device->staging = NULL;
@@ -60,12 +64,11 @@ static dn_status next_part(dn_device *device, unsigned *part, dn_error *error)
     return dn_cuda_check(device, cudaEventSynchronize(staging->copied[*part]), "waiting for a copy", error);
 }
 
-static dn_status stage(dn_device *device, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaEvent_t copied,
+static dn_status stage(dn_device *device, void *to, const void *from, size_t bytes, cudaStream_t stream, cudaEvent_t copied,
                        dn_error *error)
 {
-    const char *doing = kind == cudaMemcpyHostToDevice ? "copying to the card" : "copying from the card";
-    dn_status status = dn_cuda_check(device, cudaMemcpyAsync(to, from, bytes, kind, device->main), doing, error);
-    return status == DN_OK ? dn_cuda_check(device, cudaEventRecord(copied, device->main), doing, error) : status;
+    dn_status status = dn_cuda_check(device, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream), "copying a buffer", error);
+    return status == DN_OK ? dn_cuda_check(device, cudaEventRecord(copied, stream), "copying a buffer", error) : status;
 }
 
 /* Under the staging's lock. */
@@ -81,12 +84,14 @@ static dn_status copy_in(dn_device *device, unsigned char *to, const unsigned ch
             break;
         unsigned char *held = staging->memory + part * PART_BYTES;
         memcpy(held, from + at, taken);
-        status = stage(device, to + at, held, taken, cudaMemcpyHostToDevice, staging->copied[part], error);
+        status = stage(device, to + at, held, taken, device->main, staging->copied[part], error);
     }
     return status;
 }
 
-static dn_status copy_out(dn_device *device, unsigned char *to, const unsigned char *from, size_t bytes, dn_error *error)
+/* Behind what the stream has. */
+static dn_status copy_out(dn_device *device, cudaStream_t stream, unsigned char *to, const unsigned char *from, size_t bytes,
+                          dn_error *error)
 {
     struct dn_cuda_staging *staging = device->staging;
     dn_status status = DN_OK;
@@ -96,7 +101,7 @@ static dn_status copy_out(dn_device *device, unsigned char *to, const unsigned c
         status = next_part(device, &part, error);
         unsigned char *held = staging->memory + part * PART_BYTES;
         if (status == DN_OK)
-            status = stage(device, held, from + at, taken, cudaMemcpyDeviceToHost, staging->copied[part], error);
+            status = stage(device, held, from + at, taken, stream, staging->copied[part], error);
         if (status == DN_OK)
             status = dn_cuda_check(device, cudaEventSynchronize(staging->copied[part]), "copying from the card", error);
         if (status == DN_OK)
@@ -140,6 +145,26 @@ void dn_cuda_buffer_free(dn_buffer *buffer)
     free(buffer);
 }
 
+static cudaStream_t stream_of(const dn_buffer *buffer)
+{
+    return buffer->settled ? buffer->device->reading : buffer->device->main;
+}
+
+/* Under the staging's lock. */
+static dn_status room_for_pixels(dn_device *device, size_t bytes, dn_error *error)
+{
+    struct dn_cuda_staging *staging = device->staging;
+    if (bytes <= staging->pixels_bytes)
+        return DN_OK;
+    dn_cuda_release(device, staging->pixels);
+    staging->pixels = NULL;
+    staging->pixels_bytes = 0;
+    dn_status status = dn_cuda_alloc(device, &staging->pixels, bytes, error);
+    if (status == DN_OK)
+        staging->pixels_bytes = bytes;
+    return status;
+}
+
 static bool inside(const dn_buffer *buffer, size_t offset, size_t count)
 {
     return offset <= buffer->count && count <= buffer->count - offset;
@@ -155,6 +180,7 @@ dn_status dn_cuda_buffer_write(dn_buffer *buffer, size_t offset, const float *va
         return status;
     pthread_mutex_lock(&device->staging->lock);
     status = dn_cuda_pending_flush(device, buffer, error);
+    buffer->settled = false;
     if (status == DN_OK)
         status = copy_in(device, (unsigned char *)(buffer->data + offset), (const unsigned char *)values, count * sizeof *values, error);
     pthread_mutex_unlock(&device->staging->lock);
@@ -172,7 +198,8 @@ dn_status dn_cuda_buffer_read(const dn_buffer *buffer, size_t offset, float *val
     pthread_mutex_lock(&device->staging->lock);
     status = dn_cuda_pending_flush(device, buffer, error);
     if (status == DN_OK)
-        status = copy_out(device, (unsigned char *)values, (const unsigned char *)(buffer->data + offset), count * sizeof *values, error);
+        status = copy_out(device, stream_of(buffer), (unsigned char *)values, (const unsigned char *)(buffer->data + offset),
+                          count * sizeof *values, error);
     pthread_mutex_unlock(&device->staging->lock);
     return status;
 }
@@ -181,26 +208,24 @@ dn_status dn_cuda_buffer_read_pixels(const dn_buffer *buffer, size_t offset, uin
                                      uint8_t *pixels, dn_error *error)
 {
     dn_device *device = buffer->device;
-    size_t count = channels * plane, bytes = count;
+    size_t count = channels * plane;
     if ((channels && plane > SIZE_MAX / channels) || !inside(buffer, offset, count))
         return dn_fail(error, DN_INTERNAL, "a picture of %u planes of %zu floats at %zu is not in a buffer of %zu", channels, plane, offset,
                        buffer->count);
     dn_status status = dn_cuda_enter(device, error);
     if (status != DN_OK || count == 0)
         return status;
-    void *converted = NULL;
-    status = dn_cuda_pool_take(device, &converted, &bytes, error);
-    if (status != DN_OK)
-        return status;
     pthread_mutex_lock(&device->staging->lock);
-    status = dn_cuda_pending_flush(device, buffer, error);
+    status = room_for_pixels(device, count, error);
+    if (status == DN_OK)
+        status = dn_cuda_pending_flush(device, buffer, error);
     if (status == DN_OK) {
-        cudaError_t code = (cudaError_t)dn_cuda_pixels(device->main, buffer->data + offset, channels, plane, unit_range, converted);
+        cudaError_t code =
+            (cudaError_t)dn_cuda_pixels(stream_of(buffer), buffer->data + offset, channels, plane, unit_range, device->staging->pixels);
         status = dn_cuda_check(device, code, "making pixels", error);
     }
     if (status == DN_OK)
-        status = copy_out(device, pixels, converted, count, error);
+        status = copy_out(device, stream_of(buffer), pixels, device->staging->pixels, count, error);
     pthread_mutex_unlock(&device->staging->lock);
-    dn_cuda_pool_give(device, converted, bytes);
     return status;
 }

@@ -169,7 +169,7 @@ static dn_status check_card(dn_device *device, dn_error *error)
     return dn_cuda_check(device, cudaSetDevice(device->ordinal), "taking the device", error);
 }
 
-/* Runs come before decodes wherever both wait for the card. */
+/* Runs come before decodes wherever both wait for the card; what is read is small. */
 static dn_status make_streams(dn_device *device, dn_error *error)
 {
     int least = 0, greatest = 0;
@@ -179,6 +179,9 @@ static dn_status make_streams(dn_device *device, dn_error *error)
             dn_cuda_check(device, cudaStreamCreateWithPriority(&device->main, cudaStreamNonBlocking, greatest), "making a stream", error);
     if (status == DN_OK)
         status = dn_cuda_check(device, cudaStreamCreateWithPriority(&device->background, cudaStreamNonBlocking, least), "making a stream",
+                               error);
+    if (status == DN_OK)
+        status = dn_cuda_check(device, cudaStreamCreateWithPriority(&device->reading, cudaStreamNonBlocking, greatest), "making a stream",
                                error);
     return status;
 }
@@ -252,6 +255,8 @@ void dn_cuda_device_close(dn_device *device)
     dn_cuda_pending_free(device);
     dn_cuda_staging_free(device);
     dn_cuda_pool_free(device);
+    if (device->reading)
+        (void)cudaStreamDestroy(device->reading);
     if (device->background)
         (void)cudaStreamDestroy(device->background);
     if (device->main)

@@ -24,6 +24,7 @@ struct dn_device {
     size_t memory;        /* bytes, of the card */
     dn_cuda_libraries *libraries;
     cudaStream_t main, background; /* background: lower priority, for decodes */
+    cudaStream_t reading; /* of settled buffers, which so wait for nobody's pass */
     /* All below. Recursive: a run holds it from dn_cuda_pending_take until its block is launched, and programs are launched under it, so that
      * nobody reads between the two what is not enqueued yet. */
     pthread_mutex_t lock;
@@ -39,6 +40,7 @@ struct dn_buffer {
     float *data; /* on the device */
     size_t count;
     size_t bytes; /* of its memory, as the pool has it */
+    _Atomic bool settled; /* a run wrote it and was waited for, and nothing was enqueued for it since: any stream may read it */
     /* The chain of programs that waits for it; programs.c. */
     dn_cuda_op *ops;
     uint32_t op_count, op_room;

@@ -267,6 +267,7 @@ static dn_status append(dn_device *device, const dn_program *program, double *sc
         dn_cuda_op_copy(&buffer->ops[buffer->op_count++], &program->ops[i]);
     buffer->elements = program->elements;
     buffer->scalars = scalars;
+    buffer->settled = false;
     if (!buffer->waits)
         begin_to_wait(buffer);
     return DN_OK;

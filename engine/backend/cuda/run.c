@@ -114,6 +114,8 @@ static dn_status run_rows(dn_workspace *w, dn_row *rows, uint32_t count, dn_erro
         for (uint32_t r = 0; r < w->buckets.rows[packed[p]] && first + r < count; r++)
             rows[first + r].finite = w->seats[packed[p]].finite[r] != 0;
     }
+    for (uint32_t r = 0; r < count && status == DN_OK; r++)
+        rows[r].out->settled = true;
     return status;
 }
 
