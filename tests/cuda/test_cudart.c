@@ -79,26 +79,13 @@ static void the_environment_is_read(void)
 
 static void settings_are_read_strictly(void)
 {
-    static const char *const bad[] = {"devices=9",
-                                      "devices=",
-                                      "devices",
-                                      "memory=5T",
-                                      "memory=2000000M",
-                                      "driver=x",
-                                      "capability=9",
-                                      "work=soon",
-                                      "fault=launch:0:oom",
-                                      "fault=launch:1",
-                                      "fault=lunch:1:oom",
-                                      "fault=launch:1:bad",
-                                      "fault=sync:-1:oom",
-                                      "slow=sync:3",
-                                      "slow=launch:",
-                                      "devices=1,",
-                                      ",",
-                                      "devices=1,devices=1",
-                                      " devices=1",
-                                      "colour=red"};
+    static const char *const bad[] = {"devices=9",           "devices=",          "devices",
+                                      "memory=5T",           "memory=2000000M",   "driver=x",
+                                      "capability=9",        "work=soon",         "fault=launch:0:oom",
+                                      "fault=launch:1",      "fault=lunch:1:oom", "fault=launch:1:bad",
+                                      "fault=sync:-1:oom",   "slow=sync:3",       "slow=launch:",
+                                      "slow=first:",         "devices=1,",        ",",
+                                      "devices=1,devices=1", " devices=1",        "colour=red"};
     CHECK(dn_emulator_configure("devices=3"));
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         CHECK_MSG(!dn_emulator_configure(bad[i]), "%s", bad[i]);

@@ -88,7 +88,10 @@ cudaError_t launch_fault()
 
 void slow_launch()
 {
-    if (unsigned time = state().settings.slow_microseconds)
+    Settings &settings = state().settings;
+    unsigned time = settings.slow_microseconds + settings.slow_first_microseconds;
+    settings.slow_first_microseconds = 0;
+    if (time)
         std::this_thread::sleep_for(std::chrono::microseconds(time));
 }
 

@@ -41,7 +41,7 @@ struct Settings {
     int devices = 1, driver = runtime_version, capability = 90;
     size_t memory = size_t(8) << 30;
     bool late = true;
-    unsigned slow_microseconds = 0;
+    unsigned slow_microseconds = 0, slow_first_microseconds = 0; /* the latter: once */
     std::vector<Fault> faults;
 };
 

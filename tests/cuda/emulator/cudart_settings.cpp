@@ -83,8 +83,9 @@ bool read_setting(Settings *out, const std::string &name, const std::string &val
         return value == "late" || value == "now";
     }
     if (name == "slow") {
-        bool good = value.compare(0, 7, "launch:") == 0 && read_number(&number, value.substr(7), 10000000);
-        out->slow_microseconds = unsigned(number);
+        bool every = value.compare(0, 7, "launch:") == 0, first = value.compare(0, 6, "first:") == 0;
+        bool good = (every || first) && read_number(&number, value.substr(every ? 7 : 6), 10000000);
+        (every ? out->slow_microseconds : out->slow_first_microseconds) = unsigned(number);
         return good;
     }
     Fault fault;

@@ -7,7 +7,7 @@
  *   capability=MN    compute capability M.N (90)
  *   work=late|now    when work on a stream is done: as late as CUDA allows (usual), when something waits for it, or at once
  *   fault=KIND:N:WHAT    the Nth call of a kind, from 1, in this process
- *   slow=launch:MICROSECONDS    what each launch takes longer
+ *   slow=launch|first:MICROSECONDS    what each launch takes longer, or the next one alone, as if it loaded code
  * KIND: malloc, pinned, copy (and memset), launch (of a kernel or a graph), sync, stream, event, capture (begin and end), graph
  * (instantiate). WHAT: oom, invalid, unsupported, resources are that call's answer; lost (unknown error), illegal (address), ecc, failure
  * (launch failure), timeout stay: every later call on that device answers the same. A launch that is lost says so itself; the others break

@@ -1,8 +1,9 @@
 /* libraries.h without a GPU: the checks of the real one, and products on the CPU (plain.c) that go through the emulated streams. Immutable
- * once made, as the real ones; any thread. */
+ * once made, as the real ones; any thread. A stream's first product may not be captured: real libraries make what a stream needs then. */
 #include "backend/cuda/libraries.h"
 
 #include <cuda_runtime_api.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,12 +13,18 @@
 #include "emulator.h"
 #include "plain.h"
 
+#define STREAMS 64u
+
 struct dn_cuda_libraries {
     bool fast;
     dn_cuda_pins *pins; /* kept as the real ones are, though there is nothing to choose */
+    pthread_mutex_t lock;
+    void *streams[STREAMS]; /* that ran a product, the latest STREAMS of them */
+    unsigned next;
 };
 
 struct dn_cuda_product {
+    dn_cuda_libraries *libraries;
     dn_cuda_product_spec spec;
     uint32_t buckets[DN_CUDA_BUCKETS_MAX];
     uint32_t bucket_count;
@@ -31,8 +38,9 @@ dn_status dn_cuda_libraries_open(dn_cuda_libraries **out, const dn_cuda_librarie
         return dn_fail(error, DN_NO_MEMORY, "out of memory");
     libraries->fast = options->fast;
     dn_status status = dn_cuda_pins_open(&libraries->pins, options->cache, dn_cuda_libraries_describe(libraries), error);
+    pthread_mutex_init(&libraries->lock, NULL);
     if (status)
-        free(libraries);
+        dn_cuda_libraries_close(libraries);
     else
         *out = libraries;
     return status;
@@ -40,8 +48,10 @@ dn_status dn_cuda_libraries_open(dn_cuda_libraries **out, const dn_cuda_librarie
 
 void dn_cuda_libraries_close(dn_cuda_libraries *libraries)
 {
-    if (libraries)
+    if (libraries) {
         dn_cuda_pins_close(libraries->pins);
+        pthread_mutex_destroy(&libraries->lock);
+    }
     free(libraries);
 }
 
@@ -64,6 +74,7 @@ dn_status dn_cuda_product_create(dn_cuda_product **out, dn_cuda_libraries *libra
     dn_cuda_product *product = calloc(1, sizeof *product);
     if (!product)
         return dn_fail(error, DN_NO_MEMORY, "out of memory");
+    product->libraries = libraries;
     product->spec = *spec;
     product->bucket_count = bucket_count;
     memcpy(product->buckets, buckets, bucket_count * sizeof *buckets);
@@ -121,6 +132,20 @@ static dn_status check_places(const dn_cuda_product *product, uint32_t rows, con
     return DN_OK;
 }
 
+static dn_status check_capture(const dn_cuda_product *product, void *stream, dn_error *error)
+{
+    dn_cuda_libraries *libraries = product->libraries;
+    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    bool known = false, captured = cudaStreamIsCapturing(stream, &capture) == cudaSuccess && capture != cudaStreamCaptureStatusNone;
+    pthread_mutex_lock(&libraries->lock);
+    for (unsigned i = 0; i < STREAMS; i++)
+        known = known || libraries->streams[i] == stream;
+    if (!known && !captured)
+        libraries->streams[libraries->next++ % STREAMS] = stream;
+    pthread_mutex_unlock(&libraries->lock);
+    return known || !captured ? DN_OK : dn_fail(error, DN_INTERNAL, "%s: the first run on a stream is captured", product->text);
+}
+
 dn_status dn_cuda_product_run(const dn_cuda_product *product, uint32_t bucket, const dn_cuda_operands *operands, void *stream,
                               dn_error *error)
 {
@@ -130,6 +155,8 @@ dn_status dn_cuda_product_run(const dn_cuda_product *product, uint32_t bucket, c
     dn_status status = dn_cuda_operands_check(&product->spec, operands, workspace, error);
     if (!status)
         status = check_places(product, product->buckets[bucket], operands, workspace, error);
+    if (!status)
+        status = check_capture(product, stream, error);
     if (status)
         return status;
     dn_plain_run run = {.spec = product->spec, .operands = *operands, .rows = product->buckets[bucket], .workspace = workspace};
