@@ -1,8 +1,8 @@
 /* Matrix products by cuBLASLt. Row-major out[m][n] = in[m][k] . weight[n][k]^T is, column by column, D (n x m) = A^T B with A = weight
  * (k x n) and B = in (k x m). Sums in float without TF32, never cut along k, so that one algorithm gives a row the same bytes in any batch.
  *
- * One algorithm for all batch sizes: the first of the heuristics' list at the largest batch that cublasLtMatmulAlgoCheck accepts for every
- * other; then of the lists at smaller ones. */
+ * One algorithm for all batch sizes: the first of the heuristics' list at a middle batch that cublasLtMatmulAlgoCheck accepts for every
+ * other; then of the lists at the largest and at smaller ones. */
 #include "backend/cuda/nvidia/private.h"
 
 #include <stdio.h>
@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define ALGOS_MAX 128
+#define MIDDLE_PIXELS 2048u
 
 /* What one call needs; plain structs, so that nothing is allocated for a run. */
 typedef struct operation {
@@ -28,10 +29,11 @@ static dn_status refused(cublasStatus_t code, const char *doing, dn_error *error
     return dn_fail(error, status, "cuBLASLt: %s: %s", doing, cublasLtGetStatusString(code));
 }
 
-static cublasStatus_t describe(operation *op, const dn_cuda_product_spec *spec, const void *bias)
+static cublasStatus_t describe(operation *op, const dn_cuda_product *product, const void *bias)
 {
+    const dn_cuda_product_spec *spec = &product->spec;
     const cudaDataType_t type = spec->type == DN_CUDA_BF16 ? CUDA_R_16BF : CUDA_R_32F;
-    const cublasComputeType_t sums = spec->type == DN_CUDA_BF16 ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_PEDANTIC;
+    const cublasComputeType_t sums = spec->type == DN_CUDA_BF16 || product->not_pedantic ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_PEDANTIC;
     const cublasOperation_t transposed = CUBLAS_OP_T, plain = CUBLAS_OP_N;
     const cublasLtEpilogue_t epilogue = spec->gelu_tanh ? spec->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU
                                         : spec->bias    ? CUBLASLT_EPILOGUE_BIAS
@@ -53,13 +55,14 @@ static cublasStatus_t describe(operation *op, const dn_cuda_product_spec *spec, 
 }
 
 /* bias: its place, or any place that lies at 16 bytes where only its alignment matters. */
-static dn_status prepare(operation *op, const dn_cuda_product_spec *spec, uint32_t rows, const void *bias, dn_error *error)
+static dn_status prepare(operation *op, const dn_cuda_product *product, uint32_t bucket, const void *bias, dn_error *error)
 {
+    const dn_cuda_product_spec *spec = &product->spec;
     const cudaDataType_t type = spec->type == DN_CUDA_BF16 ? CUDA_R_16BF : CUDA_R_32F;
-    const uint64_t m = (uint64_t)rows * spec->h * spec->w;
+    const uint64_t m = (uint64_t)product->buckets[bucket] * spec->h * spec->w;
     const int64_t in_pitch = spec->in_row_pitch ? spec->in_row_pitch : spec->k,
                   out_pitch = spec->out_row_pitch ? spec->out_row_pitch : spec->n;
-    cublasStatus_t code = describe(op, spec, bias);
+    cublasStatus_t code = describe(op, product, bias);
     if (code == CUBLAS_STATUS_SUCCESS)
         code = cublasLtMatrixLayoutInit(&op->weight, type, spec->k, spec->n, spec->k);
     if (code == CUBLAS_STATUS_SUCCESS)
@@ -77,7 +80,7 @@ static bool runs(const dn_cuda_product *product, uint32_t bucket, const cublasLt
     int32_t splits = 0;
     uint32_t scheme = 1;
     size_t written = 0;
-    if (prepare(&op, &product->spec, product->buckets[bucket], (const void *)16, NULL) ||
+    if (prepare(&op, product, bucket, (const void *)16, NULL) ||
         cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof splits, &written) ||
         cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme, sizeof scheme, &written) || splits > 1 ||
         scheme != CUBLASLT_REDUCTION_SCHEME_NONE ||
@@ -123,7 +126,7 @@ static int propose(const dn_cuda_product *product, uint32_t bucket, cublasLtMatm
                       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &alignment, sizeof alignment},
                       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &alignment, sizeof alignment}};
     operation op;
-    if (prepare(&op, &product->spec, product->buckets[bucket], (const void *)16, error))
+    if (prepare(&op, product, bucket, (const void *)16, error))
         return 0;
     cublasStatus_t code = cublasLtMatmulPreferenceInit(&preference);
     for (size_t i = 0; i < sizeof attributes / sizeof *attributes && code == CUBLAS_STATUS_SUCCESS; i++)
@@ -135,11 +138,23 @@ static int propose(const dn_cuda_product *product, uint32_t bucket, cublasLtMatm
     return refused(code, "asking for algorithms", error) ? 0 : count;
 }
 
-/* The first algorithm that serves buckets first .. end - 1, from the lists at the largest and then at smaller ones. */
+/* The batch whose list is looked at first: that of a few thousand pixels. Its tiles are neither so large that a small batch leaves most of a
+ * GPU idle, nor so small that a large one reads its operands too often. A vector's product reads little but weights: the largest batch. */
+static uint32_t middle(const dn_cuda_product *product, uint32_t first, uint32_t end)
+{
+    const uint64_t pixels = (uint64_t)product->spec.h * product->spec.w;
+    uint32_t bucket = first;
+    while (bucket + 1 < end && (pixels == 1 || pixels * product->buckets[bucket] < MIDDLE_PIXELS))
+        bucket++;
+    return bucket;
+}
+
+/* The first algorithm that serves buckets first .. end - 1, from the lists at the middle one, then at the largest and at smaller ones. */
 static bool search(dn_cuda_product *product, uint32_t first, uint32_t end, bool even, cublasLtMatmulHeuristicResult_t *proposed,
                    dn_error *why)
 {
-    for (uint32_t bucket = end; bucket-- > first;) {
+    for (uint32_t at = end + 1; at-- > first;) {
+        uint32_t bucket = at == end ? middle(product, first, end) : at;
         int count = propose(product, bucket, proposed, why);
         for (int i = 0; i < count; i++) {
             if (proposed[i].state == CUBLAS_STATUS_SUCCESS && runs_all(product, first, end, even, &proposed[i].algo))
@@ -178,6 +193,10 @@ static dn_status choose(dn_cuda_product *product, uint32_t first, uint32_t end, 
     if (!proposed)
         return dn_fail(error, DN_NO_MEMORY, "out of memory");
     bool found = search(product, first, end, even, proposed, &why);
+    if (!found && product->spec.type == DN_CUDA_F32) { /* 32F promises as much, unless the environment asks it for less */
+        product->not_pedantic = true;
+        found = search(product, first, end, even, proposed, &why);
+    }
     if (found)
         dn_cuda_pins_put(product->libraries->pins, name, &product->pins[first]);
     else
@@ -209,7 +228,7 @@ dn_status dn_cuda_gemm_run(const dn_cuda_product *product, uint32_t bucket, cons
 {
     const float scale = product->spec.scale != 0.0f ? product->spec.scale : 1.0f, zero = 0.0f;
     operation op;
-    dn_status status = prepare(&op, &product->spec, product->buckets[bucket], operands->bias, error);
+    dn_status status = prepare(&op, product, bucket, operands->bias, error);
     if (status)
         return status;
     const void *residual = product->spec.residual ? operands->residual : operands->out;
