@@ -1,5 +1,6 @@
-/* Which devices a daemon has, asked by a process that ends again: the daemon itself opens neither driver nor CUDA library, which would stay
- * in its memory, and could take it down. The asking side belongs to the daemon's main thread, before others start. */
+/* Which devices a daemon has, asked by a process that ends again: the daemon itself opens neither driver nor CUDA library, which would
+ * stay in its memory, and could take it down. That process is not confined: a driver that was not loaded yet starts a program to load
+ * itself, which a worker may not. The asking side belongs to the daemon's main thread, before others start. */
 #ifndef DN_SERVER_DEVICE_PROBE_H
 #define DN_SERVER_DEVICE_PROBE_H
 

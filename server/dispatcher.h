@@ -31,7 +31,7 @@ typedef struct dispatcher_options {
     const char *devices[DN_DEVICES_MAX]; /* names (backend/devices.h), borrowed: one worker process on each */
     unsigned device_count;          /* 0: one worker on the CPU */
     bool fast;                      /* dn_device_options.fast of every worker */
-    const char *plan_cache;         /* folder of GPUs' measured plans; NULL: none */
+    const char *plan_cache;         /* folder of GPUs' plans that were found; NULL: none */
     bool device_fallback;           /* while no device can be opened, a worker on the CPU works off the queue (its bytes are others) */
     double freeze_seconds;          /* a worker silent for so long is replaced; 0: 30. Ten of its ticks are always allowed. */
     store *store;

@@ -22,7 +22,7 @@ typedef struct serve_options {
     const char *precision_text; /* NULL: auto */
     const char *device_text; /* a name, a list, "all" */
     const char *device_fallback_text; /* NULL: none */
-    const char *plan_cache; /* GPUs: folder of measured plans */
+    const char *plan_cache; /* GPUs: folder of plans that were found */
     bool fast;
     /* Made from them by serve_options_parse: */
     const char *hosts[DN_OPTION_LIST_MAX + 2]; /* NULL-terminated */

@@ -42,7 +42,7 @@ typedef struct worker_options {
     dn_precision precision; /* of the denoisers */
     const char *device; /* name (backend/devices.h); NULL: the CPU */
     bool fast; /* dn_device_options.fast */
-    const char *plan_cache; /* GPUs: folder of measured plans; NULL: none */
+    const char *plan_cache; /* GPUs: folder of plans that were found; NULL: none */
     struct {
         const char *name, *folder;
     } models[WORKER_MODELS_MAX];

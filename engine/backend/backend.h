@@ -92,7 +92,7 @@ typedef struct dn_device_options {
     const char *isa;        /* "sse2", "avx2", "avx512"; "neon"; "generic". NULL: the best the CPU has (or DENOISED_ISA). GPUs: not read */
     uint32_t index;         /* which of the back end's devices; 0 where there is one */
     bool fast;              /* GPUs: the fastest configuration for every batch size, though a row's bytes may then depend on its batch */
-    const char *cache;      /* GPUs: folder of measured plans, made if missing; NULL: none */
+    const char *cache;      /* GPUs: folder of plans that were found, made if missing; NULL: none */
 } dn_device_options;
 
 typedef struct dn_network_options {

@@ -16,7 +16,7 @@ typedef struct dn_engine_options {
     const dn_backend *backend; /* instead: the first device of this one */
     dn_precision precision; /* of the denoiser and its guide; on a CPU autoencoder and classifier are always in fp32 */
     bool fast; /* GPUs: see dn_device_options */
-    const char *plan_cache; /* GPUs: folder of measured plans; NULL: none */
+    const char *plan_cache; /* GPUs: folder of plans that were found; NULL: none */
     bool vae_tiling; /* pictures larger than the autoencoder's tile are decoded in tiles: less memory, slightly other pictures */
     bool describe_only; /* no weights are read: everything but the networks (NULL) and the hashes of weights and build (""); no batch on it */
 } dn_engine_options;

@@ -18,7 +18,7 @@ typedef struct dn_forward_options {
     const char *device; /* a name of backend/devices.h; NULL: "cpu" */
     const dn_backend *backend; /* instead: the first device of this one */
     bool fast; /* GPUs: see dn_device_options */
-    const char *plan_cache; /* GPUs: folder of measured plans; NULL: none */
+    const char *plan_cache; /* GPUs: folder of plans that were found; NULL: none */
 } dn_forward_options;
 
 typedef struct dn_forward_rows {
