@@ -151,7 +151,7 @@ static void what_no_gpu_takes_is_refused(void)
 
 int main(void)
 {
-    RUN(wrong_kernels_end_the_process); /* first: ThreadSanitizer knows no fork of many threads, and fibers are threads to it */
+    RUN(wrong_kernels_end_the_process); /* first: ThreadSanitizer knows no fork of many threads */
     RUN(a_missing_barrier_is_found_by_some_order);
     RUN(shared_memory_that_nobody_wrote_is_nan);
     RUN(shuffles_are_cudas);

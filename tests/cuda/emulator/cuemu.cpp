@@ -18,10 +18,11 @@
 extern "C" void __sanitizer_start_switch_fiber(void **save, const void *stack, size_t bytes);
 extern "C" void __sanitizer_finish_switch_fiber(void *save, const void **stack, size_t *bytes);
 #endif
+/* To ThreadSanitizer all fibers are the thread that launched, which they are; what is on a stack between blocks must not be counted on one. */
 #ifdef __SANITIZE_THREAD__
-extern "C" void *__tsan_create_fiber(unsigned flags);
-extern "C" void *__tsan_get_current_fiber(void);
-extern "C" void __tsan_switch_to_fiber(void *fiber, unsigned flags);
+#define UNCOUNTED __attribute__((no_sanitize_thread, noinline))
+#else
+#define UNCOUNTED
 #endif
 
 namespace cuemu {
@@ -34,7 +35,7 @@ constexpr size_t stack_bytes = 256 << 10, guard_bytes = 64 << 10;
 constexpr unsigned threads_max = 1024;
 constexpr size_t shared_max = 48 << 10;
 
-enum class State { ready, at_block, at_warp, done };
+enum State : unsigned char { READY, AT_BLOCK, AT_WARP, DONE, STATES };
 
 /* ---- One way of running, left and taken up again. */
 struct Context {
@@ -48,14 +49,10 @@ struct Context {
 #ifdef __SANITIZE_ADDRESS__
     void *fake = nullptr;
 #endif
-#ifdef __SANITIZE_THREAD__
-    void *fiber = nullptr;
-#endif
 };
 
 struct Fiber {
     Context context;
-    State state = State::done;
     unsigned exchanges = 0;
 };
 
@@ -68,8 +65,13 @@ struct Piece {
 std::mutex running;
 std::vector<Fiber *> &fibers = *new std::vector<Fiber *>; /* never freed: a leak checker looks for them after the end */
 Context host;
+#ifdef __SANITIZE_ADDRESS__
+Context *left; /* whence the running context was entered */
+#endif
 Fiber *current;
 unsigned current_index;
+State states[threads_max];                /* of each thread */
+unsigned in_state[threads_max / warp_size][STATES]; /* how many of each warp */
 const std::function<void()> *kernel;
 unsigned threads;             /* of a block */
 bool flat_launch;
@@ -119,14 +121,11 @@ cuemu_switch:
 #endif
 
 /* Leaves one context for another; comes back when somebody leaves for it. */
-void change(Context *from, Context *to)
+UNCOUNTED void change(Context *from, Context *to)
 {
 #ifdef __SANITIZE_ADDRESS__
+    left = from;
     __sanitizer_start_switch_fiber(&from->fake, to->stack, to->bytes);
-#endif
-#ifdef __SANITIZE_THREAD__
-    from->fiber = __tsan_get_current_fiber();
-    __tsan_switch_to_fiber(to->fiber, 0);
 #endif
 #ifdef __x86_64__
     cuemu_switch(&from->stack_pointer, to->stack_pointer);
@@ -137,28 +136,37 @@ void change(Context *from, Context *to)
     const void *stack;
     size_t bytes;
     __sanitizer_finish_switch_fiber(from->fake, &stack, &bytes);
-    if (from != &host) {
+    if (left == &host) {
         host.stack = stack; /* the launching thread's, which nobody else knows */
         host.bytes = bytes;
     }
 #endif
 }
 
-void give_way(State why)
+void enter(unsigned thread, State state)
 {
-    Fiber *self = current;
-    self->state = why;
-    change(&self->context, &host);
+    unsigned *counts = in_state[thread / warp_size];
+    counts[states[thread]]--;
+    counts[state]++;
+    states[thread] = state;
 }
 
-void live()
+UNCOUNTED void give_way(State why);
+
+UNCOUNTED void live()
 {
 #ifdef __SANITIZE_ADDRESS__
-    __sanitizer_finish_switch_fiber(nullptr, &host.stack, &host.bytes);
+    const void *stack;
+    size_t bytes;
+    __sanitizer_finish_switch_fiber(nullptr, &stack, &bytes);
+    if (left == &host) {
+        host.stack = stack;
+        host.bytes = bytes;
+    }
 #endif
     for (;;) {
         (*kernel)();
-        give_way(State::done);
+        give_way(DONE);
     }
 }
 
@@ -169,11 +177,12 @@ Fiber *make_fiber()
     if (memory == MAP_FAILED || mprotect(memory, guard_bytes, PROT_NONE))
         fail("no memory for a thread's stack");
     unsigned char *stack = static_cast<unsigned char *>(memory) + guard_bytes;
+    size_t used = stack_bytes - fibers.size() * 832 % (64 << 10); /* tops of stacks lie in different lines of the cache */
     fiber->context.stack = stack;
-    fiber->context.bytes = stack_bytes;
+    fiber->context.bytes = used;
 #ifdef __x86_64__
     /* As a call of live() would leave it: six saved registers, where to go, and a return address that nobody takes. */
-    void **top = reinterpret_cast<void **>(stack + stack_bytes) - 2;
+    void **top = reinterpret_cast<void **>(stack + used) - 2;
     top[0] = reinterpret_cast<void *>(live);
     top[1] = nullptr;
     for (int i = 1; i <= 6; i++)
@@ -182,12 +191,9 @@ Fiber *make_fiber()
 #else
     getcontext(&fiber->context.saved);
     fiber->context.saved.uc_stack.ss_sp = stack;
-    fiber->context.saved.uc_stack.ss_size = stack_bytes;
+    fiber->context.saved.uc_stack.ss_size = used;
     fiber->context.saved.uc_link = nullptr;
     makecontext(&fiber->context.saved, live, 0);
-#endif
-#ifdef __SANITIZE_THREAD__
-    fiber->context.fiber = __tsan_create_fiber(0);
 #endif
     return fiber;
 }
@@ -196,6 +202,22 @@ void place(unsigned thread)
 {
     dim3 d = now.block_dim;
     now.thread = uint3{thread % d.x, thread / d.x % d.y, thread / d.x / d.y};
+}
+
+/* To the scheduler; in the usual order straight to the thread that it would take next. */
+UNCOUNTED void give_way(State why)
+{
+    Fiber *self = current;
+    unsigned next = current_index + 1;
+    enter(current_index, why);
+    if (order != CUEMU_FORWARD || next == threads || states[next] != READY) {
+        change(&self->context, &host);
+        return;
+    }
+    current = fibers[next];
+    current_index = next;
+    place(next);
+    change(&self->context, &current->context);
 }
 
 void resume(unsigned thread)
@@ -207,59 +229,67 @@ void resume(unsigned thread)
     current = nullptr;
 }
 
-bool resume_if_ready(unsigned thread)
-{
-    bool ready = fibers[thread]->state == State::ready;
-    if (ready)
-        resume(thread);
-    return ready;
-}
-
 /* ---- The scheduler. */
 unsigned warps()
 {
     return (threads + warp_size - 1) / warp_size;
 }
-unsigned warp_end(unsigned warp)
+unsigned warp_threads(unsigned warp)
 {
-    return min(threads, (warp + 1) * warp_size);
+    return min(threads - warp * warp_size, warp_size);
+}
+
+/* Runs those of a warp that can, once; false: none could. */
+bool run_warp(unsigned warp, bool backwards)
+{
+    unsigned count = warp_threads(warp);
+    if (in_state[warp][READY] == 0)
+        return false;
+    for (unsigned i = 0; i < count; i++) {
+        unsigned thread = warp * warp_size + (backwards ? count - 1 - i : i);
+        if (states[thread] == READY)
+            resume(thread);
+    }
+    return true;
 }
 
 /* Every thread that can, runs once; under a skewed order only those of one warp. */
 void round()
 {
-    static unsigned sequence[threads_max];
-    if (order == CUEMU_LOW_FIRST || order == CUEMU_HIGH_FIRST) {
+    bool backwards = order == CUEMU_REVERSE || order == CUEMU_HIGH_FIRST;
+    if (order != CUEMU_SHUFFLED) {
         for (unsigned k = 0; k < warps(); k++) {
-            unsigned warp = order == CUEMU_LOW_FIRST ? k : warps() - 1 - k;
-            bool ran = false;
-            for (unsigned i = warp * warp_size; i < warp_end(warp); i++)
-                ran |= resume_if_ready(i);
-            if (ran)
+            bool ran = run_warp(backwards ? warps() - 1 - k : k, order == CUEMU_REVERSE);
+            if (ran && (order == CUEMU_LOW_FIRST || order == CUEMU_HIGH_FIRST))
                 return;
         }
         return;
     }
+    static unsigned sequence[threads_max];
     for (unsigned i = 0; i < threads; i++)
-        sequence[i] = order == CUEMU_REVERSE ? threads - 1 - i : i;
-    for (unsigned i = threads; order == CUEMU_SHUFFLED && i > 1; i--)
+        sequence[i] = i;
+    for (unsigned i = threads; i > 1; i--)
         std::swap(sequence[i - 1], sequence[draw(i)]);
-    for (unsigned i = 0; i < threads; i++)
-        resume_if_ready(sequence[i]);
+    for (unsigned i = 0; i < threads; i++) {
+        if (states[sequence[i]] == READY)
+            resume(sequence[i]);
+    }
 }
 
-unsigned count(unsigned first, unsigned end, State state)
+unsigned count(State state)
 {
     unsigned found = 0;
-    for (unsigned i = first; i < end; i++)
-        found += fibers[i]->state == state;
+    for (unsigned warp = 0; warp < warps(); warp++)
+        found += in_state[warp][state];
     return found;
 }
 
-void release(unsigned first, unsigned end)
+void release(unsigned warp)
 {
-    for (unsigned i = first; i < end; i++)
-        fibers[i]->state = State::ready;
+    unsigned size = warp_threads(warp);
+    memset(&states[warp * warp_size], READY, size);
+    memset(in_state[warp], 0, sizeof in_state[warp]);
+    in_state[warp][READY] = size;
 }
 
 /* Lets go what has wholly arrived; false: nothing has. */
@@ -267,27 +297,26 @@ bool release_any()
 {
     bool any = false;
     for (unsigned warp = 0; warp < warps(); warp++) {
-        unsigned first = warp * warp_size, end = warp_end(warp);
-        if (fibers[first]->state == State::at_warp && count(first, end, State::at_warp) == end - first) {
-            release(first, end);
+        if (in_state[warp][AT_WARP] == warp_threads(warp)) {
+            release(warp);
             any = true;
         }
     }
-    if (!any && count(0, threads, State::at_block) == threads) {
-        release(0, threads);
-        any = true;
-    }
-    return any;
+    bool all = !any && count(AT_BLOCK) == threads;
+    for (unsigned warp = 0; all && warp < warps(); warp++)
+        release(warp);
+    return any || all;
 }
 
 void run_fibers()
 {
-    release(0, threads);
+    for (unsigned warp = 0; warp < warps(); warp++)
+        release(warp);
     for (;;) {
         round();
-        if (count(0, threads, State::done) == threads)
+        if (count(DONE) == threads)
             return;
-        if (!release_any() && count(0, threads, State::ready) == 0)
+        if (!release_any() && count(READY) == 0)
             fail("some threads wait for others that never come");
     }
 }
@@ -329,10 +358,11 @@ uint64_t stride_through(uint64_t blocks)
 
 void fail(const char *what)
 {
-    unsigned known = flat_launch || fibers.size() < threads ? 0 : threads;
+    if (flat_launch)
+        memset(in_state, 0, sizeof in_state);
     fprintf(stderr, "emulated GPU: %s: block %u,%u,%u, %ux%ux%u threads, of them %u done, %u at __syncthreads, %u at a shuffle\n", what,
-            now.block.x, now.block.y, now.block.z, now.block_dim.x, now.block_dim.y, now.block_dim.z, count(0, known, State::done),
-            count(0, known, State::at_block), count(0, known, State::at_warp));
+            now.block.x, now.block.y, now.block.z, now.block_dim.x, now.block_dim.y, now.block_dim.z, count(DONE), count(AT_BLOCK),
+            count(AT_WARP));
     abort();
 }
 
@@ -352,9 +382,6 @@ void run(dim3 grid, dim3 block, size_t dynamic, bool flat, const std::function<v
     flat_launch = flat;
     while (!flat && fibers.size() < threads)
         fibers.push_back(make_fiber());
-#ifdef __SANITIZE_THREAD__
-    host.fiber = __tsan_get_current_fiber();
-#endif
     dynamic_bytes = dynamic;
     if (dynamic_piece.bytes != dynamic) {
         delete[] dynamic_piece.memory;
@@ -383,7 +410,7 @@ void wait_block()
 {
     if (!current)
         fail("a barrier in a launch that said it has none (DN_LAUNCH_FLAT)");
-    give_way(State::at_block);
+    give_way(AT_BLOCK);
 }
 
 void wait_warp(unsigned mask)
@@ -391,9 +418,9 @@ void wait_warp(unsigned mask)
     if (!current)
         fail("a shuffle in a launch that said it has none (DN_LAUNCH_FLAT)");
     unsigned warp = current_index / warp_size;
-    if (mask != full_mask || warp_end(warp) - warp * warp_size != warp_size)
+    if (mask != full_mask || warp_threads(warp) != warp_size)
         fail("a shuffle of a part of a warp");
-    give_way(State::at_warp);
+    give_way(AT_WARP);
 }
 
 /* Two sets of slots in turn: who is ahead by one exchange writes beside what others have yet to read. */

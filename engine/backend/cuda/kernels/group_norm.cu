@@ -80,7 +80,13 @@ __device__ __forceinline__ void add_members(const group_norm &g, const column &a
     }
     __syncthreads();
     uint32_t count = g.chunks * dn_unit / g.per, lane = threadIdx.x % 32;
-    for (uint32_t group = threadIdx.x / 32; group < count; group += dn_threads / 32) { /* a warp each */
+    if (g.per <= 16 && threadIdx.x < count) {
+        float sum = 0.0f;
+        for (uint32_t c = threadIdx.x * g.per; c < (threadIdx.x + 1) * g.per; c++)
+            sum += memory[c % dn_unit][c / dn_unit];
+        sums_of[threadIdx.x] = sum;
+    }
+    for (uint32_t group = threadIdx.x / 32; g.per > 16 && group < count; group += dn_threads / 32) { /* a warp each */
         float sum = 0.0f;
         for (uint32_t c = group * g.per + lane; c < (group + 1) * g.per; c += 32)
             sum += memory[c % dn_unit][c / dn_unit];
