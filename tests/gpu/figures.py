@@ -78,10 +78,10 @@ def table(result):
         yield f"{phase['name']:12} {phase['seconds']:8.1f}  {said}, {figures} figures{'; left out: ' + '; '.join(left) if left else ''}"
     if result["figures"]:
         yield ""
-        yield f"{'figure':48} {'measured':>10} {'unit':10} {'floor':>9} {'ratio':>8} {'target':>8}"
+        yield f"{'figure':58} {'measured':>10} {'unit':10} {'floor':>9} {'ratio':>8} {'target':>8}"
     for one in result["figures"]:
         word = "" if "met" not in one else "met" if one["met"] else "MISSED"
-        yield (f"{one['figure'][:48]:48} {number(one['value']):>10} {one['unit'][:10]:10} {number(one.get('floor')):>9} {number(one.get('ratio')):>8} "
+        yield (f"{one['figure'][:58]:58} {number(one['value']):>10} {one['unit'][:10]:10} {number(one.get('floor')):>9} {number(one.get('ratio')):>8} "
                f"{number(one.get('target')):>8} {word}").rstrip()
     for one in result["checks"]:
         if not one["ok"]:
