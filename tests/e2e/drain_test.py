@@ -5,6 +5,7 @@ import socket as sockets
 
 DRAINS = 30 if SLOW == 1 else 5
 LONG = {"steps": 1000, "guidance_scale": 1}
+HELD = "step_k:1:slow20"  # such a job takes twenty seconds at least
 
 
 class Slow(Daemon):  # noqa: F405
@@ -53,7 +54,7 @@ def many_drains_spend_no_attempt():
 @test
 def who_waits_is_told():
     """A stream gets its last milestone and ends whole; a call that waits for its job is answered with where to look."""
-    with Slow() as daemon:
+    with Slow(fault=HELD) as daemon:
         job = daemon.post({**LONG, "n": 4}).json["id"]
         eventually(lambda: daemon.running(), 60, "it runs")
         heard, answers = [], []
@@ -112,7 +113,7 @@ def while_a_client_uploads():
     """An upload that is under way is refused when it is whole, and holds nothing up when it never is."""
     body = json.dumps(LONG).encode()
     head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    with Slow() as daemon:
+    with Slow(fault=HELD) as daemon:
         job = daemon.post({**LONG, "n": 2}).json["id"]
         eventually(daemon.running, 60, "it runs")
         whole, half = (sockets.create_connection(("127.0.0.1", daemon.port)) for _ in range(2))
@@ -137,7 +138,7 @@ def while_a_client_uploads():
 @test
 def while_the_worker_is_frozen():
     """It cannot let go of anything: it is ended, and its jobs go back as they stood, at no cost."""
-    with Slow() as daemon:
+    with Slow(fault=HELD) as daemon:
         job = daemon.post({**LONG, "n": 2}).json["id"]
         eventually(lambda: any(name.endswith(".snap") for name in os.listdir(os.path.join(daemon.data, "snapshots"))), 60, "a snapshot")
         worker = daemon.worker_pids()[0]

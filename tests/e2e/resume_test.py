@@ -197,7 +197,7 @@ def steps_in_files(daemon):
 
 def killed_worker(snapshot_every):
     """Steps when a job's worker was killed: done, at least; in snapshots, at least; that are made again; and of the next `started`."""
-    with Slow("--snapshot-every", str(snapshot_every), environment={"DENOISED_FAULT": "step_k:1:slow5"}) as daemon:
+    with Slow("--snapshot-every", str(snapshot_every), environment=paced(20)["environment"]) as daemon:
         job = daemon.post({"steps": 1000, "n": 4, "seed": 8, "guidance_scale": 1}).json["id"]
         eventually(lambda: daemon.get(f"/jobs/{job}").json["progress"]["done"] > 400, 60, "steps")
         eventually(lambda: len(steps_in_files(daemon)) == 4 or snapshot_every > 100, 60, "a snapshot of each image")
@@ -241,11 +241,17 @@ def put(at, data):
 
 
 def spoiled(daemon, spoil, spec=SPEC):
-    """The job's pictures after a kill and a spoilt snapshot, and what the log says since."""
+    """A job whose daemon was killed under way and whose snapshots are spoilt, and where the log goes on. Until then each tick takes 100 ms: the job
+    cannot end before its snapshots are looked at."""
+    usual = daemon.environment
+    daemon.kill()
+    daemon.environment = paced(100)["environment"]
+    daemon.start()
     job = daemon.post(spec).json["id"]
     folder = os.path.join(daemon.data, "snapshots")
     eventually(lambda: daemon.get(f"/jobs/{job}").json["progress"]["done"] > 20 and len(steps_in_files(daemon)) == spec["n"], 60, "snapshots")
     daemon.kill()
+    daemon.environment = usual
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if name.endswith(".snap"):
