@@ -35,6 +35,8 @@ static void what_cannot_be_opened_is_told(void)
         {"driver=12040", 0, DN_UNSUPPORTED, "the NVIDIA driver offers CUDA 12.4, and CUDA 13.0 or later is needed: install a newer driver"},
         {"devices=0", 0, DN_UNSUPPORTED, "no NVIDIA GPU is visible: no CUDA-capable device is detected"},
         {"devices=2", 2, DN_INVALID, "there is no GPU 2: this machine has 2, numbered from 0"},
+        {"devices=2", 65536, DN_INVALID, "there is no GPU 65536: this machine has 2, numbered from 0"},
+        {"devices=2", UINT32_MAX, DN_INVALID, "there is no GPU 2147483647: this machine has 2, numbered from 0"},
         {"capability=75", 0, DN_UNSUPPORTED, "cuda:0 Emulated GPU has compute capability 7.5, and 8.0 or later is needed"},
         {"fault=stream:2:oom", 0, DN_NO_MEMORY,
          "out of memory while making a stream: 8192 MB of the 8192 MB of cuda:0 Emulated GPU are free"},

@@ -219,7 +219,7 @@ dn_status dn_cuda_device_open(dn_device **out, const dn_device_options *options,
         free(device);
         return dn_fail(error, DN_NO_MEMORY, "no memory for a device");
     }
-    device->ordinal = (int)(options->index & 0xFFFFu);
+    device->ordinal = (int)(options->index < INT32_MAX ? options->index : INT32_MAX);
     device->fast = options->fast;
     snprintf(device->text, sizeof device->text, "cuda:%d", device->ordinal);
     status = check_ordinal(device, error);

@@ -292,7 +292,8 @@ __device__ __forceinline__ uint8_t pixel_of(float x, bool unit_range)
 
 __global__ void __launch_bounds__(dn_threads) k_pixels(const float *in, uint32_t c, uint64_t plane, bool unit_range, uint8_t *out)
 {
-    for (uint64_t i = blockIdx.x * static_cast<uint64_t>(blockDim.x) + threadIdx.x; i < plane; i += static_cast<uint64_t>(gridDim.x) * blockDim.x)
+    uint64_t stride = static_cast<uint64_t>(gridDim.x) * blockDim.x;
+    for (uint64_t i = blockIdx.x * static_cast<uint64_t>(blockDim.x) + threadIdx.x; i < plane; i += stride)
         for (uint32_t k = 0; k < c; k++)
             out[i * c + k] = pixel_of(in[k * plane + i], unit_range);
 }
@@ -303,7 +304,8 @@ extern "C" int dn_cuda_programs(void *stream, const dn_cuda_block *block, uint32
 {
     if (slices_max == 0)
         return DN_CUDA_LAUNCH_OK;
-    return DN_LAUNCH(k_programs, dim3(slices_max < program_blocks ? slices_max : program_blocks), dim3(dn_program_threads), 0, stream, block);
+    unsigned blocks = slices_max < program_blocks ? slices_max : program_blocks;
+    return DN_LAUNCH(k_programs, dim3(blocks), dim3(dn_program_threads), 0, stream, block);
 }
 
 extern "C" int dn_cuda_pixels(void *stream, const float *in, uint32_t c, uint64_t plane, bool unit_range, uint8_t *out)
