@@ -319,6 +319,24 @@ static void workspaces_tell_of_cut_sums(void)
     CHECK(dn_cuda_workspace_steady(rows, parts, 1));
 }
 
+/* Few pixels: a large batch; many: a small one; vectors and attention: the largest. */
+static void a_middle_batch_has_some_thousands_of_pixels(void)
+{
+    const uint32_t rows[] = {1, 2, 4, 8, 16, 32, 64, 128};
+    static const struct {
+        dn_cuda_product_kind kind;
+        uint32_t h, w, out_h, out_w, first, end, rows;
+    } of[] = {{DN_CUDA_GEMM, 16, 16, 0, 0, 0, 8, 8},  {DN_CUDA_GEMM, 32, 32, 0, 0, 0, 8, 2},   {DN_CUDA_GEMM, 64, 64, 0, 0, 0, 8, 1},
+              {DN_CUDA_GEMM, 2, 2, 0, 0, 0, 8, 128},  {DN_CUDA_GEMM, 1, 1, 0, 0, 0, 8, 128},   {DN_CUDA_GEMM, 16, 16, 0, 0, 0, 2, 2},
+              {DN_CUDA_GEMM, 16, 16, 0, 0, 6, 7, 64}, {DN_CUDA_CONV, 32, 32, 16, 16, 0, 8, 8}, {DN_CUDA_CONV, 8, 8, 8, 8, 0, 8, 32},
+              {DN_CUDA_SDPA, 64, 64, 0, 0, 0, 8, 128}};
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++) {
+        const dn_cuda_product_spec spec = {.kind = of[i].kind, .h = of[i].h, .w = of[i].w, .out_h = of[i].out_h, .out_w = of[i].out_w};
+        uint32_t bucket = dn_cuda_middle_bucket(&spec, rows, of[i].first, of[i].end);
+        CHECK_MSG(bucket >= of[i].first && bucket < of[i].end && rows[bucket] == of[i].rows, "case %zu: number %u", i, bucket);
+    }
+}
+
 int main(void)
 {
     RUN(products_are_their_formulas);
@@ -326,5 +344,6 @@ int main(void)
     RUN(what_does_not_fit_is_refused);
     RUN(pointers_are_looked_at);
     RUN(workspaces_tell_of_cut_sums);
+    RUN(a_middle_batch_has_some_thousands_of_pixels);
     return test_end();
 }

@@ -7,6 +7,8 @@
 /* What 32-bit indices inside the libraries' kernels may count. */
 #define ELEMENTS_MAX ((uint64_t)INT32_MAX)
 
+#define MIDDLE_PIXELS 2048u
+
 /* Bytes of workspace that hold counters of a scheduler, and no parts of sums. */
 #define COUNTERS_MAX 4096u
 
@@ -124,6 +126,16 @@ dn_status dn_cuda_product_check(const dn_cuda_product_spec *spec, const uint32_t
             return dn_fail(error, DN_INVALID, "a batch of %u where 1 to %u fit 32-bit indices", buckets[i], dn_cuda_product_rows_max(spec));
     }
     return DN_OK;
+}
+
+uint32_t dn_cuda_middle_bucket(const dn_cuda_product_spec *spec, const uint32_t *buckets, uint32_t first, uint32_t end)
+{
+    const uint64_t pixels = spec->kind == DN_CUDA_CONV ? (uint64_t)spec->out_h * spec->out_w : (uint64_t)spec->h * spec->w;
+    const bool whole = spec->kind == DN_CUDA_SDPA || pixels == 1;
+    uint32_t bucket = first;
+    while (bucket + 1 < end && (whole || pixels * buckets[bucket] < MIDDLE_PIXELS))
+        bucket++;
+    return bucket;
 }
 
 bool dn_cuda_workspace_steady(const uint32_t *buckets, const size_t *workspace, uint32_t count)

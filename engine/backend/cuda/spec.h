@@ -17,6 +17,11 @@ void dn_cuda_product_name(const dn_cuda_product_spec *spec, char out[DN_CUDA_SPE
 uint64_t dn_cuda_product_in_pitch(const dn_cuda_product_spec *spec);
 uint64_t dn_cuda_product_out_pitch(const dn_cuda_product_spec *spec);
 
+/* Of buckets first .. end - 1 the one whose best configuration is tried first for all: the first with some thousands of pixels. Its tiles are
+ * neither so large that a small batch leaves most of a GPU idle, nor so small that a large one reads its operands too often. Of vectors, whose
+ * weights are most of what is read, and of attention, whose rows are apart, the last. */
+uint32_t dn_cuda_middle_bucket(const dn_cuda_product_spec *spec, const uint32_t *buckets, uint32_t first, uint32_t end);
+
 /* Whether one configuration's workspaces for these batch sizes look like those of sums that are never cut. A kernel that shares out a sum's
  * parts when a batch alone does not fill the GPU ("stream-K") keeps the parts in workspace: a megabyte at 8 rows and none at 16, say. What
  * remains is a few counters, or copies in other layouts, which grow with the batch by the same step for every row. */

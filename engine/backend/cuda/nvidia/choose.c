@@ -1,6 +1,6 @@
 /* Which of cuDNN's configurations computes a product.
  *
- * Candidates come from the plan cache, then from cuDNN's heuristics at the largest batch, then at the smaller ones. The first that may
+ * Candidates come from the plan cache, then from cuDNN's heuristics at a middle batch, then at the largest and smaller ones. The first that may
  * (below) and of which a plan can be made for every batch size is taken. It may, if its notes promise float sums of what was given, in a
  * fixed order, and if it cuts no sum into several whose number depends on the batch: neither by a knob, nor unasked, which shows in the
  * workspace where it keeps the parts (dn_cuda_workspace_steady). `fast` chooses for each batch size by itself and lets sums be cut, but
@@ -237,7 +237,8 @@ static dn_status choose(dn_cuda_product *product, uint32_t first, uint32_t end, 
     if (!proposed)
         return dn_fail(error, DN_NO_MEMORY, "out of memory");
     for (size_t mode = 0; mode < sizeof modes / sizeof *modes; mode++) {
-        for (uint32_t bucket = end; bucket-- > first;) {
+        for (uint32_t at = end + 1; at-- > first;) {
+            uint32_t bucket = at == end ? dn_cuda_middle_bucket(&product->spec, product->buckets, first, end) : at;
             propose(product, bucket, modes[mode], proposed, &why);
             for (uint32_t i = 0; i < proposed->count; i++) {
                 if (plan_all(product, first, end, &proposed->pins[i], &why)) {

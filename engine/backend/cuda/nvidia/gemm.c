@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define ALGOS_MAX 128
-#define MIDDLE_PIXELS 2048u
 
 /* What one call needs; plain structs, so that nothing is allocated for a run. */
 typedef struct operation {
@@ -138,23 +137,12 @@ static int propose(const dn_cuda_product *product, uint32_t bucket, cublasLtMatm
     return refused(code, "asking for algorithms", error) ? 0 : count;
 }
 
-/* The batch whose list is looked at first: that of a few thousand pixels. Its tiles are neither so large that a small batch leaves most of a
- * GPU idle, nor so small that a large one reads its operands too often. A vector's product reads little but weights: the largest batch. */
-static uint32_t middle(const dn_cuda_product *product, uint32_t first, uint32_t end)
-{
-    const uint64_t pixels = (uint64_t)product->spec.h * product->spec.w;
-    uint32_t bucket = first;
-    while (bucket + 1 < end && (pixels == 1 || pixels * product->buckets[bucket] < MIDDLE_PIXELS))
-        bucket++;
-    return bucket;
-}
-
 /* The first algorithm that serves buckets first .. end - 1, from the lists at the middle one, then at the largest and at smaller ones. */
 static bool search(dn_cuda_product *product, uint32_t first, uint32_t end, bool even, cublasLtMatmulHeuristicResult_t *proposed,
                    dn_error *why)
 {
     for (uint32_t at = end + 1; at-- > first;) {
-        uint32_t bucket = at == end ? middle(product, first, end) : at;
+        uint32_t bucket = at == end ? dn_cuda_middle_bucket(&product->spec, product->buckets, first, end) : at;
         int count = propose(product, bucket, proposed, why);
         for (int i = 0; i < count; i++) {
             if (proposed[i].state == CUBLAS_STATUS_SUCCESS && runs_all(product, first, end, even, &proposed[i].algo))
