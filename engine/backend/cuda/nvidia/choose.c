@@ -211,12 +211,14 @@ static bool build_all(dn_cuda_product *product, uint32_t first, uint32_t end, co
     return !failed;
 }
 
-/* Plans of buckets first .. end - 1, all or none. The largest is tried first: it is the likeliest to be refused. */
-static bool plan_all(dn_cuda_product *product, uint32_t first, uint32_t end, const dn_cuda_pin *pin, dn_error *error)
+/* Plans of buckets first .. end - 1, all or none. The largest is tried first: it is the likeliest to be refused; of a pin that was good before
+ * all are made at once. */
+static bool plan_all(dn_cuda_product *product, uint32_t first, uint32_t end, const dn_cuda_pin *pin, bool was_good, dn_error *error)
 {
     if (!may_run(product, pin, end - 1))
         return false;
-    bool planned = plan_bucket(product, 0, end - 1, pin, error) && build_all(product, first, end - 1, pin, error) &&
+    const uint32_t alone = was_good ? end : end - 1; /* what is planned before the others, if anything */
+    bool planned = (alone == end || plan_bucket(product, 0, alone, pin, error)) && build_all(product, first, alone, pin, error) &&
                    (product->libraries->fast || dn_cuda_workspace_steady(product->buckets, product->workspace, end));
     if (!planned)
         drop_plans(product, first, end);
@@ -231,7 +233,7 @@ static dn_status choose(dn_cuda_product *product, uint32_t first, uint32_t end, 
     dn_cuda_pin pinned;
     dn_error why = {0};
     dn_cuda_pin_name(product, product->libraries->fast ? first : DN_CUDA_ALL_BUCKETS, name);
-    if (dn_cuda_pins_find(product->libraries->pins, name, &pinned) && plan_all(product, first, end, &pinned, &why))
+    if (dn_cuda_pins_find(product->libraries->pins, name, &pinned) && plan_all(product, first, end, &pinned, true, &why))
         return DN_OK;
     candidates *proposed = malloc(sizeof *proposed);
     if (!proposed)
@@ -241,7 +243,7 @@ static dn_status choose(dn_cuda_product *product, uint32_t first, uint32_t end, 
             uint32_t bucket = at == end ? dn_cuda_middle_bucket(&product->spec, product->buckets, first, end) : at;
             propose(product, bucket, modes[mode], proposed, &why);
             for (uint32_t i = 0; i < proposed->count; i++) {
-                if (plan_all(product, first, end, &proposed->pins[i], &why)) {
+                if (plan_all(product, first, end, &proposed->pins[i], false, &why)) {
                     dn_cuda_pins_put(product->libraries->pins, name, &proposed->pins[i]);
                     free(proposed);
                     return DN_OK;

@@ -14,7 +14,7 @@
 #define DN_CUDA_GEMM_WORKSPACE_MAX ((size_t)32 << 20)       /* bytes */
 #define DN_CUDA_CUDNN_WORKSPACE_MAX ((int64_t)64 << 20)     /* bytes, beside copies of input and output */
 #define DN_CUDNN_LANES 4u
-#define DN_CUDNN_BUILDERS 4u                                 /* threads that compile plans, each on a handle of its own */
+#define DN_CUDNN_BUILDERS 8u                                 /* threads that compile plans, each on a handle of its own */
 
 /* A cuDNN handle and the stream it enqueues on. A handle stays with its stream, so that a run on one never waits for another's; plans are made
  * on others, for a handle is for one thread at a time. */
