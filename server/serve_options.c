@@ -255,7 +255,7 @@ int serve_options_parse(serve_options *o, int argc, char **argv)
                                         "allowed-host", "keep-days", "keep-bytes",   NULL};
     const dn_command_line line = {.command = "serve",
                                   .operands = "",
-                                  .summary = "Serves models over HTTP: a durable queue, one worker process, a running batch.",
+                                  .summary = "Serves models over HTTP: a durable queue, a worker on each device.",
                                   .options = table,
                                   .option_count = sizeof table / sizeof table[0],
                                   .brief = brief};

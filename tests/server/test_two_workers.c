@@ -77,8 +77,10 @@ static int refusing_main(int fd)
         const protocol_message alive = {.type = PROTOCOL_ALIVE};
         usleep(100000);
         if (protocol_send(&pipe, &alive, NULL) != DN_OK)
-            return 0;
+            break;
     }
+    protocol_pipe_done(&pipe);
+    return 0;
 }
 
 static int devices_worker_main(int argc, char **argv)

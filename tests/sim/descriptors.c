@@ -1,4 +1,4 @@
-/* The system calls of the program, on simulated files, sockets, events and one worker process. Real descriptors pass through.
+/* The system calls of the program, on simulated files, sockets, events and worker processes. Real descriptors pass through.
  *
  * Each does what its manual page says as far as the program can tell; what it may do at its worst (a short send, a full socket) it does by
  * chance. */
