@@ -48,6 +48,8 @@ static dn_status capture(dn_workspace *w, uint32_t bucket, cudaGraph_t *graph, d
         return status;
     status = enqueue(w, bucket, w->capture, error);
     code = cudaStreamEndCapture(w->capture, graph);
+    if (status != DN_OK && code != cudaSuccess)
+        (void)cudaGetLastError(); /* or the next launch would be told of what is known already */
     return status == DN_OK ? dn_cuda_check(device, code, "recording a graph", error) : status;
 }
 
