@@ -2,7 +2,9 @@
  * (k x n) and B = in (k x m). Sums in float without TF32, never cut along k, so that one algorithm gives a row the same bytes in any batch.
  *
  * One algorithm for all batch sizes: the first of the heuristics' list at a middle batch that cublasLtMatmulAlgoCheck accepts for every
- * other; then of the lists at the largest and at smaller ones. */
+ * other; then of the lists at the largest and at smaller ones. `fast` takes the best of each batch size, and lets sums be cut where their parts meet in
+ * workspace, in order. Floats are asked for in the pedantic way first, which has the fewest algorithms, then in the usual one, without those
+ * that use tensor cores (TF32). */
 #include "backend/cuda/nvidia/private.h"
 
 #include <stdio.h>
@@ -28,16 +30,15 @@ static dn_status refused(cublasStatus_t code, const char *doing, dn_error *error
     return dn_fail(error, status, "cuBLASLt: %s: %s", doing, cublasLtGetStatusString(code));
 }
 
-static cublasStatus_t describe(operation *op, const dn_cuda_product *product, const void *bias)
+static cublasStatus_t describe(operation *op, const dn_cuda_product *product, uint32_t bucket, const void *bias)
 {
     const dn_cuda_product_spec *spec = &product->spec;
     const cudaDataType_t type = spec->type == DN_CUDA_BF16 ? CUDA_R_16BF : CUDA_R_32F;
-    const cublasComputeType_t sums = spec->type == DN_CUDA_BF16 || product->not_pedantic ? CUBLAS_COMPUTE_32F : CUBLAS_COMPUTE_32F_PEDANTIC;
     const cublasOperation_t transposed = CUBLAS_OP_T, plain = CUBLAS_OP_N;
     const cublasLtEpilogue_t epilogue = spec->gelu_tanh ? spec->bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU
                                         : spec->bias    ? CUBLASLT_EPILOGUE_BIAS
                                                         : CUBLASLT_EPILOGUE_DEFAULT;
-    cublasStatus_t code = cublasLtMatmulDescInit(&op->desc, sums, CUDA_R_32F);
+    cublasStatus_t code = cublasLtMatmulDescInit(&op->desc, product->sums[bucket], CUDA_R_32F);
     struct {
         cublasLtMatmulDescAttributes_t name;
         const void *value;
@@ -61,7 +62,7 @@ static dn_status prepare(operation *op, const dn_cuda_product *product, uint32_t
     const uint64_t m = (uint64_t)product->buckets[bucket] * spec->h * spec->w;
     const int64_t in_pitch = spec->in_row_pitch ? spec->in_row_pitch : spec->k,
                   out_pitch = spec->out_row_pitch ? spec->out_row_pitch : spec->n;
-    cublasStatus_t code = describe(op, product, bias);
+    cublasStatus_t code = describe(op, product, bucket, bias);
     if (code == CUBLAS_STATUS_SUCCESS)
         code = cublasLtMatrixLayoutInit(&op->weight, type, spec->k, spec->n, spec->k);
     if (code == CUBLAS_STATUS_SUCCESS)
@@ -71,18 +72,35 @@ static dn_status prepare(operation *op, const dn_cuda_product *product, uint32_t
     return refused(code, "describing a product", error);
 }
 
+/* Ways for the parts of a sum that is cut to meet. */
+static uint32_t allowed_schemes(const dn_cuda_product *product)
+{
+    return product->libraries->fast ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_NONE;
+}
+
+/* Whether its numbers are what was promised: float sums of what was given, whole. */
+static bool may_run(const dn_cuda_product *product, const cublasLtMatmulAlgo_t *algo)
+{
+    int32_t splits = 0;
+    uint32_t scheme = 0;
+    uint64_t flags = 0;
+    size_t written = 0;
+    if (cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof splits, &written) ||
+        cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme, sizeof scheme, &written) ||
+        cublasLtMatmulAlgoCapGetAttribute(algo, CUBLASLT_ALGO_CAP_NUMERICAL_IMPL_FLAGS, &flags, sizeof flags, &written))
+        return false;
+    if ((splits > 1 && !product->libraries->fast) || (scheme & ~allowed_schemes(product)) ||
+        (flags & CUBLASLT_NUMERICAL_IMPL_FLAGS_ACCUMULATOR_16F))
+        return false;
+    return product->spec.type != DN_CUDA_F32 || !(flags & CUBLASLT_NUMERICAL_IMPL_FLAGS_TENSOR_OP_MASK);
+}
+
 /* Whether the algorithm runs at this batch size, and with how much workspace. */
 static bool runs(const dn_cuda_product *product, uint32_t bucket, const cublasLtMatmulAlgo_t *algo, size_t *workspace)
 {
     operation op;
     cublasLtMatmulHeuristicResult_t result = {0};
-    int32_t splits = 0;
-    uint32_t scheme = 1;
-    size_t written = 0;
     if (prepare(&op, product, bucket, (const void *)16, NULL) ||
-        cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &splits, sizeof splits, &written) ||
-        cublasLtMatmulAlgoConfigGetAttribute(algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme, sizeof scheme, &written) || splits > 1 ||
-        scheme != CUBLASLT_REDUCTION_SCHEME_NONE ||
         cublasLtMatmulAlgoCheck(product->libraries->lt, &op.desc, &op.weight, &op.in, &op.out, &op.out, algo, &result) ||
         result.state != CUBLAS_STATUS_SUCCESS || result.workspaceSize > DN_CUDA_GEMM_WORKSPACE_MAX)
         return false;
@@ -94,6 +112,8 @@ static bool runs(const dn_cuda_product *product, uint32_t bucket, const cublasLt
 static bool runs_all(dn_cuda_product *product, uint32_t first, uint32_t end, bool even, const cublasLtMatmulAlgo_t *algo)
 {
     size_t workspace[DN_CUDA_BUCKETS_MAX] = {0};
+    if (!may_run(product, algo))
+        return false;
     for (uint32_t i = first; i < end; i++) {
         if (!runs(product, i, algo, &workspace[i]))
             return false;
@@ -111,7 +131,7 @@ static bool runs_all(dn_cuda_product *product, uint32_t first, uint32_t end, boo
 
 static int propose(const dn_cuda_product *product, uint32_t bucket, cublasLtMatmulHeuristicResult_t *out, dn_error *error)
 {
-    const uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_NONE, alignment = 16;
+    const uint32_t schemes = allowed_schemes(product), alignment = 16;
     const size_t workspace = DN_CUDA_GEMM_WORKSPACE_MAX;
     cublasLtMatmulPreferenceOpaque_t preference;
     struct {
@@ -164,34 +184,57 @@ static bool search_uneven(dn_cuda_product *product, uint32_t end, cublasLtMatmul
     return true;
 }
 
-static dn_status choose(dn_cuda_product *product, uint32_t first, uint32_t end, dn_error *error)
+/* The pinned algorithm, if cuBLASLt proposes it too: bytes out of a file are compared with its own, and never handed to it. */
+static bool take_pinned(dn_cuda_product *product, const char *name, uint32_t first, uint32_t end, cublasLtMatmulHeuristicResult_t *proposed,
+                        dn_error *why)
 {
+    dn_cuda_pin pinned;
+    if (!dn_cuda_pins_find(product->libraries->pins, name, &pinned) || !pinned.is_algo)
+        return false;
+    for (uint32_t at = end + 1; at-- > first;) {
+        uint32_t bucket = at == end ? dn_cuda_middle_bucket(&product->spec, product->buckets, first, end) : at;
+        int count = propose(product, bucket, proposed, why);
+        for (int i = 0; i < count; i++) {
+            if (proposed[i].state == CUBLAS_STATUS_SUCCESS && !memcmp(&proposed[i].algo, pinned.algo, sizeof pinned.algo))
+                return runs_all(product, first, end, !product->libraries->fast, &proposed[i].algo);
+        }
+    }
+    return false;
+}
+
+static bool choose_with(dn_cuda_product *product, cublasComputeType_t sums, uint32_t first, uint32_t end,
+                        cublasLtMatmulHeuristicResult_t *proposed, dn_error *why)
+{
+    for (uint32_t i = first; i < end; i++)
+        product->sums[i] = sums;
     char name[DN_CUDA_PIN_NAME];
     const bool even = !product->libraries->fast;
-    dn_cuda_pin pinned;
-    dn_error why = {0};
     dn_cuda_pin_name(product, even ? DN_CUDA_ALL_BUCKETS : first, name);
-    if (dn_cuda_pins_find(product->libraries->pins, name, &pinned) && pinned.is_algo) {
-        cublasLtMatmulAlgo_t algo;
-        memcpy(&algo, pinned.algo, sizeof algo);
-        if (runs_all(product, first, end, even, &algo))
-            return DN_OK;
-    }
+    if (take_pinned(product, name, first, end, proposed, why))
+        return true;
+    bool found = search(product, first, end, even, proposed, why);
+    if (found)
+        dn_cuda_pins_put(product->libraries->pins, name, &product->pins[first]);
+    return found;
+}
+
+/* An algorithm for buckets first .. end - 1. */
+static dn_status choose(dn_cuda_product *product, uint32_t first, uint32_t end, dn_error *error)
+{
+    dn_error why = {0};
     cublasLtMatmulHeuristicResult_t *proposed = calloc(ALGOS_MAX, sizeof *proposed);
     if (!proposed)
         return dn_fail(error, DN_NO_MEMORY, "out of memory");
-    bool found = search(product, first, end, even, proposed, &why);
-    if (!found && product->spec.type == DN_CUDA_F32) { /* 32F promises as much, unless the environment asks it for less */
-        product->not_pedantic = true;
-        found = search(product, first, end, even, proposed, &why);
-    }
-    if (found)
-        dn_cuda_pins_put(product->libraries->pins, name, &product->pins[first]);
-    else
-        found = even && search_uneven(product, end, proposed, &why);
+    bool found = product->spec.type == DN_CUDA_F32 && choose_with(product, CUBLAS_COMPUTE_32F_PEDANTIC, first, end, proposed, &why);
+    if (!found)
+        found = choose_with(product, CUBLAS_COMPUTE_32F, first, end, proposed, &why);
+    if (!found && !product->libraries->fast)
+        found = search_uneven(product, end, proposed, &why);
     free(proposed);
     if (found)
         return DN_OK;
+    char name[DN_CUDA_SPEC_TEXT];
+    dn_cuda_product_name(&product->spec, name);
     return dn_fail(error, why.status == DN_NO_MEMORY ? DN_NO_MEMORY : DN_UNSUPPORTED, "no algorithm of cuBLASLt may compute %s%s%s", name,
                    why.status ? ": " : "", why.status ? why.message : "");
 }

@@ -47,9 +47,9 @@ struct dn_cuda_product {
     size_t workspace[DN_CUDA_BUCKETS_MAX];
     dn_cuda_pin pins[DN_CUDA_BUCKETS_MAX];        /* equal, unless fast */
     cublasLtMatmulAlgo_t algos[DN_CUDA_BUCKETS_MAX];
+    cublasComputeType_t sums[DN_CUDA_BUCKETS_MAX]; /* cuBLASLt: pedantic or not, of floats */
     dn_cudnn sets[DN_CUDA_BUCKETS_MAX];           /* cuDNN: each owns its graph and its plan */
     dn_cudnn_descriptor plans[DN_CUDA_BUCKETS_MAX];
-    bool not_pedantic;                            /* of float: cuBLASLt has no pedantic algorithm for it */
     bool uneven;                                  /* one configuration for all, but its sums may depend on the batch */
     char text[DN_CUDA_PIN_NAME + 400];
 };
