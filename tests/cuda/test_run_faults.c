@@ -352,6 +352,44 @@ static void what_a_run_left_is_read_beside_the_next_pass(void)
     CHECK(nothing_lives());
 }
 
+/* Whatever step of a run failed, eager, recorded or replayed: the next one is whole. */
+static void a_run_that_failed_leaves_the_next_whole(void)
+{
+    static const char *const faults[] = {"launch:3:oom",          "launch:1:oom",          "copy:1:oom",  "copy:2:oom",
+                                         "capture:1:unsupported", "capture:2:unsupported", "graph:1:oom", "event:1:oom"};
+    dn_plan *plan = small_plan();
+    dn_weights *weights = small_weights(plan);
+    size_t floats = 3 * dn_shape_count(plan->values[plan->output].shape);
+    float *good = calloc(floats, sizeof *good), *got = calloc(floats, sizeof *got);
+    for (size_t f = 0; f < sizeof faults / sizeof faults[0]; f++) {
+        for (uint32_t before = 0; before < 3; before++) { /* runs: the fault meets the warming, the recording, the replay */
+            side s = {0};
+            char settings[64];
+            CHECK(dn_emulator_configure(""));
+            CHECK_OK(side_open(&s, dn_backend_cuda(), plan, weights, DN_PRECISION_BF16, &(dn_workspace_options){.rows_max = 3}), error);
+            CHECK_OK(side_fill(&s, plan), error);
+            for (uint32_t run = 0; run < before; run++)
+                CHECK_OK(side_run(&s, plan, 0, 3, NULL), error);
+            snprintf(settings, sizeof settings, "fault=%s", faults[f]);
+            CHECK(dn_emulator_configure(settings));
+            (void)side_run(&s, plan, 0, 3, NULL);
+            CHECK(dn_emulator_configure(""));
+            for (uint32_t run = 0; run < 3; run++) {
+                CHECK_MSG(side_run(&s, plan, 0, 3, got) == DN_OK, "%s after %u runs: %s", faults[f], before, error.message);
+                CHECK_MSG((f == 0 && before == 0 && run == 0) || memcmp(good, got, floats * sizeof *got) == 0,
+                          "%s after %u runs: other bytes", faults[f], before);
+                memcpy(good, got, floats * sizeof *got);
+            }
+            side_close(&s);
+            CHECK(nothing_lives());
+        }
+    }
+    free(good);
+    free(got);
+    dn_weights_free(weights);
+    dn_plan_free(plan);
+}
+
 /* A program that waits runs before a row that reads its registers, whichever stream that is on, and before what reads them. */
 static void programs_that_wait_run_before_rows_are_read(void)
 {
@@ -390,6 +428,7 @@ int main(void)
     RUN(bytes_are_told_before_they_are_taken);
     RUN(spent_weights_make_the_same_network);
     RUN(programs_that_wait_run_before_rows_are_read);
+    RUN(a_run_that_failed_leaves_the_next_whole);
     RUN(two_streams_run_at_once);
     RUN(what_a_run_left_is_read_beside_the_next_pass);
     RUN(no_memory_says_for_what_and_what_is_free);
