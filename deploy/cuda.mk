@@ -86,6 +86,8 @@ else ifeq ($(call cuda_file,cudnn.h),)
 NO_CUDA := no cudnn.h (libcudnn9-dev-cuda-13)
 else ifeq ($(call cuda_file,libcublasLt.so.13),)
 NO_CUDA := no libcublasLt.so.13: another CUDA than 13
+else ifeq ($(call cuda_file,libnvrtc.so.13),)
+NO_CUDA := no libnvrtc.so.13 (cuda-nvrtc-13-0)
 endif
 
 ifneq ($(NO_CUDA),)
@@ -115,12 +117,13 @@ $(OUT)/nvidia/%.o: %.cu $(CUDA_HEADERS) deploy/cuda.mk
 	@echo "  NVCC $<"
 	@$(NVCC) -std=c++17 -O3 -I. -Iengine $(CUDA_CODE) $(addprefix -Xcompiler=,-fPIC -fvisibility=hidden $(filter-out -fPIE,$(HARD))) -Xptxas -v $(if $(filter programs%.cu embedding.cu,$(notdir $<)),-fmad=false) -c -o $@ $< 2>$@.log || { cat $@.log >&2; exit 1; }
 	@grep -A 3 warning $@.log >&2 || true
-# What kernels' launches take of the C++ library (guards of statics) is linked in, so that none needs to be installed.
+# What kernels' launches take of the C++ library (guards of statics) is linked in, so that none needs to be installed. NVRTC is called by cuDNN
+# alone, which opens it when it compiles attention: named here, it is missed at the start and by its name.
 $(OUT)/libdenoised_cuda.so: $(CUDA_OBJ) $(OUT)/libpic.a
 	@echo "  LD $@"
 	@$(CXX) -shared -static-libstdc++ -static-libgcc $(filter-out -pie,$(LINK)) $(CUDA_EXPORTS) -Wl,-z,defs -o $@ $(CUDA_OBJ) $(OUT)/libpic.a \
 	  -L$(CUDA_HOME)/lib64 -lcudart_static -l:libcublasLt.so.13 \
-	  -l:libcudnn.so.9 -lcjson -lrt -ldl -lm -lpthread
+	  -l:libcudnn.so.9 -Wl,--no-as-needed -l:libnvrtc.so.13 -Wl,--as-needed -lcjson -lrt -ldl -lm -lpthread
 
 # Plans of cuDNN without a GPU: a driver that loads code and runs none lies in a folder that one test alone looks into.
 DEVICELESS_OBJ := $(patsubst %.c,$(OUT)/nvidia/%.o,$(NVIDIA_SRC) $(wildcard engine/backend/cuda/compile*.c) engine/backend/cuda/spec.c \
