@@ -153,7 +153,7 @@ $(KERNEL_TESTS) $(OUT)/gpu/gpu_card:
 # All that a GPU's machine needs besides the sources.
 GPU_BUILT := $(KERNEL_TESTS) $(OUT)/gpu/gpu_card
 GPU_LIBRARY := $(OUT)/libdenoised_cuda.so
-tests-build: $(OUT)/nvidia/deviceless $(OUT)/nvidia/mock/libcuda.so.1
+tests-build: build/libdenoised_cuda.so $(OUT)/nvidia/deviceless $(OUT)/nvidia/mock/libcuda.so.1
 endif
 
 .PHONY: gpu-build gpu-pack gpu-test
