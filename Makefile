@@ -324,7 +324,7 @@ install: build
 	$(INSTALL_CUDA)
 	install -D -m 0644 $(OUT)/libdenoised.a $(DESTDIR)$(PREFIX)/lib/libdenoised.a
 	install -d $(DESTDIR)$(PREFIX)/include/denoised
-	cd engine && cp --parents $$(find . -name '*.h' ! -path './backend/cpu/*') $(abspath $(DESTDIR)$(PREFIX))/include/denoised/
+	cd engine && cp --parents $$(find . -name '*.h' ! -path './backend/cpu/*' ! -path './backend/cuda/*') $(abspath $(DESTDIR)$(PREFIX))/include/denoised/
 	install -d $(DESTDIR)$(PREFIX)/share/denoised
 	cp -r models $(DESTDIR)$(PREFIX)/share/denoised/
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d)

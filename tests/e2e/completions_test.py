@@ -144,6 +144,8 @@ def make_installs_them_where_shells_and_man_look():
                         ("zsh/site-functions/_denoised", ["completions", "zsh"]), ("fish/vendor_completions.d/denoised.fish", ["completions", "fish"])]:
         with open(os.path.join(folder, "usr/share", path), encoding="utf8") as stream:
             same(stream.read(), subprocess.run([os.path.join(folder, "usr/bin/denoised"), *words], capture_output=True, text=True, check=True).stdout, path)
+    for room in ("cpu", "cuda"):
+        same(os.path.exists(os.path.join(folder, "usr/include/denoised/backend", room)), False, f"headers from inside of backend/{room}")
 
 
 run(__name__)
