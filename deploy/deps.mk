@@ -6,7 +6,7 @@ TEST_PACKAGES := g++ faketime python3 python3-yaml curl nginx-light openssl proc
 # What tests/clients and tests/browser want beside; they say SKIP where it cannot be had.
 CLIENTS_PACKAGES := chromium chromium-driver python3-pip python3-venv
 FUZZ_PACKAGES := clang libclang-rt-dev
-CHECK_PACKAGES := clang-format cppcheck binutils python3 git
+CHECK_PACKAGES := g++ clang-format cppcheck binutils python3 git
 IMAGE_PACKAGES := buildah mmdebstrap bubblewrap curl docker-compose
 ARM_PACKAGES := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user mmdebstrap
 PEERS_PACKAGES := python3-torch python3-venv g++
