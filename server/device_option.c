@@ -12,14 +12,17 @@ const char *device_option_standard(const char *otherwise)
     return wished != NULL && wished[0] != '\0' ? wished : otherwise;
 }
 
-/* By the XDG base directory specification; "": there is no home. */
+/* By the XDG base directory specification; "": there is no home, or none with a name of a usual length. */
 static void find_cache(char *out, size_t bytes)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int length = 0;
     if (cache != NULL && cache[0] == '/')
-        snprintf(out, bytes, "%s/denoised/plans", cache);
+        length = snprintf(out, bytes, "%s/denoised/plans", cache);
     else if (home != NULL && home[0] == '/')
-        snprintf(out, bytes, "%s/.cache/denoised/plans", home);
+        length = snprintf(out, bytes, "%s/.cache/denoised/plans", home);
+    if (length <= 0 || (size_t)length >= bytes)
+        out[0] = '\0';
 }
 
 dn_status device_option_settle(device_option *o, dn_engine_options *engine, const char *command, const char *otherwise, dn_error *error)
@@ -32,17 +35,16 @@ dn_status device_option_settle(device_option *o, dn_engine_options *engine, cons
         return status;
     if (why[0] != '\0')
         fprintf(stderr, "denoised %s: on the CPU: %s\n", command, why);
-    if (o->plan_cache != NULL)
-        snprintf(o->cache, sizeof o->cache, "%s", o->plan_cache);
-    else
+    if (o->plan_cache == NULL)
         find_cache(o->cache, sizeof o->cache);
-    if (!o->choice.backend->host_values && o->cache[0] != '\0' && dn_make_folder(o->cache, error) != DN_OK) {
+    const char *cache = o->plan_cache != NULL ? o->plan_cache : o->cache;
+    if (!o->choice.backend->host_values && cache[0] != '\0' && dn_make_folder(cache, error) != DN_OK) {
         if (o->plan_cache != NULL)
             return error->status;
-        o->cache[0] = '\0'; /* a home that cannot be written to: plans are found again each time */
+        cache = ""; /* a home that cannot be written to: plans are found again each time */
     }
     engine->device = o->choice.name;
     engine->fast = o->fast;
-    engine->plan_cache = o->cache[0] != '\0' ? o->cache : NULL;
+    engine->plan_cache = cache[0] != '\0' ? cache : NULL;
     return DN_OK;
 }

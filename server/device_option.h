@@ -12,7 +12,7 @@ typedef struct device_option {
     bool fast;
     /* Settled: */
     dn_device_choice choice;
-    char cache[1024];
+    char cache[1024]; /* of the user; "": none */
 } device_option;
 
 #define DN_DEVICE_HELP "cpu, cuda, cuda:N; auto: a GPU where one works"
