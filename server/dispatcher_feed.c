@@ -54,6 +54,12 @@ static bool can_try(const dispatcher *d, const worker_side *w, unsigned group)
     return true;
 }
 
+/* The one that has not died for longer, so that a device which ends whatever it is given cannot use up a job's attempts alone. */
+static bool better_trial(const worker_side *w, const worker_side *other)
+{
+    return w->died_at < other->died_at || (w->died_at <= other->died_at && w->outstanding_count < other->outstanding_count);
+}
+
 void dispatcher_choose_trial(dispatcher *d)
 {
     const unsigned group = dispatcher_group(d);
@@ -64,7 +70,7 @@ void dispatcher_choose_trial(dispatcher *d)
     worker_side *best = NULL;
     for (unsigned i = 0; i < d->worker_count; i++) {
         worker_side *w = &d->workers[i];
-        if (can_try(d, w, group) && (!best || w->outstanding_count < best->outstanding_count))
+        if (can_try(d, w, group) && (!best || better_trial(w, best)))
             best = w;
     }
     d->trial = best ? best : d->trial ? d->trial : &d->workers[0];
@@ -84,7 +90,8 @@ void dispatcher_suspect(dispatcher *d, worker_side *w)
             count++;
         }
     }
-    d->trial = there ? w : d->trial;
+    if (there)
+        d->trial = w->device_lost ? NULL : w; /* what a device took with it is tried on another, if there is one */
     if (there > 1)
         d->next_group += 2;
     for (running_job *job = d->jobs; job; job = job->next)

@@ -319,6 +319,8 @@ static void hear_failed(dispatcher *d, worker_side *w, const protocol_message *m
     running_job *job = lane_came_back(w, m->lane);
     if (!job)
         return;
+    if (job->end == END_NONE && m->state == PROTOCOL_FAILED_MODEL && !dispatcher_model_failed(d, job->model_index))
+        return; /* it waits for a worker that can load the model */
     char cause[512];
     protocol_copy_text(cause, sizeof cause, m->text);
     const char *code = m->state == PROTOCOL_FAILED_MODEL    ? "model-load"

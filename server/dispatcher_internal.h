@@ -162,6 +162,7 @@ typedef struct worker_side {
     uint32_t credit;
     double started, last_heard, last_ping, last_checked, respawn_at, backoff;
     double slowest_tick;
+    double died_at; /* when a process of it last ended by itself, or was silent for too long; 0: never */
     unsigned starts, failures; /* failures: starts in a row that came to nothing */
     worker_side_model *models; /* [models_count] */
     tick_table *tables; /* [models_count]: what it says of ticks; kept over its processes */

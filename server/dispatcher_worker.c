@@ -344,8 +344,10 @@ void worker_lost(dispatcher *d, worker_side *w, const char *why, bool blame)
     forget_worker(d, w);
     for (const running_job *job = d->jobs; job; job = job->next)
         dispatcher_note_reached(d, job, w);
-    if (blame)
+    if (blame) {
+        w->died_at = dn_now_seconds();
         dispatcher_suspect(d, w);
+    }
     take_lanes_back(d, w);
     plan_respawn(d, w, dn_now_seconds());
 }

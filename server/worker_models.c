@@ -213,18 +213,17 @@ static void keep_description(worker *w, worker_model *model, load_task *task)
     task->description = NULL;
 }
 
+/* The model first: where another worker has it, the daemon sends the lanes there. */
 static dn_status take_failure(worker *w, worker_model *model, const load_task *task, dn_error *error)
 {
     model->error = task->error;
     model->failed_at = dn_now_seconds();
     model->folder_stamp = stamp_of(model->folder);
-    for (unsigned i = 0; i < WORKER_CREDIT; i++)
-        if (w->lanes[i].state == LANE_WAITING && w->lanes[i].model == model) {
-            const dn_status status = worker_fail_lane(w, &w->lanes[i], PROTOCOL_FAILED_MODEL, model->error.message, error);
-            if (status != DN_OK)
-                return status;
-        }
-    return say(w, model, PROTOCOL_MODEL_FAILED, error);
+    dn_status status = say(w, model, PROTOCOL_MODEL_FAILED, error);
+    for (unsigned i = 0; status == DN_OK && i < WORKER_CREDIT; i++)
+        if (w->lanes[i].state == LANE_WAITING && w->lanes[i].model == model)
+            status = worker_fail_lane(w, &w->lanes[i], PROTOCOL_FAILED_MODEL, model->error.message, error);
+    return status;
 }
 
 /* A load for which there was no memory beside the other models: it is tried again once one of them has made room. False: there is none. */

@@ -181,14 +181,14 @@ typedef struct wanted {
     int priority;
     int64_t deadline_ms;
     const char *client; /* NULL: tester */
+    const char *model; /* NULL: tiny */
     bool unreadable; /* the dispatcher makes nothing of it, and ends it */
 } wanted;
 
 /* Stores a job and tells the dispatcher, if there is one. id: 27 bytes. */
 static inline bool enqueue(char *id, wanted w)
 {
-    api_request request = {.model = "tiny",
-                           .has_class = true,
+    api_request request = {.has_class = true,
                            .class_index = w.class_index,
                            .guidance_scale = w.guidance,
                            .steps = w.steps,
@@ -197,6 +197,7 @@ static inline bool enqueue(char *id, wanted w)
                            .n = w.n,
                            .priority = w.priority,
                            .deadline_ms = w.deadline_ms};
+    snprintf(request.model, sizeof request.model, "%s", w.model ? w.model : "tiny");
     snprintf(request.sampler, sizeof request.sampler, "%s", w.sampler);
     unsigned char bytes[16] = {0};
     const unsigned number = ++job_number, process = (unsigned)getpid();
@@ -208,7 +209,7 @@ static inline bool enqueue(char *id, wanted w)
     r->job_count = 1;
     snprintf(r->client, sizeof r->client, "%s", w.client ? w.client : "tester");
     memcpy(r->jobs[0].id, id, 27);
-    snprintf(r->jobs[0].model, sizeof r->jobs[0].model, "tiny");
+    snprintf(r->jobs[0].model, sizeof r->jobs[0].model, "%s", request.model);
     r->jobs[0].n = w.n;
     r->jobs[0].priority = w.priority;
     r->jobs[0].deadline_ms = w.deadline_ms;

@@ -2,6 +2,7 @@
  * for good. Their devices are names that mean nothing here: every worker of this test computes on the CPU. */
 #include "tests/server/dispatcher_harness.h"
 
+#include "backend/backend.h"
 #include "server/dispatcher_internal.h"
 
 #define DEVICE_SEED 777u /* an image of this seed loses the device of whoever begins it */
@@ -58,7 +59,23 @@ static void at_a_tick(void)
         set_file("lost", own_device, false);
         lose_device();
     }
+    if (there_is("failing", own_device))
+        lose_device();
     keep_pace();
+}
+
+/* The device has memory for one network, and for no second: which is seen only when one is asked for. */
+static dn_backend small;
+
+static dn_status make_network(dn_network **out, dn_device *device, const dn_network_options *options, dn_error *why)
+{
+    static bool full;
+    if (full) {
+        set_file("was-full", own_device, true);
+        return dn_fail(why, DN_NO_MEMORY, "no memory for a second network");
+    }
+    full = true;
+    return dn_backend_cpu()->network_create(out, device, options, why);
 }
 
 /* A worker whose device works, and whose model cannot be loaded there. */
@@ -98,6 +115,9 @@ static int devices_worker_main(int argc, char **argv)
     if (there_is("refusing", own_device))
         return refusing_main(options.fd);
     options.device = NULL;
+    small = *dn_backend_cpu();
+    small.network_create = make_network;
+    options.backend = there_is("small", own_device) ? &small : NULL;
     options.before_admit = at_a_lane;
     options.before_tick = at_a_tick;
     return worker_run(&options, &error) == DN_OK ? 0 : 1;
@@ -332,6 +352,47 @@ static void model_that_fits_one_device(void)
     finish();
 }
 
+/* A model beside the first is loaded when it is wanted; where that fails on one device, what was sent there is made by the other. */
+static void second_model_that_fits_one_device(void)
+{
+    char id[27], code[24], reason[256];
+    CHECK_MSG(begin_with(2), "%s", error.message);
+    CHECK(models_add(registry, "other", model_folder, &error) == DN_OK);
+    set_file("small", "test:0", true);
+    CHECK(start() && all_ready());
+    wanted w = wide;
+    w.model = "other";
+    CHECK(enqueue(id, w) && wait_until_ended(id));
+    CHECK_MSG(state_of(id, NULL, code) == API_STATE_SUCCEEDED, "%s", code);
+    CHECK(there_is("was-full", "test:0") && models_state(registry, "other", NULL, 0) == MODEL_READY);
+    CHECK(metric("denoised_worker_restarts_total") == 0 && metric("denoised_jobs_requeued_total") == 0);
+    finish();
+    CHECK_MSG(begin_with(1), "%s", error.message); /* and where there is no other, the job says why */
+    CHECK(models_add(registry, "other", model_folder, &error) == DN_OK);
+    set_file("small", "test:0", true);
+    CHECK(start() && becomes(0, "ready") && enqueue(id, w) && wait_until_ended(id));
+    CHECK_MSG(state_of(id, NULL, code) == API_STATE_FAILED && strcmp(code, "model-load") == 0, "%s", code);
+    CHECK(models_state(registry, "other", reason, sizeof reason) == MODEL_FAILED && strstr(reason, "no memory for a second network"));
+    finish();
+}
+
+/* A device that is lost whenever it ticks takes no job with it while there is another: who lost one with a job has another try elsewhere. */
+static void device_lost_at_every_tick(void)
+{
+    char ids[3][27];
+    CHECK_MSG(begin_with(2), "%s", error.message);
+    set_file("failing", "test:0", true);
+    CHECK(start() && all_ready());
+    for (int i = 0; i < 3; i++) {
+        uint32_t attempt = 0;
+        char code[24];
+        CHECK(enqueue(ids[i], (wanted){.sampler = "ddim", .steps = 5, .n = 1, .guidance = 2, .seed = 3}) && wait_until_ended(ids[i]));
+        CHECK_MSG(state_of(ids[i], &attempt, code) == API_STATE_SUCCEEDED && attempt <= 2, "job %d: %s, attempt %u", i, code, attempt);
+    }
+    CHECK(there_is("ticked", "test:0") && worker_at(0).restarts > 0 && worker_at(1).restarts == 0);
+    finish();
+}
+
 /* With no device left the CPU works the queue off, if that was asked for; and goes once a device is there again. */
 static void the_cpu_steps_in(void)
 {
@@ -426,6 +487,8 @@ int main(int argc, char **argv)
     RUN(job_that_loses_devices_ends);
     RUN(broken_device_is_done_without);
     RUN(model_that_fits_one_device);
+    RUN(second_model_that_fits_one_device);
+    RUN(device_lost_at_every_tick);
     RUN(the_cpu_steps_in);
     RUN(cancel_reaches_both);
     RUN(drain_and_go_on_with_one);
