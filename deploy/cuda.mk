@@ -80,8 +80,12 @@ ifeq ($(CUDA),0)
 NO_CUDA := CUDA=0
 else ifneq ($(SANITIZER),)
 NO_CUDA := sanitizers look at the emulated one
+else ifneq ($(MACHINE),$(shell uname -m))
+NO_CUDA := it is not built across machines, and this program is for $(MACHINE)
 else ifeq ($(NVCC),)
 NO_CUDA := no nvcc
+else ifeq ($(shell command -v $(lastword $(CXX)) 2>/dev/null),)
+NO_CUDA := no $(lastword $(CXX)), which nvcc needs
 else ifeq ($(call cuda_file,cudnn.h),)
 NO_CUDA := no cudnn.h (libcudnn9-dev-cuda-13)
 else ifeq ($(call cuda_file,libcublasLt.so.13),)
