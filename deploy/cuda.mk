@@ -8,7 +8,7 @@ endif
 
 # What the library shares with the program, as position-independent code: an archive, of which the linker takes what is asked for.
 pic = $(patsubst %.c,$(OUT)/pic/%.o,$(1))
-PIC_SRC := $(sort $(wildcard engine/base/*.c engine/plan/*.c))
+PIC_SRC := $(sort $(wildcard engine/base/*.c engine/plan/*.c) engine/backend/program_check.c)
 CUDA_SRC := $(sort $(wildcard engine/backend/cuda/*.c))
 NVIDIA_SRC := $(sort $(wildcard engine/backend/cuda/nvidia/*.c))
 EMULATOR_C := $(sort $(wildcard tests/cuda/emulator/*.c))

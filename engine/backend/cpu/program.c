@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "backend/cpu/program.h"
+#include "backend/program_check.h"
 
 static void run_linear(const dn_program *program, const dn_op *op)
 {
@@ -171,43 +172,6 @@ static dn_status run_program(const dn_program *program, dn_error *error)
     return status;
 }
 
-/* How many registers an op of each kind reads. */
-static uint32_t sources_of(const dn_op *op)
-{
-    static const uint32_t sources[] = {
-        [DN_OP_NOISE] = 0,  [DN_OP_CLIP] = 1,     [DN_OP_THRESHOLD] = 1, [DN_OP_NORM] = 1,    [DN_OP_SELECT] = 2,
-        [DN_OP_BLEND] = 3,  [DN_OP_SLERP] = 2,    [DN_OP_MATCH_STD] = 2, [DN_OP_PROJECT] = 2, [DN_OP_ERROR_NORM] = 3,
-        [DN_OP_ACCEPT] = 2, [DN_OP_LANGEVIN] = 3, [DN_OP_EXP_SCALE] = 2,
-    };
-    return op->kind == DN_OP_LINEAR ? op->terms : sources[op->kind];
-}
-
-static bool gives_scalar(const dn_op *op)
-{
-    return op->kind == DN_OP_NORM || op->kind == DN_OP_ERROR_NORM;
-}
-
-static dn_status check_program(const dn_program *program, dn_error *error)
-{
-    size_t registers = program->elements ? program->registers->count / program->elements : 0;
-    uint32_t scalars = 0;
-    for (uint32_t i = 0; i < program->op_count; i++) {
-        const dn_op *op = &program->ops[i];
-        if ((unsigned)op->kind > DN_OP_EXP_SCALE)
-            return dn_fail(error, DN_INTERNAL, "operation %u of a register program is of no known kind", i);
-        uint32_t sources = sources_of(op);
-        bool good = sources <= DN_OP_TERMS_MAX && (op->kind != DN_OP_LINEAR || sources > 0);
-        good = good && (gives_scalar(op) ? program->scalars != NULL : op->dst < registers);
-        good = good && (op->kind != DN_OP_ACCEPT || scalars > 0);
-        for (uint32_t t = 0; good && t < sources; t++)
-            good = op->src[t] < registers;
-        if (!good)
-            return dn_fail(error, DN_INTERNAL, "operation %u of a register program names what is not there", i);
-        scalars += gives_scalar(op);
-    }
-    return DN_OK;
-}
-
 typedef struct execute_job {
     const dn_program *programs;
     dn_status *statuses;
@@ -223,10 +187,11 @@ static void execute_task(void *payload, unsigned index, unsigned worker)
 dn_status dn_cpu_execute(dn_device *device, const dn_program *programs, uint32_t program_count, dn_error *error)
 {
     dn_status status = DN_OK, statuses[DN_LANES_MAX];
+    uint32_t scalars;
     if (program_count > DN_LANES_MAX)
         return dn_fail(error, DN_INTERNAL, "%u register programs, more than %u", program_count, DN_LANES_MAX);
     for (uint32_t i = 0; i < program_count && status == DN_OK; i++)
-        status = check_program(&programs[i], error);
+        status = dn_program_check(&programs[i], programs[i].registers->count, &scalars, error);
     if (status != DN_OK || program_count == 0)
         return status;
     execute_job job = {.programs = programs, .statuses = statuses};

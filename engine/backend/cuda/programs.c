@@ -7,6 +7,7 @@
 
 #include "backend/cuda/kernels/launch.h"
 #include "backend/cuda/programs.h"
+#include "backend/program_check.h"
 
 #define CHAIN_OPS_MAX 256u /* any block takes a whole chain */
 #define BLOCKS 3u /* of our own, for what does not ride along */
@@ -343,7 +344,7 @@ dn_status dn_cuda_execute(dn_device *device, const dn_program *programs, uint32_
         return dn_fail(error, DN_INTERNAL, "%u register programs, more than %u", program_count, DN_LANES_MAX);
     dn_status status = DN_OK;
     for (uint32_t i = 0; i < program_count && status == DN_OK; i++) {
-        status = dn_cuda_program_check(&programs[i], &scalars[i], error);
+        status = dn_program_check(&programs[i], programs[i].registers->count, &scalars[i], error);
         if (status == DN_OK && programs[i].op_count > CHAIN_OPS_MAX)
             status = dn_fail(error, DN_INTERNAL, "%u operations in a register program, more than %u", programs[i].op_count, CHAIN_OPS_MAX);
         total += status == DN_OK ? scalars[i] : 0;

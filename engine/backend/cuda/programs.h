@@ -9,9 +9,7 @@ void dn_cuda_pending_free(dn_device *device); /* also where there is none, or ha
 /* What waits for the buffer is never run. */
 void dn_cuda_pending_drop(dn_buffer *buffer);
 
-/* program_check.c: the operations' rules, which are the CPU's. */
-/* DN_INTERNAL: it names registers that are not there, or wants to hand back scalars to nobody. *scalars: how many it gives. */
-dn_status dn_cuda_program_check(const dn_program *program, uint32_t *scalars, dn_error *error);
+/* program_ops.c. */
 /* Whether each element of what the operation writes depends on the same element of what it reads alone. */
 bool dn_cuda_op_is_elementwise(uint32_t kind);
 void dn_cuda_op_copy(dn_cuda_op *to, const dn_op *from);

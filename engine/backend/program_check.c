@@ -1,9 +1,5 @@
-/* What the operations of register programs read and write: checked before anything of a program reaches the device. Pure. */
-#include <string.h>
-
-#include "backend/cuda/programs.h"
-
-_Static_assert(DN_CUDA_TERMS_MAX == DN_OP_TERMS_MAX && DN_CUDA_CLASSES_MAX == DN_CONDITION_CLASSES_MAX, "view.h says what backend.h says");
+/* See program_check.h. */
+#include "backend/program_check.h"
 
 /* How many registers an operation reads. */
 static uint32_t sources_of(const dn_op *op)
@@ -21,9 +17,9 @@ static bool gives_scalar(const dn_op *op)
     return op->kind == DN_OP_NORM || op->kind == DN_OP_ERROR_NORM;
 }
 
-dn_status dn_cuda_program_check(const dn_program *program, uint32_t *scalars, dn_error *error)
+dn_status dn_program_check(const dn_program *program, size_t count, uint32_t *scalars, dn_error *error)
 {
-    size_t registers = program->elements ? program->registers->count / program->elements : 0;
+    size_t registers = program->elements ? count / program->elements : 0;
     *scalars = 0;
     for (uint32_t i = 0; i < program->op_count; i++) {
         const dn_op *op = &program->ops[i];
@@ -40,31 +36,4 @@ dn_status dn_cuda_program_check(const dn_program *program, uint32_t *scalars, dn
         *scalars += gives_scalar(op);
     }
     return DN_OK;
-}
-
-bool dn_cuda_op_is_elementwise(uint32_t kind)
-{
-    switch (kind) {
-    case DN_OP_LINEAR:
-    case DN_OP_NOISE:
-    case DN_OP_CLIP:
-    case DN_OP_SELECT:
-    case DN_OP_BLEND:
-    case DN_OP_EXP_SCALE:
-        return true;
-    default:
-        return false;
-    }
-}
-
-void dn_cuda_op_copy(dn_cuda_op *to, const dn_op *from)
-{
-    *to = (dn_cuda_op){.kind = from->kind, .dst = from->dst, .terms = from->terms, .low = from->low, .high = from->high};
-    to->ratio = from->ratio;
-    to->stream = from->stream;
-    to->draw = from->draw;
-    to->split = from->split;
-    to->seed = from->seed;
-    memcpy(to->src, from->src, sizeof to->src);
-    memcpy(to->coefficient, from->coefficient, sizeof to->coefficient);
 }
