@@ -366,7 +366,7 @@ int dn_command_evaluate(int argc, char **argv)
         DN_COUNT_OPTION("probes", job.probes, 1, 64, "random vectors for each of these; 4"),
         DN_COUNT_OPTION("seed", job.seed, 0, UINT64_MAX, "of the first picture; 1"),
         DN_TEXT_OPTION("output", "FILE", job.output_path, "the numbers as JSON"),
-        DN_DEVICE_OPTIONS(job.device),
+        DN_DEVICE_OPTIONS(job.device, "auto; --likelihood: cpu"),
         DN_COUNT_OPTION("threads", job.threads, 0, DN_THREADS_MAX, "0, the default: all available"),
     };
     const dn_command_line line = {.command = "evaluate",

@@ -249,7 +249,7 @@ int dn_command_forward(int argc, char **argv)
         DN_NEEDED_OPTION("input", "FILE", job.input_path, "safetensors: sample, timestep, class_labels"),
         DN_NEEDED_OPTION("output", "FILE", job.output_path, "safetensors: sample, the network's answer"),
         DN_TEXT_OPTION("trace", "FILE", job.trace_path, "safetensors: every node's output, by module name"),
-        DN_DEVICE_OPTIONS(job.device),
+        DN_DEVICE_OPTIONS(job.device, "cpu"),
         DN_COUNT_OPTION("threads", job.threads, 0, DN_THREADS_MAX, "0, the default: all available"),
     };
     const dn_command_line line = {.command = "forward",

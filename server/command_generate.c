@@ -179,7 +179,7 @@ static size_t add_own_options(dn_option *out, generation *g)
         DN_TEXT_OPTION("latents", "FILE", g->latents, "safetensors: latents [N,C,H,W], standard normal start noise"),
         DN_TEXT_OPTION("output-latents", "FILE", g->output_latents, "safetensors: latents [N,C,H,W], final, before 8-bit pixels"),
         DN_COUNT_OPTION("threads", g->threads, 0, DN_THREADS_MAX, "(0: all available)"),
-        DN_DEVICE_OPTIONS(g->device),
+        DN_DEVICE_OPTIONS(g->device, "auto"),
         DN_FLAG_OPTION("vae-tiling", g->vae_tiling, "decode large latents in tiles: less memory, slightly other pictures"),
         DN_TEXT_OPTION("show", TERMINAL_WAYS, g->show, "draw it in the terminal (auto)"),
         DN_FLAG_OPTION("json", g->json, "print what was made as one JSON object"),

@@ -46,7 +46,7 @@ int dn_command_inspect(int argc, char **argv)
         DN_FLAG_OPTION("gpu", gpu, "instead: driver, cards, CUDA library, and what is missing if they cannot be used"),
         DN_FLAG_OPTION("quick", quick, "read configurations and headers alone; pack and measure nothing"),
         DN_FLAG_OPTION("json", json, "one JSON object; {\"error\":...} where it cannot be loaded"),
-        DN_DEVICE_OPTIONS(device),
+        DN_DEVICE_OPTIONS(device, "auto"),
         DN_COUNT_OPTION("threads", threads, 0, DN_THREADS_MAX, "0, the default: all available"),
     };
     const dn_command_line line = {.command = "inspect",

@@ -66,6 +66,10 @@ command_value command_value_of(const dn_option *option, const char **words)
         *words = option->name[0] == 'd' ? "auto cpu cuda" : "auto fp32 bf16 fp16";
         return COMMAND_VALUE_WORDS;
     }
+    if (strcmp(option->name, "device-fallback") == 0) {
+        *words = option->value; /* the one that there is */
+        return COMMAND_VALUE_WORDS;
+    }
     if (split_words(option->value, split, sizeof split)) {
         *words = split;
         return COMMAND_VALUE_WORDS;

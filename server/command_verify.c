@@ -261,7 +261,7 @@ int dn_command_verify(int argc, char **argv)
         DN_TEXT_OPTION("mask-image", "PNG", run.mask_path, "and what was painted anew"),
         DN_FLAG_OPTION("json", run.json, "one JSON object a file, as POST /verify answers"),
         DN_COUNT_OPTION("threads", run.g.threads, 0, DN_THREADS_MAX, "0, the default: all available"),
-        DN_DEVICE_OPTIONS(run.g.device),
+        DN_DEVICE_OPTIONS(run.g.device, "auto"),
         DN_FLAG_OPTION("vae-tiling", run.g.vae_tiling, "decode large latents in tiles, as they were"),
     };
     const dn_command_line line = {.command = "verify",

@@ -20,10 +20,11 @@ typedef struct device_option {
 #define DN_FAST_HELP "GPUs: faster, though bytes may depend on the batch"
 #define DN_PLAN_CACHE_HELP "GPUs: where plans, once found, are kept"
 
-/* Rows of an option table, for a device_option. */
-#define DN_DEVICE_OPTIONS(O)                                                                                                               \
-    DN_TEXT_OPTION("device", "NAME", (O).device, DN_DEVICE_HELP), DN_TEXT_OPTION("precision", "NAME", (O).precision, DN_PRECISION_HELP), \
-        DN_FLAG_OPTION("fast", (O).fast, DN_FAST_HELP), DN_TEXT_OPTION("plan-cache", "DIR", (O).plan_cache, DN_PLAN_CACHE_HELP)
+/* Rows of an option table, for a device_option; STANDARD, a literal, says which device it is where none is given. */
+#define DN_DEVICE_OPTIONS(O, STANDARD)                                                                                                     \
+    DN_TEXT_OPTION("device", "NAME", (O).device, DN_DEVICE_HELP " (" STANDARD ")"),                                                        \
+        DN_TEXT_OPTION("precision", "NAME", (O).precision, DN_PRECISION_HELP), DN_FLAG_OPTION("fast", (O).fast, DN_FAST_HELP),             \
+        DN_TEXT_OPTION("plan-cache", "DIR", (O).plan_cache, DN_PLAN_CACHE_HELP)
 
 /* What --device is where it is not given: $DENOISED_DEVICE, else `otherwise`. */
 const char *device_option_standard(const char *otherwise);

@@ -57,6 +57,7 @@ def bash_completes_commands_options_and_values():
     check({"model", "ddim", "rk45"} <= set(completed("submit", "--sampler", "")), "samplers")
     same(completed("submit", "--sigma-schedule", "k"), ["karras"], "schedules")
     same(completed("key", ""), ["add", "list", "revoke"], "words")
+    same(completed("serve", "--device-fallback", ""), ["cpu"], "the one device that can step in")
     same(completed("generate", "--steps", ""), [""], "a number")
     folder = scratch("files")
     os.mkdir(os.path.join(folder, "a folder"))
@@ -91,6 +92,12 @@ def fish_completes_commands_options_and_values():
         same(set(completed(f"denoised {name} --")), {f"--{flag}{tail}" for flag in flags(name) for tail in [""]} | {"--help-all"}, name)
     same(sorted(completed("denoised generate --show ")), sorted("auto kitty iterm sixel blocks none".split()), "ways")
     same(sorted(completed("denoised key ")), ["add", "list", "revoke"], "words")
+
+
+@test
+def help_says_which_device_it_is():
+    for name, device in (("generate", "auto"), ("verify", "auto"), ("inspect", "auto"), ("forward", "cpu"), ("evaluate", "auto; --likelihood: cpu")):
+        check(f"auto: a GPU where one works ({device})" in " ".join(said(name, "--help-all").split()), name)
 
 
 @test
