@@ -244,7 +244,7 @@ static int timeout_ms(const dispatcher *d, double now)
         wait = 0.05;
     for (unsigned i = 0; i < d->worker_count; i++) {
         const worker_side *w = &d->workers[i];
-        if (!w->pid && !w->spare && w->respawn_at - now < wait)
+        if (!w->pid && !w->dying && !w->spare && w->respawn_at - now < wait)
             wait = w->respawn_at > now ? w->respawn_at - now : 0;
     }
     const int64_t deadline = dispatcher_next_deadline(d), wall = dn_wall_ms();

@@ -26,6 +26,7 @@
 #define DISPATCHER_CLAIM_SECONDS 1.0 /* an empty queue is looked at again, if nobody says that it filled */
 #define DISPATCHER_CLAIM_MAX 16u
 #define DISPATCHER_DRAIN_SECONDS 10.0 /* a worker that cannot let go in this time is ended */
+#define DISPATCHER_BURY_MS 1000 /* what a killed worker has to end in, before it is left to itself */
 #define DISPATCHER_BACKOFF_SECONDS 0.25 /* before a worker that was of no use is started again; twice as long each time */
 #define DISPATCHER_BACKOFF_MAX_SECONDS 5.0
 #define DISPATCHER_DEVICE_LEAST_SECONDS 1.0 /* a worker that loses its device sooner was of no use */
@@ -154,6 +155,7 @@ typedef struct worker_side {
     bool retiring; /* the spare one, now that another is there: it ends what it has */
     pid_t pid; /* 0: none */
     int pid_fd;
+    pid_t dying; /* a process that was killed and has not ended: one that waits for its device may take its time. 0: none */
     protocol_pipe pipe;
     bool hello, ever_ready, let_go; /* let_go: it holds no lanes, as a drain asks */
     bool message_lost; /* one to the worker could not be sent: the two sides no longer agree */

@@ -1,7 +1,8 @@
 /* A worker process, seen from the daemon: started, watched, ended, started again.
  *
  * Invariant: at most one process lives for each worker; nothing but its socket is inherited by it (every other descriptor is close-on-exec, the lock
- * of the data directory among them); when worker_lost returns, the process has been waited for. */
+ * of the data directory among them). One that does not even end when it is killed, since its device does not answer, holds nobody up: its
+ * successor waits for its end, the dispatcher does not. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -326,16 +327,28 @@ static void say_where(char *out, size_t out_bytes, const worker_side *w)
     snprintf(out, out_bytes, "%s%s", named ? " on " : "", named ? w->device : "");
 }
 
+/* Ends the process; false: it is still ending. */
+static bool bury(worker_side *w, int *status)
+{
+    struct pollfd fd = {.fd = w->pid_fd, .events = POLLIN};
+    kill(w->pid, SIGKILL);
+    const bool ended = poll(&fd, 1, DISPATCHER_BURY_MS) > 0;
+    while (ended && waitpid(w->pid, status, 0) < 0 && errno == EINTR) {
+    }
+    w->dying = ended ? 0 : w->pid;
+    return ended;
+}
+
 void worker_lost(dispatcher *d, worker_side *w, const char *why, bool blame)
 {
     int status = 0;
     char text[sizeof w->lost_why], where[32], end[24];
     show(d, w, 0);
-    kill(w->pid, SIGKILL);
-    while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    snprintf(end, sizeof end, "%s %d", WIFSIGNALED(status) ? "signal" : "status",
-             WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    if (bury(w, &status))
+        snprintf(end, sizeof end, "%s %d", WIFSIGNALED(status) ? "signal" : "status",
+                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    else
+        snprintf(end, sizeof end, "it does not end");
     if (!w->device_lost)
         snprintf(w->lost_by, sizeof w->lost_by, "%s", end);
     say_where(where, sizeof where, w);
@@ -360,10 +373,10 @@ void worker_stop(dispatcher *d, worker_side *w)
     show(d, w, 0);
     protocol_pipe_done(&w->pipe);
     struct pollfd fd = {.fd = w->pid_fd, .events = POLLIN};
-    if (poll(&fd, 1, 2000) <= 0)
-        kill(w->pid, SIGKILL);
-    while (waitpid(w->pid, NULL, 0) < 0 && errno == EINTR) {
-    }
+    int status;
+    poll(&fd, 1, 2000);
+    if (!bury(w, &status))
+        log_say(LOG_ERROR, "dispatcher", "worker %d was killed and does not end: it is left behind", (int)w->pid);
     forget_worker(d, w);
     take_lanes_back(d, w);
 }
@@ -400,6 +413,8 @@ static void check_silence(dispatcher *d, worker_side *w, double now)
 /* Whether the process should be there: the spare one only while every other worker has failed to start again and again. */
 static bool is_due(const dispatcher *d, const worker_side *w, double now)
 {
+    if (w->dying)
+        return false;
     for (unsigned i = 0; w->spare && i < d->worker_count; i++)
         if (!d->workers[i].spare && !worker_hopeless(&d->workers[i]))
             return false;
@@ -436,6 +451,8 @@ static void retire(dispatcher *d, worker_side *w)
 /* Hears the worker, and starts one where there is none. What a dying worker said last is heard before its death counts. */
 void worker_check(dispatcher *d, worker_side *w, double now)
 {
+    if (w->dying && waitpid(w->dying, NULL, WNOHANG) == w->dying)
+        w->dying = 0;
     if (!w->pid) {
         start_when_due(d, w, now);
         return;

@@ -5,7 +5,9 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include "server/dispatcher_internal.h"
 
@@ -427,6 +429,41 @@ static void ten_boots_are_enough(void)
     finish();
 }
 
+/* One that a device holds in the kernel is not ended by any signal: here, one that SIGKILL does not reach. */
+static _Atomic pid_t unreached;
+
+int kill(pid_t pid, int number)
+{
+    return number == SIGKILL && pid == atomic_load(&unreached) ? 0 : (int)syscall(SYS_kill, pid, number);
+}
+
+static void process_that_does_not_end_holds_nobody_up(void)
+{
+    char id[27], late[27], code[24];
+    uint32_t attempt = 0;
+    dispatcher_worker shown = {.pid = 1};
+    CHECK_MSG(begin() && start(), "%s", error.message);
+    set_pace(true);
+    CHECK(enqueue(id, long_job) && wait_until_under_way(id));
+    const pid_t worker = worker_of(getpid());
+    atomic_store(&unreached, worker);
+    CHECK(worker > 0 && kill(worker, SIGSTOP) == 0);
+    atomic_store(&dispatched->freeze_seconds, 1);
+    for (const double until = dn_now_seconds() + PATIENCE_SECONDS; shown.pid && dn_now_seconds() < until; usleep(2000))
+        dispatcher_get_worker(dispatched, 0, &shown);
+    atomic_store(&dispatched->freeze_seconds, DISPATCHER_FREEZE_SECONDS);
+    CHECK(enqueue(late, (wanted){.sampler = "ddim", .steps = 5, .n = 1, .guidance = 1, .deadline_ms = 2000}));
+    CHECK(wait_until_ended(late) && state_of(late, NULL, code) == API_STATE_FAILED);
+    CHECK_MSG(strcmp(code, "deadline") == 0, "%s", code);
+    CHECK_MSG(metric("denoised_worker_restarts_total") == 0, "two processes at once");
+    atomic_store(&unreached, 0);
+    CHECK(kill(worker, SIGKILL) == 0);
+    set_pace(false);
+    CHECK(wait_until_ended(id) && state_of(id, &attempt, NULL) == API_STATE_SUCCEEDED && attempt == 2);
+    CHECK(metric("denoised_worker_restarts_total") == 1);
+    finish();
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "worker") == 0)
@@ -439,5 +476,6 @@ int main(int argc, char **argv)
     RUN(worker_that_ends_at_once);
     RUN(pause_of_the_whole_is_no_freeze);
     RUN(ten_boots_are_enough);
+    RUN(process_that_does_not_end_holds_nobody_up);
     return test_end();
 }
