@@ -1,4 +1,5 @@
 /* Forms: a plan compiled, its products made for every batch size, and where its weights lie. Immutable once made. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "backend/cuda/state.h"
@@ -58,8 +59,12 @@ dn_status dn_cuda_form_create(dn_cuda_form **out, const dn_network *network, boo
 {
     dn_cuda_compile_options options = {.type = network->type, .keep_values = keep_values, .takes_sdpa = dn_cuda_takes_sdpa};
     bool sdpa = false;
-    dn_status status = make_form(out, network, &options, &sdpa, error);
+    dn_error refusal = {0};
+    dn_status status = make_form(out, network, &options, &sdpa, &refusal);
+    if (status != DN_OK && !(status == DN_UNSUPPORTED && sdpa))
+        dn_fail(error, status, "%s", refusal.message);
     if (status == DN_UNSUPPORTED && sdpa) {
+        fprintf(stderr, "denoised: %s; attention is computed by a slower kernel of our own\n", refusal.message);
         options.takes_sdpa = NULL;
         status = make_form(out, network, &options, &sdpa, error);
     }
