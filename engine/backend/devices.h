@@ -1,4 +1,5 @@
-/* Which back end and which of its devices a name means: "cpu", "cuda" (the first GPU), "cuda:N", "auto" (a GPU where one works, else the CPU).
+/* Which back end and which of its devices a name means: "cpu", "cuda" (the first GPU), "cuda:N", "auto" (a GPU where there is
+ * one that this can use, else the CPU).
  *
  * The CUDA library is opened at the first question, once in a process, and never closed (its threads may outlive any caller): from
  * DENOISED_BACKEND_DIR if that is set, else from beside the program or from where `make install` puts it; never from the working directory.
