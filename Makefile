@@ -90,6 +90,7 @@ help:
 ## make fuzz         TARGET= SECONDS= (60): one fuzz entry under clang's libFuzzer with sanitizers
 ## make fuzz-test    1,000,000 executions over all of them, where clang is installed
 ## make api-fuzz     CASES= (5000): requests that api/openapi.yaml allows and forbids, and whether the answers are as it says
+## make cuda-test    the CUDA back end over an emulated GPU; with SANITIZER=, as CI runs it
 ## make check        format, static analysis, include law, hardened flags
 ## make torture      for MINUTES (60): kills, power cuts, faults, seeds, fuzzing, ONLY=kills,... of them; adds up in $TORTURE_DIR (torture/)
 ## make gpu-test     what an NVIDIA GPU can show in ten minutes: right to the bit, as fast as it should be (tests/gpu/README.md)
@@ -268,6 +269,14 @@ test:
 	@$(MAKE) --no-print-directory venv
 	@$(MAKE) --no-print-directory -j2 tests-build
 	@DENOISED=$(CURDIR)/$(OUT)/denoised TEST_VARIANT=$(VARIANT) tests/run.sh $(TESTS) $(SCRIPTS)
+
+# What of it is the CUDA back end's over the emulated GPU: the programs alone, so that CI can run them under sanitizers too.
+.PHONY: cuda-test
+CUDA_TESTS := $(filter $(OUT)/tests/cuda/%,$(TESTS))
+cuda-test:
+	@sh deploy/packages.sh install build test
+	@$(MAKE) --no-print-directory -j2 $(CUDA_TESTS)
+	@TEST_VARIANT=$(VARIANT) tests/run.sh $(CUDA_TESTS)
 
 # build/venv, with what tests/clients and tests/browser need of PyPI; none where there is no index of packages.
 .PHONY: venv
