@@ -15,7 +15,7 @@ typedef struct device_option {
     char cache[1024]; /* of the user; "": none */
 } device_option;
 
-#define DN_DEVICE_HELP "cpu, cuda, cuda:N; auto: a GPU where one works"
+#define DN_DEVICE_HELP "cpu, cuda, cuda:N; auto: a GPU if there is one"
 #define DN_PRECISION_HELP "of large products: auto, fp32, bf16, fp16"
 #define DN_FAST_HELP "GPUs: faster, though bytes may depend on the batch"
 #define DN_PLAN_CACHE_HELP "GPUs: where plans, once found, are kept"
